@@ -1,0 +1,20 @@
+"""The embedded base model `pico`: a Llama of 6.3M parameters on the Python sources of this machine."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            task="lm",
+            seed=0,
+            data=dict(source="python", batch_size=16, length=256, resegment_share=0.4, resegment_rate=0.3),
+            tokenizer=dict(kind="bpe", vocab_size=6144),
+            model=dict(name="pico", hidden_size=256, num_layers=4, num_heads=4, num_kv_heads=2, intermediate_size=768),
+            optim=dict(
+                name="muon", learning_rate=4e-3, matrix_learning_rate=0.02, warmup_steps=100, schedule="linear",
+                weight_decay=0.0,
+            ),
+            train=dict(steps=3200, eval_every=200, checkpoint_every=200, log_every=10, dtype="bfloat16"),
+        )
+    )  # fmt: skip

@@ -1,0 +1,103 @@
+"""Batches for language-model training: documents -> token windows; `batch(step)` is a pure function of (seed, step)."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from zett.data.text import Documents
+
+
+def cache_folder() -> Path:
+    """Where prepared data is kept: `$ZETT_CACHE`, or `zett` under the user's cache folder."""
+    return Path(os.environ.get("ZETT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "zett")).expanduser()
+
+
+def token_stream(documents: Documents, tokenizer, separator: int) -> np.ndarray:
+    """All documents as one array of token ids, each followed by `separator`; made once, then memory-mapped from the cache."""
+    key = hashlib.sha256((documents.fingerprint() + tokenizer.to_str()).encode()).hexdigest()[:32]
+    path = cache_folder() / "tokens" / f"{key}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts = []
+        for start in range(0, len(documents), 64):
+            for encoding in tokenizer.encode_batch_fast(documents[start : start + 64], add_special_tokens=False):
+                parts.append(np.asarray([*encoding.ids, separator], np.int32))
+        temporary = path.with_suffix(f".{os.getpid()}.tmp.npy")
+        np.save(temporary, np.concatenate(parts))
+        temporary.rename(path)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """For each token all ways to cut its bytes in two tokens of the same vocabulary (StochasTok, arXiv 2506.01687)."""
+
+    starts: np.ndarray  # [V + 1]: token t has the pairs starts[t]:starts[t + 1]
+    pairs: np.ndarray  # [N, 2]
+
+    @classmethod
+    def of(cls, token_bytes: list[bytes]) -> "Splits":
+        ids = {b: i for i, b in reversed(list(enumerate(token_bytes))) if b}
+        starts, pairs = [0], []
+        for b in token_bytes:
+            pairs += [(ids[b[:k]], ids[b[k:]]) for k in range(1, len(b)) if b[:k] in ids and b[k:] in ids]
+            starts.append(len(pairs))
+        return cls(np.asarray(starts), np.asarray(pairs, np.int32).reshape(-1, 2))
+
+    def apply(self, ids: np.ndarray, rate: float, rounds: int, rng: np.random.Generator) -> np.ndarray:
+        """Cut each token in two with probability `rate`, `rounds` times over."""
+        for _ in range(rounds):
+            count = self.starts[ids + 1] - self.starts[ids]
+            cut = (rng.random(len(ids)) < rate) & (count > 0)
+            choice = self.starts[ids] + (rng.random(len(ids)) * count).astype(np.int64)
+            pair = self.pairs[np.where(cut, choice, 0)]
+            widths = np.where(cut, 2, 1)
+            out = np.repeat(np.where(cut, pair[:, 0], ids), widths)
+            second = np.cumsum(widths)[cut] - 1
+            out[second] = pair[cut, 1]
+            ids = out
+        return ids
+
+
+@dataclasses.dataclass(frozen=True)
+class LMBatches:
+    """Random windows of a token stream, every one visited once per epoch.
+
+    resegment_share: this share of the rows is re-cut, each with a rate drawn from U(0, resegment_rate), so that the model also
+    knows unusual segmentations of its text, as large models do.
+    """
+
+    tokens: np.ndarray
+    bos: int
+    batch_size: int
+    length: int
+    seed: int
+    splits: Splits | None = None
+    resegment_share: float = 0.0
+    resegment_rate: float = 0.3
+    resegment_rounds: int = 4
+
+    def __call__(self, step: int) -> dict[str, np.ndarray]:
+        """`inputs` and `targets`, both `[B, L]` int32; every row begins with bos."""
+        windows = (len(self.tokens) - 1) // self.length
+        rows = np.empty((self.batch_size, self.length + 1), np.int32)
+        rows[:, 0] = self.bos
+        for b in range(self.batch_size):
+            epoch, index = divmod(step * self.batch_size + b, windows)
+            start = _permutation(self.seed, epoch, windows)[index] * self.length
+            ids = np.asarray(self.tokens[start : start + self.length])
+            rng = np.random.default_rng([self.seed, epoch, index, 1])
+            if self.splits is not None and rng.random() < self.resegment_share:
+                rate = rng.random() * self.resegment_rate
+                ids = self.splits.apply(ids, rate, self.resegment_rounds, rng)
+            rows[b, 1:] = ids[: self.length]
+        return {"inputs": rows[:, :-1], "targets": rows[:, 1:]}
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, 0]).permutation(n)

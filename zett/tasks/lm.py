@@ -1,0 +1,104 @@
+"""Task "lm": train a small Llama model and its tokenizer from scratch."""
+
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from zett.config import Config
+from zett.data.lm import LMBatches, Splits, token_stream
+from zett.data.text import open_text
+from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
+from zett.lms.llama import LlamaBody, LlamaConfig
+from zett.losses import chunked_cross_entropy
+from zett.table import EmbeddingTable
+from zett.vocab.build import END_OF_TEXT, PAD, save_tokenizer, train_tokenizer
+
+
+class LMTask:
+    def __init__(self, config: Config, workdir: Path):
+        import tokenizers
+
+        self.config = config
+        data = config.data
+        source = dict(text_column=data.text_column, package_bytes=data.package_bytes)
+        documents = open_text(data.source, split="train", **source)
+        held_out = open_text(data.valid_source or data.source, split="valid", **source)
+        path = workdir / "tokenizer" / "tokenizer.json"
+        if not path.exists():
+            sample = _first_bytes(documents, config.tokenizer.sample_bytes)
+            save_tokenizer(train_tokenizer(config.tokenizer.kind, config.tokenizer.vocab_size, sample), path.parent)
+        self.tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        vocab = self.tokenizer.get_vocab_size()
+        self.bos, self.pad = self.tokenizer.token_to_id(END_OF_TEXT), self.tokenizer.token_to_id(PAD)
+        from zett.vocab.bytes import token_bytes  # here, because only this task needs it before a hypernetwork exists
+
+        all_bytes = token_bytes(self.tokenizer)
+        self.byte_lengths = np.asarray([len(b) for b in all_bytes], np.float32)
+        self.batch = LMBatches(
+            tokens=token_stream(documents, self.tokenizer, self.bos),
+            bos=self.bos,
+            batch_size=data.batch_size,
+            length=data.length,
+            seed=config.seed,
+            splits=Splits.of(all_bytes) if data.resegment_share else None,
+            resegment_share=data.resegment_share,
+            resegment_rate=data.resegment_rate,
+        )
+        self.tokens_per_step = data.batch_size * data.length
+        self.windows = encode_windows(byte_windows(held_out, count=config.train.eval_windows), self.tokenizer)
+        m = config.model
+        self.model_config = LlamaConfig(
+            hidden_size=m.hidden_size, num_layers=m.num_layers, num_heads=m.num_heads, num_kv_heads=m.num_kv_heads,
+            head_dim=m.hidden_size // m.num_heads, intermediate_size=m.intermediate_size, max_positions=2048,
+        )  # fmt: skip
+        self.vocab_size = vocab
+        self.dtype = jnp.dtype(config.train.dtype)
+        self.frozen = {"byte_lengths": jnp.asarray(self.byte_lengths)}
+        self.graphdef, _ = nnx.split(nnx.eval_shape(self._body))
+
+    def _body(self):
+        return LlamaBody(self.model_config, dtype=self.dtype, rngs=nnx.Rngs(self.config.seed))
+
+    def init(self):
+        body = nnx.to_pure_dict(nnx.split(self._body())[1])
+        key = jax.random.key(self.config.seed + 1)
+        shape = (self.vocab_size, self.model_config.hidden_size)
+        return {"body": body, "input": 0.02 * jax.random.normal(key, shape), "output": jnp.zeros(shape)}
+
+    def table(self, params) -> EmbeddingTable:
+        return EmbeddingTable.of(params["input"], params["output"])
+
+    def loss(self, params, frozen, batch):
+        body = nnx.merge(self.graphdef, params["body"])
+        h = body(params["input"][batch["inputs"]])
+        targets = batch["targets"].reshape(-1)
+        nats = chunked_cross_entropy(
+            h.reshape(-1, h.shape[-1]), params["output"], jnp.zeros(self.vocab_size), targets,
+            jnp.ones(targets.shape, jnp.float32), num_valid=self.vocab_size, dtype=self.dtype,
+        )  # fmt: skip
+        bits = nats / math.log(2) / frozen["byte_lengths"][targets].sum()
+        return nats / targets.size, {"bits_per_byte": bits}
+
+    def evaluate(self, params) -> dict[str, float]:
+        bits = bits_per_byte(
+            self.graphdef, params["body"], self.table(params), params["input"][self.bos], self.windows, dtype=self.dtype
+        )
+        return {"bits_per_byte": bits, "score": bits}
+
+    def export(self, params, folder: Path, record: dict) -> None:
+        from zett.lms import save_base_model
+
+        save_base_model(folder, self.model_config, params["body"], self.table(params), self.tokenizer, dtype="bfloat16", record=record)
+
+
+def _first_bytes(documents, limit: int):
+    total = 0
+    for text in documents:
+        yield text
+        total += len(text)
+        if total >= limit:
+            return

@@ -1,0 +1,162 @@
+"""The training loop. What is trained (a language model, a hypernetwork) is a `Task`; the loop is the same."""
+
+import concurrent.futures
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zett import config as config_lib
+from zett.checkpoint import Checkpoints, write_json
+from zett.errors import UserError
+from zett.metrics import Metrics
+from zett.optim import make_optimizer
+
+
+class Task(Protocol):
+    """What the loop needs to know of what it trains."""
+
+    frozen: Any  # arrays that the loss reads and that are never trained
+    tokens_per_step: int
+
+    def init(self) -> Any: ...  # the trained parameters
+    def batch(self, step: int) -> dict: ...  # a pure function of (seed, step)
+    def loss(self, params, frozen, batch) -> tuple[jax.Array, dict]: ...
+    def evaluate(self, params) -> dict[str, float]: ...  # "score" among them; lower is better
+    def export(self, params, folder: Path, record: dict) -> None: ...  # the released form
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def make_task(config: config_lib.Config, workdir: Path) -> Task:
+    if config.task == "lm":
+        from zett.tasks.lm import LMTask
+
+        return LMTask(config, workdir)
+    from zett.tasks.hypernet import HypernetTask
+
+    return HypernetTask(config, workdir)
+
+
+def make_step(task: Task, optimizer: optax.GradientTransformation) -> Callable:
+    """The jitted `(state, frozen, batch) -> (state, metrics)`; the old state's buffers are reused."""
+
+    def step(state: TrainState, frozen, batch):
+        (loss, metrics), grads = jax.value_and_grad(task.loss, has_aux=True)(state.params, frozen, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": loss, **metrics, "grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
+    """Run `config` in `workdir`, resuming what is there; returns the last evaluation.
+
+    The workdir gets config.json, metrics.jsonl, checkpoints/ and, at the end, export/ with the best parameters. Ctrl-C and SIGTERM
+    save and stop; the same command goes on from there, bit for bit as if it had not been stopped.
+    """
+    workdir = Path(workdir).expanduser()
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / "config.json", config_lib.to_dict(config))
+    settings = config.train
+    task = make_task(config, workdir)
+    optimizer = make_optimizer(config.optim, settings.steps)
+    params = task.init()
+    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    checkpoints = Checkpoints(workdir / "checkpoints", settings.keep)
+    if checkpoints.steps():
+        state = checkpoints.restore(state)
+    start = int(state.step)
+    if start > settings.steps:
+        raise UserError(f"{workdir} holds step {start}, more than config.train.steps ({settings.steps})")
+    metrics = Metrics(
+        workdir, steps=settings.steps, start=start, log_every=settings.log_every, tokens_per_step=task.tokens_per_step
+    )
+    if start:
+        metrics.say(f"resumed {workdir} at step {start}")
+    step_fn = make_step(task, optimizer)
+    stop = _StopSignal()
+    evaluation: dict[str, float] = {}
+    try:
+        for step, batch in _prefetched(task.batch, start, settings.steps, settings.ahead):
+            state, values = step_fn(state, task.frozen, batch)
+            metrics.step(step + 1, values)
+            last = step + 1 == settings.steps
+            if last or (step + 1) % settings.eval_every == 0:
+                metrics.flush()
+                clock = time.perf_counter()
+                evaluation = task.evaluate(state.params)
+                metrics.evaluation(step + 1, evaluation, time.perf_counter() - clock)
+            if last or stop.requested or (step + 1) % settings.checkpoint_every == 0:
+                evaluated = last or (step + 1) % settings.eval_every == 0
+                checkpoints.save(step + 1, state, evaluation["score"] if evaluated else None)
+            if stop.requested:
+                metrics.say(f"saved step {step + 1} in {workdir}; the same command goes on from there")
+                checkpoints.wait()
+                raise stop.exception()
+        checkpoints.wait()
+        best = checkpoints.best()
+        if best is not None and best != int(state.step):
+            state = checkpoints.restore(state, best)
+        record = {"step": int(state.step), "config": config_lib.to_dict(config)}
+        task.export(state.params, workdir / "export", record)
+    finally:
+        metrics.close()
+        checkpoints.close()
+        stop.restore()
+    return evaluation
+
+
+def _prefetched(make: Callable[[int], dict], start: int, stop: int, ahead: int) -> Iterator[tuple[int, dict]]:
+    """Batches in order, `ahead` of them made beforehand in another thread."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pending = {s: pool.submit(make, s) for s in range(start, min(start + ahead, stop))}
+        try:
+            for step in range(start, stop):
+                batch = pending.pop(step).result()
+                if step + ahead < stop:
+                    pending[step + ahead] = pool.submit(make, step + ahead)
+                yield step, batch
+        finally:
+            for future in pending.values():
+                future.cancel()
+
+
+class _StopSignal:
+    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours after its step; a second Ctrl-C is immediate."""
+
+    def __init__(self):
+        self.requested = False
+        self._number = None
+        self._previous = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        except ValueError:
+            pass  # not in the main thread (a notebook's worker): signals stay as they are
+
+    def _note(self, number, frame):
+        self.requested, self._number = True, number
+        self.restore()
+
+    def exception(self) -> BaseException:
+        # A preempted job has done what it should; an interrupted one tells its shell so.
+        return SystemExit(0) if self._number == signal.SIGTERM else KeyboardInterrupt()
+
+    def restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,102 @@
+"""Train a new tokenizer from text, of one of the common kinds, with the `tokenizers` library."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
+
+# One regex cuts words everywhere in this project. Like cl100k's, but combining marks belong to their word: without \p{M}
+# Devanagari and other scripts are cut into letters.
+WORD_REGEX = (
+    r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+KINDS = ("bpe", "unigram", "sentencepiece-bpe", "wordpiece")
+
+
+def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str]):
+    """A `tokenizers.Tokenizer` of `kind` with about `vocab_size` entries trained on `texts`; the same input gives the same one.
+
+    "bpe": byte-level BPE; "unigram": SentencePiece-style Unigram with byte fallback; "sentencepiece-bpe": BPE with "▁" and byte
+    fallback; "wordpiece": cased BERT-style, lossy on whitespace.
+    """
+    import tokenizers as tk
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+    special = dict(special_tokens=[END_OF_TEXT, PAD], show_progress=False)
+    if kind == "bpe":
+        tokenizer = tk.Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(tk.Regex(WORD_REGEX), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, max_token_length=32, **special)
+    elif kind in ("unigram", "sentencepiece-bpe"):
+        bytes_ = [f"<0x{b:02X}>" for b in range(256)]
+        special["special_tokens"] = [*special["special_tokens"], "<unk>", *bytes_]
+        if kind == "unigram":
+            tokenizer = tk.Tokenizer(models.Unigram())
+            trainer = trainers.UnigramTrainer(vocab_size=vocab_size, unk_token="<unk>", max_piece_length=16, **special)
+        else:
+            tokenizer = tk.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+            # Rare characters are left to the bytes, as SentencePiece's character coverage does.
+            trainer = trainers.BpeTrainer(vocab_size=vocab_size, limit_alphabet=500, max_token_length=16, **special)
+        tokenizer.normalizer = normalizers.Replace(" ", "▁")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(tk.Regex(r"▁+[^▁\n]*|[^▁\n]+|\n+"), "isolated")
+        tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    elif kind == "wordpiece":
+        tokenizer = tk.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        special["special_tokens"] = [*special["special_tokens"], "[UNK]"]
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, **special)
+    else:
+        raise ValueError(f"unknown kind of tokenizer {kind!r}; known: {', '.join(KINDS)}")
+    tokenizer.train_from_iterator(texts, trainer)
+    if kind in ("unigram", "sentencepiece-bpe"):
+        tokenizer = _without_special_bytes(tokenizer)
+    return tokenizer
+
+
+def _without_special_bytes(tokenizer):
+    """The trainer can only be given byte tokens as special ones; ordinary text must not match them, so that mark goes."""
+    import json
+
+    import tokenizers as tk
+
+    spec = json.loads(tokenizer.to_str())
+    spec["added_tokens"] = [t for t in spec["added_tokens"] if t["content"] in (END_OF_TEXT, PAD, "<unk>")]
+    spec["model"]["byte_fallback"] = True
+    if spec["model"]["type"] == "Unigram":
+        # Special tokens get score 0, the best there is; bytes have to be the last resort.
+        worst = min(score for _, score in spec["model"]["vocab"])
+        spec["model"]["vocab"] = [
+            [piece, worst - 1 if piece.startswith("<0x") and len(piece) == 6 else score] for piece, score in spec["model"]["vocab"]
+        ]
+    return tk.Tokenizer.from_str(json.dumps(spec, ensure_ascii=False))
+
+
+def save_tokenizer(tokenizer, folder: str | Path) -> None:
+    """Write the files that `transformers.AutoTokenizer` loads."""
+    import json
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD}
+    if "<unk>" in tokenizer.get_vocab():
+        special["unk_token"] = "<unk>"
+    if "[UNK]" in tokenizer.get_vocab():
+        special["unk_token"] = "[UNK]"
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 1_000_000,
+        **special,
+    }
+    for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", special)):
+        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
