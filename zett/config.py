@@ -16,6 +16,7 @@ class DataConfig:
     valid_source: str | None = None  # None: the held-out split of `source`
     text_column: str = "text"
     package_bytes: int = 4_000_000  # of "python": the most that one package contributes
+    stream_bytes: int = 100_000_000  # of "hf:": the text after which reading stops
     batch_size: int = 16
     length: int = 256  # tokens of a row
     resegment_share: float = 0.0  # task "lm": share of rows that are cut more finely at random (StochasTok)
@@ -43,40 +44,44 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HypernetConfig:
-    """The hypernetwork; every choice of the method is a field. Its inputs are described in zett/hypernet.py."""
+    """The hypernetwork; every choice of the method is a field. Its parts are described in zett/hypernet.py."""
 
     width: int = 256
     layers: int = 3
     heads: int = 4
     feed_forward: int = 512
     max_pieces: int = 8  # S: longer decompositions are cut
+    norm: typing.Literal["pre", "post"] = "pre"
     residual: typing.Literal["mean", "first", "none"] = "mean"  # what the correction is added to
     residual_scale: float = 8.0  # corrections are multiplied by this over sqrt(D)
-    embedding_std: float = 0.02  # source rows are rescaled to this standard deviation, per column
-    use_prior: bool = True  # feed the target token's log-frequency rank to the network
-    separate_heads: bool = True  # one head for input and one for output rows (False where tables are tied)
+    input_std: float = 1.0  # source rows are rescaled to mean 0 and this standard deviation, per column
+    features: bool = True  # tell the network how the vocabulary around the token looks: its log prior, size, longer tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
     """Which tokenizers a hypernetwork sees while it is trained; see zett/vocab/sample.py."""
 
+    sources: tuple[str, ...] = ()  # text sources that tokenizers are drawn from; none: config.data.source
     min_size: int = 1500
-    max_size: int = 16384
-    inventory: int = 200_000  # candidate substrings kept
-    inventory_bytes: int = 40_000_000  # text that they are counted in
+    max_size: int = 16384  # sizes are log-uniform between the two
+    bpe: float = 0.5  # share of draws: byte-level BPE, cut from a pool of trained ones
+    unigram: float = 0.3  # Unigram, thinned from a pool of trained ones
+    substring: float = 0.2  # Unigram over random frequent substrings, as in the ZeTT paper
+    pool: int = 12  # trained tokenizers of each kind
+    pool_bytes: int = 3_000_000  # text that each of them is trained on
+    inventory: int = 200_000  # candidate substrings kept for "substring"
+    inventory_bytes: int = 16_000_000  # text that they are counted in
     shards: int = 16
     max_bytes: int = 16  # longest candidate
+    noise_mean: float = -13.8  # of "substring": ln of the median of the noise, scores adding up to 1 (the paper: -11.5 and 4)
+    noise_std: float = 2.0
     rows: int = 2048  # rows predicted in a step: the batch's tokens, then random others
-    noise_mean: float = -11.5  # ln of the noise's median, as a share of the total score
-    noise_std: float = 4.0
-    kinds: tuple[str, ...] = ("bpe", "unigram")
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    lexical: float = 0.1  # weight of the lexical loss
-    identity: float = 0.0  # share of steps on the source vocabulary itself
+    lexical: float = 0.1  # weight of the lexical loss: tokens that the source has keep their rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +140,8 @@ class Config:
             raise UserError(
                 f"config.hypernet.width is {self.hypernet.width}, not a multiple of config.hypernet.heads ({self.hypernet.heads})"
             )
+        if self.sampler.bpe + self.sampler.unigram + self.sampler.substring <= 0:
+            raise UserError("config.sampler.bpe, .unigram and .substring are all 0; at least one kind has to be drawn")
         if self.sampler.min_size > self.sampler.max_size:
             raise UserError(
                 f"config.sampler.min_size ({self.sampler.min_size}) is above config.sampler.max_size ({self.sampler.max_size})"
@@ -150,7 +157,7 @@ def from_dict(values, cls=Config, where: str = "config"):
     for name, value in values.items():
         if name not in fields:
             raise UserError(f"{where}.{name} does not exist; {nearest(name, fields, where + '.')}")
-        built[name] = _checked(value, hints[name], f"{where}.{name}")
+        built[name] = checked(value, hints[name], f"{where}.{name}")
     return cls(**built)
 
 
@@ -165,7 +172,8 @@ def to_dict(config) -> dict:
     return dataclasses.asdict(config)
 
 
-def _checked(value, hint, where: str):
+def checked(value, hint, where: str):
+    """`value` if it is of type `hint`, else UserError; ints become floats and lists tuples where those are asked for."""
     if dataclasses.is_dataclass(hint):
         if not hasattr(value, "items"):
             raise UserError(f"{where} is {value!r}; it has to hold fields such as {where}.{dataclasses.fields(hint)[0].name}")
@@ -183,7 +191,7 @@ def _checked(value, hint, where: str):
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (tuple, list)):
             raise UserError(f"{where} is {value!r}; it has to be a tuple")
-        return tuple(_checked(v, typing.get_args(hint)[0], f"{where}[{i}]") for i, v in enumerate(value))
+        return tuple(checked(v, typing.get_args(hint)[0], f"{where}[{i}]") for i, v in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

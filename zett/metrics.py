@@ -17,7 +17,12 @@ class Metrics:
         self._file = (workdir / "metrics.jsonl").open("a") if self.main else None
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
-            total=steps, initial=start, unit="step", disable=not (self.main and self._terminal), dynamic_ncols=True, smoothing=0.1
+            total=steps,
+            initial=start,
+            unit="step",
+            disable=not (self.main and self._terminal),
+            dynamic_ncols=True,
+            smoothing=0.1,
         )
         self._log_every, self._steps, self._tokens = log_every, steps, tokens_per_step
         self._pending: tuple[int, dict] | None = None

@@ -20,7 +20,7 @@ class EmbeddingTable:
     input: jax.Array
     output: jax.Array | None
     bias: jax.Array | None
-    num_valid: jax.Array | int
+    num_valid: jax.Array | np.integer | int
 
     @classmethod
     def of(cls, input, output=None, bias=None) -> "EmbeddingTable":

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -66,11 +67,13 @@ def make_step(task: Task, optimizer: optax.GradientTransformation) -> Callable:
 def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
     """Run `config` in `workdir`, resuming what is there; returns the last evaluation.
 
-    The workdir gets config.json, metrics.jsonl, checkpoints/ and, at the end, export/ with the best parameters. Ctrl-C and SIGTERM
-    save and stop; the same command goes on from there, bit for bit as if it had not been stopped.
+    The workdir gets config.json, metrics.jsonl, checkpoints/ and, at the end, export/ with the best parameters. Ctrl-C and
+    SIGTERM save and stop; the same command goes on from there, bit for bit as if it had not been stopped. Raises UserError for a
+    workdir that holds another run, and for a full disk.
     """
     workdir = Path(workdir).expanduser()
     workdir.mkdir(parents=True, exist_ok=True)
+    _check_same_run(config, workdir / "config.json")
     write_json(workdir / "config.json", config_lib.to_dict(config))
     settings = config.train
     task = make_task(config, workdir)
@@ -119,6 +122,41 @@ def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
         checkpoints.close()
         stop.restore()
     return evaluation
+
+
+# What may change between two starts of the same run: its length, and what does not touch the parameters.
+CHANGEABLE = {
+    "train.steps", "train.log_every", "train.eval_every", "train.eval_windows", "train.eval_targets", "train.checkpoint_every",
+    "train.keep", "train.ahead", "data.valid_source",
+}  # fmt: skip
+UNUSED = {"lm": ("base", "hypernet", "sampler", "loss"), "hypernet": ("tokenizer", "model")}  # sections, by task
+
+
+def _check_same_run(config: config_lib.Config, path: Path) -> None:
+    """UserError if `path` holds the config of another run."""
+    if not path.exists():
+        return
+    try:
+        before = _flat(json.loads(path.read_text()))
+    except (ValueError, AttributeError):
+        raise UserError(f"{path} is not a config that a run has written; give another --workdir") from None
+    # Through JSON, where tuples become lists; fields that either version does not know say nothing.
+    now = _flat(json.loads(json.dumps(config_lib.to_dict(config))))
+    for name in sorted(before.keys() & now.keys()):
+        ignored = name in CHANGEABLE or name.split(".")[0] in UNUSED[config.task]
+        if before[name] != now[name] and not ignored:
+            raise UserError(
+                f"{path.parent} holds a run with config.{name} = {before[name]!r}, not {now[name]!r}; "
+                "give another --workdir, or the old value"
+            )
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def _prefetched(make: Callable[[int], dict], start: int, stop: int, ahead: int) -> Iterator[tuple[int, dict]]:

@@ -51,6 +51,8 @@ class Splits:
     def apply(self, ids: np.ndarray, rate: float, rounds: int, rng: np.random.Generator) -> np.ndarray:
         """Cut each token in two with probability `rate`, `rounds` times over."""
         for _ in range(rounds):
+            if not len(self.pairs):
+                return ids
             count = self.starts[ids + 1] - self.starts[ids]
             cut = (rng.random(len(ids)) < rate) & (count > 0)
             choice = self.starts[ids] + (rng.random(len(ids)) * count).astype(np.int64)

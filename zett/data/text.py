@@ -8,11 +8,12 @@ import dataclasses
 import functools
 import gzip
 import hashlib
-import io
 import json
 import os
+import re
 import sysconfig
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from zett.errors import UserError
@@ -24,9 +25,19 @@ class TextError(UserError):
     """A text source that cannot be read; the message is meant for the user."""
 
 
+class Documents(Sequence[str]):
+    """A text source: `len`, `[i]`, slices and iteration over documents, each a string."""
+
+    name: str
+
+    def fingerprint(self) -> str:
+        """Changes when a document does; part of the key of all that is cached from here."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
-class Documents(Sequence):
-    """A random-access source: `len`, `[i]` and iteration over documents, each a string."""
+class Files(Documents):
+    """Random access to what files hold; items are `(function, *arguments)` that read one document each."""
 
     name: str
     items: tuple
@@ -41,22 +52,63 @@ class Documents(Sequence):
         return read(*args)
 
     def fingerprint(self) -> str:
-        """Changes when the list of documents does; part of the key of everything cached from this source."""
+        # A document has changed when its file's size or time has.
+        files: dict[Path, str] = {}
+
+        def describe(value) -> str:
+            if isinstance(value, Path):
+                if value not in files:
+                    status = value.stat()
+                    files[value] = f"{value}:{status.st_size}:{status.st_mtime_ns}"
+                return files[value]
+            if isinstance(value, tuple):
+                return "(" + ",".join(map(describe, value)) + ")"
+            return value.__name__ if callable(value) else repr(value)
+
         digest = hashlib.sha256(self.name.encode())
-        for _, *args in self.items:
-            digest.update(repr(args).encode())
+        for item in self.items:
+            digest.update(describe(item).encode())
         return digest.hexdigest()
 
 
-@dataclasses.dataclass(frozen=True)
-class Stream:
-    """A source that can only be read from its beginning."""
+class Stream(Documents):
+    """A source that can only be read from its beginning, and of which `limit` bytes are used.
 
-    name: str
-    open: object
+    Iteration reads as it goes; `len` and `[i]` first read and keep all of it, so that it serves wherever `Files` do.
+    """
+
+    def __init__(self, name: str, open: Callable[[], Iterator[str]], limit: int):
+        self.name, self._open, self.limit = name, open, limit
 
     def __iter__(self) -> Iterator[str]:
-        return self.open()
+        if "_documents" in self.__dict__:
+            yield from self._documents
+            return
+        total = 0
+        for text in self._open():
+            yield text
+            total += len(text.encode("utf-8", "replace"))
+            if total >= self.limit:
+                return
+
+    @functools.cached_property
+    def _documents(self) -> list[str]:
+        documents = list(iter(self))  # list(self) would ask for the length first
+        if not documents:
+            raise TextError(f"{self.name}: no text")
+        return documents
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __getitem__(self, index):
+        return self._documents[index]
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.name}:{self.limit}".encode())
+        for text in self._documents:
+            digest.update(hashlib.sha256(text.encode("utf-8", "replace")).digest())
+        return digest.hexdigest()
 
 
 def held_out(key: str) -> bool:
@@ -64,20 +116,31 @@ def held_out(key: str) -> bool:
     return hashlib.sha256(key.encode()).digest()[0] * 256 + hashlib.sha256(key.encode()).digest()[1] < 65536 // VALID_SHARE
 
 
-def open_text(spec: str, *, split: str = "train", text_column: str = "text", package_bytes: int = 4_000_000):
+def open_text(
+    spec: str,
+    *,
+    split: str = "train",
+    text_column: str = "text",
+    package_bytes: int = 4_000_000,
+    stream_bytes: int = 100_000_000,
+) -> Documents:
     """A text source from its name.
 
-    spec: "python" (sources on this machine), a file or folder (txt, md, py, jsonl, parquet, each optionally .gz or .zst), or
-    "hf:NAME" or "hf:NAME:CONFIG" (a Hugging Face data set, streamed).
+    spec: "python" (sources on this machine), "prose" (the English in them), a file or folder (txt, md, rst, py, jsonl, parquet,
+    each optionally .gz or .zst), or "hf:NAME" or "hf:NAME:CONFIG" (a Hugging Face data set, streamed).
     split: "train" or "valid"; folders with train.* and valid.* files and data sets with such splits keep their own.
     package_bytes: of "python" only, the most that one package contributes, so that none dominates.
+    stream_bytes: of "hf:" only, the text after which reading stops (after a fiftieth of it for "valid").
+    All are sequences of documents: `len`, `[i]` and iteration; see `Documents`. Raises TextError, a UserError.
     """
     if split not in ("train", "valid"):
         raise TextError(f"split {split!r} is unknown; use 'train' or 'valid'")
     if spec == "python":
         return python_sources(split, package_bytes)
+    if spec == "prose":
+        return english_prose(split, package_bytes)
     if spec.startswith("hf:"):
-        return hub_stream(spec[3:], split, text_column)
+        return hub_stream(spec[3:], split, text_column, stream_bytes)
     return local_files(Path(spec).expanduser(), split, text_column)
 
 
@@ -85,14 +148,14 @@ def open_text(spec: str, *, split: str = "train", text_column: str = "text", pac
 
 
 @functools.cache
-def python_sources(split: str, package_bytes: int) -> Documents:
+def python_sources(split: str, package_bytes: int) -> Files:
     """Python files of the standard library and the installed packages, split by file.
 
     A file is known by its path inside its package, so every Python version and machine holds out the same files. Files are
     taken in hash order up to `package_bytes` a top-level package; copies are dropped.
     """
     paths = sysconfig.get_paths()
-    found = {}
+    found: dict[str, Path] = {}
     for kind in ("stdlib", "purelib", "platlib"):
         root = Path(paths[kind])
         for folder, subfolders, files in os.walk(root):
@@ -103,7 +166,9 @@ def python_sources(split: str, package_bytes: int) -> Documents:
                     found.setdefault(path.relative_to(root).as_posix(), path)
     order = sorted(found, key=lambda key: hashlib.sha256(key.encode()).digest())
     taken: dict[str, int] = {}
-    items, seen = [], set()
+    items = []
+    # Copies are dropped, and a held-out file is no copy of a training file (packages carry copies of one another).
+    seen = set(python_sources("train", package_bytes)) if split == "valid" else set()
     for key in order:
         if held_out(key) != (split == "valid"):
             continue
@@ -119,7 +184,7 @@ def python_sources(split: str, package_bytes: int) -> Documents:
         items.append((_read_text, found[key]))
     if not items:
         raise TextError(f"no Python sources found under {paths['stdlib']}")
-    return Documents(f"python:{split}", tuple(items))
+    return Files(f"python:{split}", tuple(items))
 
 
 def _read_text(path: Path) -> str:
@@ -133,35 +198,103 @@ def _read_or_none(path: Path) -> str | None:
         return None  # test files of the standard library are deliberately broken
 
 
+# ---------------------------------------------------------------------------------------------------- English prose
+
+# Every triple-quoted string, in order, so that the end of one is never taken for the start of the next; "head" is there where
+# the string begins its line, as docstrings do.
+TRIPLE_QUOTED = re.compile(r'''(?P<head>^[ \t]*[rRuU]?)?(?P<quote>"""|\'\'\')(?P<text>.*?)(?P=quote)''', re.S | re.M)
+COMMENT_BLOCK = re.compile(r"(?:^[ \t]*#[ \t].*\n){2,}", re.MULTILINE)
+COMMON_WORDS = frozenset("a an and are as at be by can for from has if in is it not of or that the this to was which".split())
+
+
+def english_prose(split: str, package_bytes: int = 4_000_000) -> Files:
+    """The English that comes with Python: docstrings and comments of `python_sources`, package descriptions, other text files.
+
+    One document a file, cleaned of code, tables and markup as far as simple rules go; some documents are empty.
+    """
+    items = [(_prose_of_source, path) for _, path in python_sources(split, package_bytes).items]
+    root = Path(sysconfig.get_paths()["purelib"])
+    for path in sorted(root.rglob("*")):
+        if path.name == "METADATA" or path.suffix in (".txt", ".rst", ".md"):
+            if held_out(path.relative_to(root).as_posix()) == (split == "valid") and path.is_file():
+                items.append((_prose_of_text, path))
+    return Files(f"prose:{split}", tuple(items))
+
+
+def _prose_of_source(path: Path) -> str:
+    text = _read_or_none(path) or ""
+    blocks = [m["text"] for m in TRIPLE_QUOTED.finditer(text) if m["head"] is not None]
+    blocks += [re.sub(r"^[ \t]*#+ ?", "", block, flags=re.MULTILINE) for block in COMMENT_BLOCK.findall(text)]
+    return "\n\n".join(filter(None, map(prose_paragraphs, blocks)))
+
+
+def _prose_of_text(path: Path) -> str:
+    text = _read_or_none(path)
+    return prose_paragraphs(text) if text else ""
+
+
+def prose_paragraphs(text: str) -> str:
+    """The paragraphs of `text` that read like English sentences, each on one line, separated by blank lines."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text)]
+    return "\n\n".join(p for p in paragraphs if _is_prose(p))
+
+
+def _is_prose(paragraph: str) -> bool:
+    words = paragraph.split()
+    if len(words) < 8 or paragraph[-1] not in ".?!:" or re.search(r">>>|::|[{}<>|=_`\\]|\w\(", paragraph):
+        return False
+    if "License" in paragraph:  # the same licence header stands in thousands of files; it would rule the statistics
+        return False
+    plain = sum(c.isalpha() or c in " ,.'" for c in paragraph)
+    common = sum(w.lower() in COMMON_WORDS for w in words)
+    return plain >= 0.95 * len(paragraph) and common >= 0.2 * len(words)
+
+
 # ------------------------------------------------------------------------------------------------------- local files
 
 PLAIN = (".txt", ".md", ".py", ".rst")
 SUFFIXES = (*PLAIN, ".jsonl", ".parquet")
 
 
-def local_files(path: Path, split: str, text_column: str) -> Documents:
+def local_files(path: Path, split: str, text_column: str) -> Files:
     """A file or a folder, searched recursively. Raises TextError if nothing readable is there."""
     if not path.exists():
         raise TextError(f"no such file or folder: {path}")
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and _kind(p))
     if path.is_file() and not _kind(path):
         raise TextError(f"{path}: unknown kind of file; known: {', '.join(SUFFIXES)}, each also with .gz or .zst")
-    own_split = any(p.name.split(".")[0] in ("train", "valid") for p in files)
+    own_split = not path.is_file() and {"train", "valid"} <= {p.name.split(".")[0] for p in files}
     if own_split:
-        files = [p for p in files if p.name.split(".")[0] == split]
-    items = []
-    for file in files:
-        base = file.name if path.is_file() else file.relative_to(path).as_posix()
-        for i, item in enumerate(_documents(file, text_column)):
-            if own_split or held_out(f"{base}#{i}") == (split == "valid"):
-                items.append(item)
-    if not items and split == "valid" and not own_split:
-        # Too few documents for a split by hash: the last one is held out.
-        everything = [item for file in files for item in _documents(file, text_column)]
-        items = everything[-1:] if len(everything) > 1 else []
+        items = [item for file in files if file.name.split(".")[0] == split for item in _documents(file, text_column)]
+    else:
+        every = ((file, i, item) for file in files for i, item in enumerate(_documents(file, text_column)))
+        items = _split([(_key(file, path, i), item) for file, i, item in every], split)
     if not items:
         raise TextError(f"{path}: no text for the {split!r} split (looked for {', '.join(SUFFIXES)}; column {text_column!r})")
-    return Documents(f"{path}:{split}", tuple(items))
+    return Files(f"{path}:{split}", tuple(items))
+
+
+def _key(file: Path, root: Path, i: int) -> str:
+    return f"{file.name if file == root else file.relative_to(root).as_posix()}#{i}"
+
+
+def _split(items: list[tuple[str, tuple]], split: str) -> list[tuple]:
+    """The part of `items` (key, document) that is in `split`; neither split is empty unless there is no text."""
+    if len(items) == 1:  # the end of the only document is held out
+        read, *args = items[0][1]
+        return [(_part, read, tuple(args), split)]
+    valid = {key for key, _ in items if held_out(key)}
+    if len(valid) in (0, len(items)):  # too few for a split by hash
+        valid = {key for key, _ in items[-1:]}
+    return [item for key, item in items if (key in valid) == (split == "valid")]
+
+
+def _part(read, args: tuple, split: str) -> str:
+    """All but the last `1 / VALID_SHARE` of a document, or just that, cut after a line (without lines: after a character)."""
+    text = read(*args)
+    at = len(text) - max(len(text) // VALID_SHARE, 1)
+    at = text.rfind("\n", 0, at) + 1 or at
+    return text[at:] if split == "valid" else text[:at]
 
 
 def _kind(path: Path) -> str | None:
@@ -170,11 +303,9 @@ def _kind(path: Path) -> str | None:
 
 
 def _documents(file: Path, text_column: str) -> list[tuple]:
-    kind = _kind(file)
-    if kind in PLAIN:
+    if _kind(file) in PLAIN:
         return [(_plain, file)] if _plain(file).strip() else []
-    count = len(_column(file, text_column))
-    return [(_row, file, text_column, i) for i in range(count)]
+    return [(_row, file, text_column, i) for i, text in enumerate(_column(file, text_column)) if text.strip()]
 
 
 def _row(file: Path, text_column: str, i: int) -> str:
@@ -182,66 +313,106 @@ def _row(file: Path, text_column: str, i: int) -> str:
 
 
 def _plain(file: Path) -> str:
-    data = _decompressed(file).read()
+    return _decoded(file)
+
+
+@functools.lru_cache(maxsize=8)
+def _column(file: Path, text_column: str) -> list[str]:
+    """All texts of a jsonl or parquet file; "" where there is none."""
+    if _kind(file) == ".parquet":
+        return _parquet_column(file, text_column)
+    texts = []
+    for number, line in enumerate(_decoded(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)[text_column]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            what = f"no field {error}" if isinstance(error, KeyError) else str(error)
+            raise TextError(f"{file}, line {number}: expected a JSON object with the field {text_column!r}: {what}") from None
+        if not isinstance(text, (str, type(None))):
+            raise TextError(f"{file}, line {number}: {text_column!r} is {text!r:.60}; it has to be a string")
+        texts.append(text or "")
+    return texts
+
+
+def _parquet_column(file: Path, text_column: str) -> list[str]:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        # A parquet file is read from its end, so one that is compressed as a whole has to be unpacked first.
+        content = pyarrow.BufferReader(_bytes(file)) if file.suffix in (".gz", ".zst") else str(file)
+        with parquet.ParquetFile(content) as table:
+            names = table.schema_arrow.names
+            if text_column not in names:
+                raise TextError(f"{file}: no column {text_column!r}; columns: {', '.join(names)}")
+            kind = table.schema_arrow.field(text_column).type
+            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+                raise TextError(f"{file}: column {text_column!r} holds {kind}; it has to hold strings")
+            return [text or "" for text in table.read(columns=[text_column])[text_column].to_pylist()]
+    except pyarrow.ArrowInvalid as error:
+        raise TextError(f"{file}: not a readable parquet file: {error}") from None
+
+
+def _decoded(file: Path) -> str:
+    data = _bytes(file)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise TextError(f"{file}: not UTF-8 at byte {error.start}") from None
 
 
-@functools.lru_cache(maxsize=8)
-def _column(file: Path, text_column: str):
-    if _kind(file) == ".parquet":
-        import pyarrow
-        import pyarrow.parquet as parquet
-
-        try:
-            names = parquet.read_schema(file).names
-            if text_column not in names:
-                raise TextError(f"{file}: no column {text_column!r}; columns: {', '.join(names)}")
-            return parquet.read_table(file, columns=[text_column])[text_column].to_pylist()
-        except pyarrow.ArrowInvalid as error:
-            raise TextError(f"{file}: not a readable parquet file: {error}") from None
-    texts = []
-    for number, line in enumerate(io.TextIOWrapper(_decompressed(file), encoding="utf-8"), 1):
-        try:
-            texts.append(json.loads(line)[text_column])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise TextError(f"{file}, line {number}: expected a JSON object with {text_column!r}: {error}") from None
-    return texts
+def _bytes(file: Path) -> bytes:
+    if file.suffix not in (".gz", ".zst"):
+        return file.read_bytes()
+    try:
+        with _decompressed(file) as stream:
+            return stream.read()
+    except (OSError, EOFError, zlib.error) as error:  # gzip and zstd report damage by all of them
+        raise TextError(f"{file}: cannot be decompressed: {error}") from None
 
 
 def _decompressed(file: Path):
     if file.suffix == ".gz":
         return gzip.open(file)
-    if file.suffix == ".zst":
-        import pyarrow
+    import pyarrow
 
-        return pyarrow.input_stream(str(file), compression="zstd")
-    return file.open("rb")
+    return pyarrow.input_stream(str(file), compression="zstd")
 
 
 # ----------------------------------------------------------------------------------------------- Hugging Face data sets
 
 
-def hub_stream(spec: str, split: str, text_column: str) -> Stream:
-    """A Hugging Face data set by name, streamed; "NAME:CONFIG" picks a configuration."""
+def hub_stream(spec: str, split: str, text_column: str, stream_bytes: int) -> Stream:
+    """A Hugging Face data set by name, streamed; "NAME:CONFIG" picks a configuration. A local data set folder works too."""
     name, _, config = spec.partition(":")
 
-    def rows():
-        import datasets
-
-        available = datasets.get_dataset_split_names(name, config or None)
-        wanted = split if split in available else {"train": "train", "valid": "validation"}[split]
-        if wanted in available:
-            stream = datasets.load_dataset(name, config or None, split=wanted, streaming=True)
-            for row in stream:
-                yield row[text_column]
-            return
+    def documents() -> Iterator[str]:
         # No held-out split of its own: one document in VALID_SHARE, by position.
-        stream = datasets.load_dataset(name, config or None, split="train", streaming=True)
-        for i, row in enumerate(stream):
-            if held_out(f"{name}#{i}") == (split == "valid"):
+        own_split, rows = _hub_rows(name, config or None, split)
+        for i, row in enumerate(rows):
+            if text_column not in row:
+                raise TextError(f"hf:{name}: no column {text_column!r}; columns: {', '.join(row)}")
+            if row[text_column] and (own_split or held_out(f"#{i}") == (split == "valid")):
                 yield row[text_column]
 
-    return Stream(f"hf:{spec}:{split}", rows)
+    # The same proportion as where documents are split by hash, of which reading a held-out megabyte takes fifty.
+    return Stream(f"hf:{spec}:{split}", documents, stream_bytes // VALID_SHARE if split == "valid" else stream_bytes)
+
+
+def _hub_rows(name: str, config: str | None, split: str):
+    """(whether the data set has the split itself, the rows to take it from)."""
+    import datasets
+
+    try:
+        available = datasets.get_dataset_split_names(name, config)
+        wanted = next((s for s in {"train": ("train",), "valid": ("valid", "validation")}[split] if s in available), None)
+        has_valid = "valid" in available or "validation" in available
+        if wanted is None and "train" not in available:
+            raise TextError(f"hf:{name} has no split 'train'; it has {', '.join(available)}")
+        return has_valid, datasets.load_dataset(name, config, split=wanted or "train", streaming=True)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, TextError):
+            raise
+        raise TextError(f"Hugging Face data set {name!r} cannot be opened: {error}") from None

@@ -1,0 +1,417 @@
+"""How well a base model works with tokenizers that it was not trained with: `evaluate`, and what `eval.py` calls."""
+
+import argparse
+import dataclasses
+import functools
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zett.errors import UserError
+
+if TYPE_CHECKING:
+    from zett.vocab import Vocabulary
+
+BASELINES = ("fvt", "mean", "random")
+RESAMPLES = 1000  # of the bootstrap
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One method on one target tokenizer.
+
+    ratio: bits per byte over the original's. fvt_gap_left: (bits - original) / (FVT's bits - original), None without FVT or
+    where FVT loses nothing. Errors are standard errors, by a paired bootstrap over the windows. seconds: to make the table.
+    """
+
+    bits_per_byte: float
+    ratio: float
+    ratio_error: float
+    fvt_gap_left: float | None
+    fvt_gap_left_error: float | None
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetResult:
+    """All methods on one target tokenizer.
+
+    relative_length: tokens that the text takes, over those of the original tokenizer. shared: share of the vocabulary that the
+    original has too. bytes_lost: share of the text's bytes that its tokens do not stand for.
+    """
+
+    name: str
+    kind: str
+    vocab_size: int
+    tokens_per_byte: float
+    relative_length: float
+    shared: float
+    bytes_lost: float
+    losses: tuple[str, ...]
+    scores: dict[str, Score]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `evaluate` measured; `zett.evaluate.report` prints, plots and saves it."""
+
+    base: dict
+    text: dict
+    original: dict  # bits_per_byte, tokens_per_byte, vocab_size, bytes_lost
+    hypernets: dict[str, str]  # folder by name
+    targets: list[TargetResult]
+    settings: dict
+    environment: dict
+
+    @property
+    def methods(self) -> list[str]:
+        """Names in the order of evaluation."""
+        return list(self.targets[0].scores) if self.targets else []
+
+
+def evaluate(
+    base="pico",
+    targets: "Sequence[str] | Mapping[str, Vocabulary] | None" = None,
+    *,
+    hypernets: Mapping[str, str | Path] | None = None,
+    methods: Sequence[str] | Mapping[str, Callable] = BASELINES,
+    windows: Sequence[str] | None = None,
+    text: str = "python",
+    text_bytes: int = 131072,
+    window: int = 512,
+    text_column: str = "text",
+    prose: str = "prose",
+    batch_size: int = 32,
+    dtype: str = "float32",
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Report:
+    """Bits per byte of `base` with its own tokenizer and with every target, by every method, on the same held-out bytes.
+
+    base: a `BaseModel`, or what `load_base_model` takes. targets: specs for `load_target` (None: `DEFAULT_TARGETS`), or
+    vocabularies by name. hypernets: folders by name. methods: names in `METHODS`, or functions with their signature, by name.
+    windows: pieces of text, each scored alone; None: `text_bytes` of the held-out split of `text`, in pieces of `window` bytes.
+    dtype: of matrix products. progress: show a bar; None: in a terminal only. Raises UserError.
+    """
+    import jax.numpy as jnp
+    from tqdm import tqdm
+
+    from zett.evaluate.bpb import encode_windows, window_nats
+    from zett.evaluate.targets import DEFAULT_TARGETS, load_target
+    from zett.lms import load_base_model
+    from zett.table import bucket
+    from zett.vocab import surface_forms
+
+    quiet = None if progress is None else not progress  # tqdm's None: quiet unless in a terminal
+    if isinstance(base, str | Path):
+        base = load_base_model(str(base), dtype=dtype)
+    functions = _functions(base, hypernets or {}, methods)
+    given = windows is not None
+    if windows is None:
+        windows = held_out_windows(text, text_bytes, window, text_column=text_column, seed=seed)
+    windows = list(windows)
+    if not any(windows):
+        raise UserError("there is no text to evaluate on")
+    if not isinstance(targets, Mapping):
+        specs = list(dict.fromkeys(DEFAULT_TARGETS if targets is None else targets))
+        load = functools.partial(load_target, text=text, prose=prose, text_column=text_column)
+        bar = tqdm(specs, desc="tokenizers", unit="tokenizer", disable=quiet, leave=False)
+        targets = {_short_name(spec, specs): load(spec) for spec in bar}
+    if not targets:
+        raise UserError("there is no target tokenizer to evaluate")
+
+    def nats_of(table, encoded) -> np.ndarray:
+        # Padded to few sizes, so that a handful of shapes is compiled for all targets.
+        padded = table.pad(bucket(table.input.shape[0]))
+        model = (base.graphdef, base.params, padded, base.bos_row)
+        return window_nats(*model, encoded, batch_size=batch_size, dtype=jnp.dtype(dtype))
+
+    bar = tqdm(total=1 + len(targets) * len(functions), desc="original", unit="run", disable=quiet, leave=False)
+    own = encode_windows(windows, base.vocab.tokenizer)
+    original = nats_of(base.table, own)
+    bar.update()
+    draws = _bootstrap_draws(len(windows), seed)
+    results = []
+    for name, target in targets.items():
+        encoded = encode_windows(windows, target.tokenizer)
+        forms = functools.cache(functools.partial(surface_forms, target, base.vocab))
+        nats, seconds = {}, {}
+        for method, function in functions.items():
+            bar.set_description(f"{name}, {method}")
+            clock = time.perf_counter()
+            pieces = getattr(function, "max_pieces", None)
+            table = function(base.table, base.vocab, target, forms() if pieces is None else forms(pieces), seed=seed)
+            seconds[method] = time.perf_counter() - clock
+            nats[method] = nats_of(table, encoded)
+            bar.update()
+        results.append(
+            TargetResult(
+                name=name,
+                kind=target.kind,
+                vocab_size=len(target),
+                tokens_per_byte=encoded.num_tokens / encoded.total_bytes,
+                relative_length=encoded.num_tokens / own.num_tokens,
+                shared=float(np.mean(forms().same >= 0)),
+                bytes_lost=bytes_lost(windows, encoded, target),
+                losses=tuple(target.losses),
+                scores=_scores(nats, original, encoded.total_bytes, draws, seconds),
+            )
+        )
+    bar.close()
+    return Report(
+        base={"name": base.name, "fingerprint": base.fingerprint},
+        text={
+            "source": None if given else text,
+            "split": None if given else "valid",
+            "windows": len(windows),
+            "window_bytes": max(len(w.encode()) for w in windows) if given else window,
+            "bytes": own.total_bytes,
+            "sha256": hashlib.sha256("\0".join(windows).encode()).hexdigest(),
+        },
+        original={
+            "bits_per_byte": float(original.sum()) / math.log(2) / own.total_bytes,
+            "tokens_per_byte": own.num_tokens / own.total_bytes,
+            "vocab_size": len(base.vocab),
+            "bytes_lost": bytes_lost(windows, own, base.vocab),
+        },
+        hypernets={name: str(path) for name, path in (hypernets or {}).items()},
+        targets=results,
+        settings={"seed": seed, "batch_size": batch_size, "dtype": dtype, "bootstrap_resamples": RESAMPLES},
+        environment=_environment(),
+    )
+
+
+def held_out_windows(text: str, text_bytes: int, window: int, *, text_column: str = "text", seed: int = 0) -> list[str]:
+    """About `text_bytes` of the held-out split of the source `text`, in pieces of at most `window` bytes. Raises UserError."""
+    from zett.data.text import open_text
+    from zett.evaluate.bpb import byte_windows
+
+    if window < 16 or text_bytes < window:
+        raise UserError(
+            f"{text_bytes} bytes in windows of {window}: windows need at least 16 bytes, and one has to fit in the text"
+        )
+    documents = open_text(text, split="valid", text_column=text_column)
+    windows = byte_windows(documents, window=window, count=text_bytes // window, seed=seed)
+    if not windows:
+        raise UserError(f"the held-out split of {text!r} is too short for a single window of {window} bytes")
+    return windows
+
+
+def bytes_lost(windows: Sequence[str], encoded, vocab) -> float:
+    """Share of the text's bytes that the tokens do not stand for: those outside the longest common subsequence of both."""
+    kept = 0
+    for window, ids, length in zip(windows, encoded.ids, encoded.lengths):
+        text = window.encode()
+        tokens = b"".join(vocab.tokens[i] for i in ids[:length])
+        kept += len(text) if tokens == text else common_bytes(text, tokens)
+    return 1 - kept / encoded.total_bytes
+
+
+def common_bytes(a: bytes, b: bytes) -> int:
+    """Length of the longest common subsequence, bit-parallel (Hyyrö, 2004): one big-integer step a byte of `b`."""
+    where = [0] * 256
+    for i, byte in enumerate(a):
+        where[byte] |= 1 << i
+    full = (1 << len(a)) - 1
+    row = full
+    for byte in b:
+        matches = row & where[byte]
+        row = ((row + matches) | (row - matches)) & full
+    return len(a) - row.bit_count()
+
+
+def _functions(base, hypernets: Mapping, methods) -> dict[str, Callable]:
+    """Name -> function with the signature of `METHODS`; hypernetworks first."""
+    from zett.config import nearest
+    from zett.methods import METHODS
+
+    functions: dict[str, Callable] = {}
+    for name, folder in hypernets.items():
+        from zett.hypernet import load_hypernet
+
+        function = load_hypernet(folder)
+        bound = functools.partial(function, fingerprint=base.fingerprint)
+        bound.max_pieces = function.config.max_pieces  # type: ignore[attr-defined]
+        functions[name] = bound
+    for name in methods:
+        if name in functions:
+            raise UserError(
+                f"the name {name!r} is given to a hypernetwork and to a method; call the hypernetwork something else"
+            )
+        if isinstance(methods, Mapping):
+            functions[name] = methods[name]
+        elif name in METHODS:
+            functions[name] = METHODS[name]
+        else:
+            raise UserError(f"method {name!r} does not exist; {nearest(name, METHODS)}")
+    if not functions:
+        raise UserError("there is no method to evaluate; give --hypernet or --method")
+    return functions
+
+
+def _short_name(spec: str, specs: Sequence[str]) -> str:
+    """The last part of a path, as long as no other target ends in it."""
+    short = Path(spec).parent.name if Path(spec).name == "tokenizer.json" else Path(spec).name
+    clash = [s for s in specs if s != spec and short in (Path(s).name, Path(s).parent.name)]
+    return spec if clash or not short else short
+
+
+def _bootstrap_draws(number: int, seed: int) -> np.ndarray:
+    """How often each resample holds each window: `[RESAMPLES, number]`. The same draws serve everything, so they are paired."""
+    return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=RESAMPLES).astype(np.float64)
+
+
+def _scores(nats: dict[str, np.ndarray], original, total_bytes: int, draws, seconds: dict[str, float]) -> dict[str, Score]:
+    base, base_draws = original.sum(), draws @ original
+    fvt = nats.get("fvt")
+    scores = {}
+    for name, values in nats.items():
+        gap = gap_error = None
+        if fvt is not None and fvt.sum() > base:
+            gap = float((values.sum() - base) / (fvt.sum() - base))
+            gap_error = float(np.std((draws @ values - base_draws) / (draws @ fvt - base_draws)))
+        scores[name] = Score(
+            bits_per_byte=float(values.sum()) / math.log(2) / total_bytes,
+            ratio=float(values.sum() / base),
+            ratio_error=float(np.std(draws @ values / base_draws)),
+            fvt_gap_left=gap,
+            fvt_gap_left_error=gap_error,
+            seconds=seconds[name],
+        )
+    return scores
+
+
+def _environment() -> dict:
+    import importlib.metadata
+    import os
+    import platform
+
+    import jax
+
+    versions = {"python": platform.python_version()}
+    for package in ("zett", "jax", "jaxlib", "flax", "numpy", "tokenizers"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # a checkout that is not installed
+    device = jax.devices()[0]
+    return {
+        "versions": versions,
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "machine": {"system": platform.system(), "architecture": platform.machine(), "cpus": os.cpu_count()},
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- command line
+
+DEFAULT_OUTPUT = "runs/eval"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `eval.py` and `zett eval`."""
+    from zett.vocab.build import KINDS
+
+    def add(name: str, help: str, **settings) -> None:
+        if settings.get("default") not in (None, []) and "(default" not in help:
+            help += " (default: %(default)s)"
+        parser.add_argument(name, help=help, **settings)
+
+    add("--model", "base model: a folder, a Hub name, or pico, the one in the package", default="pico")
+    add(
+        "--hypernet",
+        "hypernetwork, may be repeated; 'none' for baselines only (default for pico: pico, the one in the package)",
+        action="append",
+        metavar="[NAME=]DIR",
+    )
+    add(
+        "--target",
+        "target tokenizers instead of the default ones: a folder, a tokenizer.json, or KIND-SIZE, trained on the spot, such as "
+        f"bpe-8k or prose-bpe-8k (kinds: {', '.join(KINDS)})",
+        action="extend",
+        nargs="+",
+        metavar="SPEC",
+    )
+    add("--tokenizer", "target tokenizers in addition", action="extend", nargs="+", metavar="DIR", default=[])
+    add("--method", "methods to compare with (default: fvt mean random)", nargs="+", default=list(BASELINES))
+    add(
+        "--text",
+        "text source: python, prose, a file, a folder, or hf:NAME[:CONFIG]; its held-out split is scored, its training split "
+        "trains KIND-SIZE targets",
+        default="python",
+        metavar="SPEC",
+    )
+    add("--text-column", "column of jsonl and parquet files", default="text")
+    add("--text-bytes", "bytes to score", type=int, default=131072)
+    add("--window", "bytes of context, the same for all tokenizers", type=int, default=512)
+    add("--prose", "text source that trains prose-KIND-SIZE targets (default: docstrings)", default="prose", metavar="SPEC")
+    add("--output", f"where report.json and report.png go (default: {DEFAULT_OUTPUT}, replaced)", metavar="DIR")
+    add("--overwrite", "replace an earlier report in --output", action="store_true")
+    add("--json", "print the report as JSON instead of the table", action="store_true")
+    add("--dtype", "of matrix products", choices=("float32", "bfloat16"), default="float32")
+    add("--batch-size", "windows in a batch", type=int, default=32)
+    add("--seed", "of the windows, the random method and the bootstrap", type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate as the arguments say; print the table, write report.json and report.png. Raises UserError."""
+    import json
+    import shlex
+    import sys
+
+    from zett.evaluate import report as reports
+    from zett.evaluate.targets import DEFAULT_TARGETS
+
+    output = Path(args.output or DEFAULT_OUTPUT).expanduser()
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file; it has to be a folder")
+    if args.output and (output / reports.JSON_NAME).exists() and not args.overwrite:
+        raise UserError(f"{output} holds a report already; give another --output, or --overwrite")
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size is {args.batch_size}; it has to be greater than 0")
+    clock = time.perf_counter()
+    result = evaluate(
+        args.model,
+        [*(args.target or DEFAULT_TARGETS), *args.tokenizer],
+        hypernets=_named_hypernets(args.hypernet, args.model),
+        methods=list(dict.fromkeys(args.method)),
+        text=args.text,
+        text_bytes=args.text_bytes,
+        window=args.window,
+        text_column=args.text_column,
+        prose=args.prose,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        seed=args.seed,
+    )
+    result.settings["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    result.settings["seconds"] = round(time.perf_counter() - clock, 1)
+    files = reports.save(result, output)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(result), indent=2, ensure_ascii=False))
+    else:
+        print(reports.table(result))
+        print(f"\nwrote {' and '.join(map(str, files))} in {result.settings['seconds']:.0f} s")
+    return 0
+
+
+def _named_hypernets(given: Sequence[str] | None, model: str) -> dict[str, str]:
+    """Folder by name; a folder without a name is called "hypernet", or by its own name where there are several."""
+    if given is None:
+        return {"hypernet": "pico"} if model == "pico" else {}
+    named: dict[str, str] = {}
+    for entry in given:
+        if entry == "none":
+            continue
+        name, equals, folder = entry.partition("=")
+        if not equals or Path(entry).exists():
+            folder = entry
+            name = "hypernet" if len(given) == 1 else Path(entry).name
+        if not name or name in named:
+            raise UserError(f"--hypernet {entry}: the name {name!r} is empty or taken; give another as NAME=DIR")
+        named[name] = folder
+    return named

@@ -20,7 +20,7 @@ def byte_windows(documents, *, window: int = 512, count: int = 256, seed: int = 
     """
     order = np.random.default_rng(seed).permutation(len(documents))
     per_document = max(1, -(-count // max(len(order), 1)))
-    windows = []
+    windows: list[str] = []
     while len(windows) < count:
         before = len(windows)
         for index in order:
@@ -39,7 +39,9 @@ def byte_windows(documents, *, window: int = 512, count: int = 256, seed: int = 
 
 
 def _cut(text: str, window: int) -> list[str]:
-    pieces, current, size = [], [], 0
+    pieces: list[str] = []
+    current: list[str] = []
+    size = 0
     for line in text.splitlines(keepends=True):
         length = len(line.encode("utf-8", "replace"))
         if size + length > window and current:
@@ -82,28 +84,44 @@ def encode_windows(windows: list[str], tokenizer, multiple: int = 64) -> Encoded
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "dtype"))
 def _nll(graphdef, params, table: EmbeddingTable, bos_row, ids_BL, lengths_B, dtype):
+    """Nats of each window `[B]`."""
     body = nnx.merge(graphdef, params)
     # The base model's own bos row opens every window, whether or not the target tokenizer has a bos token.
     first = jnp.broadcast_to(bos_row, (ids_BL.shape[0], 1, bos_row.shape[-1]))
-    h = body(jnp.concatenate([first, table.embed(ids_BL[:, :-1])], 1).astype(jnp.float32))
-    weights = (jnp.arange(ids_BL.shape[1]) < lengths_B[:, None]).astype(jnp.float32)
+    h_BLD = body(jnp.concatenate([first, table.embed(ids_BL[:, :-1])], 1).astype(jnp.float32))
+    weights_BL = (jnp.arange(ids_BL.shape[1]) < lengths_B[:, None]).astype(jnp.float32)
     bias = jnp.zeros(table.input.shape[0]) if table.bias is None else table.bias
-    return chunked_cross_entropy(
-        h.reshape(-1, h.shape[-1]), table.output_rows, bias, ids_BL.reshape(-1), weights.reshape(-1),
-        num_valid=table.num_valid, dtype=dtype,
-    )  # fmt: skip
+
+    def window(xs):
+        h_LD, ids_L, weights_L = xs
+        return chunked_cross_entropy(
+            h_LD, table.output_rows, bias, ids_L, weights_L,
+            num_valid=table.num_valid, chunk=min(len(ids_L), 1024), dtype=dtype,
+        )  # fmt: skip
+
+    return jax.lax.map(window, (h_BLD, ids_BL, weights_BL))
+
+
+def window_nats(
+    graphdef, params, table: EmbeddingTable, bos_row, encoded: EncodedWindows, *, batch_size=32, dtype=jnp.float32, multiple=64
+) -> np.ndarray:
+    """Nats that the model (body `graphdef`, `params` with `table`) needs for each window: `[N]` float64."""
+    # Windows of similar length share a batch, cut to the longest of them in multiples of `multiple`: padding costs time.
+    order = np.argsort(encoded.lengths, kind="stable")
+    nats = np.empty(len(order))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        longest = -(-max(int(encoded.lengths[rows].max()), 1) // multiple) * multiple
+        short = batch_size - len(rows)
+        ids = np.pad(encoded.ids[rows, :longest], ((0, short), (0, 0)))
+        lengths = np.pad(encoded.lengths[rows], (0, short))
+        nats[rows] = np.asarray(_nll(graphdef, params, table, bos_row, ids, lengths, dtype))[: len(rows)]
+    return nats
 
 
 def bits_per_byte(
     graphdef, params, table: EmbeddingTable, bos_row, encoded: EncodedWindows, *, batch_size=32, dtype=jnp.float32
 ) -> float:
     """Bits that the model (body `graphdef`, `params` with `table`) needs per byte of the windows."""
-    total = 0.0
-    n = len(encoded.ids)
-    for start in range(0, n, batch_size):
-        rows = slice(start, start + batch_size)
-        ids, lengths = encoded.ids[rows], encoded.lengths[rows]
-        short = batch_size - len(ids)
-        ids, lengths = np.pad(ids, ((0, short), (0, 0))), np.pad(lengths, (0, short))
-        total += float(_nll(graphdef, params, table, bos_row, ids, lengths, dtype))
-    return total / math.log(2) / encoded.total_bytes
+    nats = window_nats(graphdef, params, table, bos_row, encoded, batch_size=batch_size, dtype=dtype)
+    return float(nats.sum()) / math.log(2) / encoded.total_bytes

@@ -5,6 +5,7 @@ Reference: Transformers' `modeling_llama.py`; parity is tested in `tests/test_ll
 
 import dataclasses
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ class LlamaConfig:
     head_dim: int = 64
     intermediate_size: int = 768
     rope_theta: float = 10000.0
-    rope_scaling: tuple[tuple[str, object], ...] | None = None
+    rope_scaling: tuple[tuple[str, Any], ...] | None = None
     norm_eps: float = 1e-5
     attention_bias: bool = False
     mlp_bias: bool = False
@@ -98,7 +99,7 @@ def inverse_frequencies(config: LlamaConfig) -> np.ndarray:
 
 class Attention(nnx.Module):
     def __init__(self, c: LlamaConfig, dtype, rngs: nnx.Rngs):
-        bias = dict(use_bias=c.attention_bias, dtype=dtype, rngs=rngs)
+        bias = {"use_bias": c.attention_bias, "dtype": dtype, "rngs": rngs}
         self.q = Linear(c.hidden_size, c.num_heads * c.head_dim, **bias)
         self.k = Linear(c.hidden_size, c.num_kv_heads * c.head_dim, **bias)
         self.v = Linear(c.hidden_size, c.num_kv_heads * c.head_dim, **bias)
@@ -117,7 +118,7 @@ class Attention(nnx.Module):
 
 class MLP(nnx.Module):
     def __init__(self, c: LlamaConfig, dtype, rngs: nnx.Rngs):
-        bias = dict(use_bias=c.mlp_bias, dtype=dtype, rngs=rngs)
+        bias = {"use_bias": c.mlp_bias, "dtype": dtype, "rngs": rngs}
         self.gate = Linear(c.hidden_size, c.intermediate_size, **bias)
         self.up = Linear(c.hidden_size, c.intermediate_size, **bias)
         self.down = Linear(c.intermediate_size, c.hidden_size, std=(2 * c.num_layers * c.intermediate_size) ** -0.5, **bias)
@@ -185,3 +186,6 @@ WEIGHTS = [
 INPUT_ROWS, OUTPUT_ROWS = "model.embed_tokens.weight", "lm_head.weight"
 # Buffers that old checkpoints carry and that are computed here.
 IGNORED = [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"]
+
+# The names under which the registry finds them.
+Body, Config = LlamaBody, LlamaConfig

@@ -1,5 +1,6 @@
 """Task "lm": train a small Llama model and its tokenizer from scratch."""
 
+import functools
 import math
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
 from zett.lms.llama import LlamaBody, LlamaConfig
 from zett.losses import chunked_cross_entropy
 from zett.table import EmbeddingTable
-from zett.vocab.build import END_OF_TEXT, PAD, save_tokenizer, train_tokenizer
+from zett.vocab.build import END_OF_TEXT, save_tokenizer, train_tokenizer
 
 
 class LMTask:
@@ -24,16 +25,18 @@ class LMTask:
 
         self.config = config
         data = config.data
-        source = dict(text_column=data.text_column, package_bytes=data.package_bytes)
-        documents = open_text(data.source, split="train", **source)
-        held_out = open_text(data.valid_source or data.source, split="valid", **source)
+        opened = functools.partial(
+            open_text, text_column=data.text_column, package_bytes=data.package_bytes, stream_bytes=data.stream_bytes
+        )
+        documents = opened(data.source, split="train")
+        held_out = opened(data.valid_source or data.source, split="valid")
         path = workdir / "tokenizer" / "tokenizer.json"
         if not path.exists():
             sample = _first_bytes(documents, config.tokenizer.sample_bytes)
             save_tokenizer(train_tokenizer(config.tokenizer.kind, config.tokenizer.vocab_size, sample), path.parent)
         self.tokenizer = tokenizers.Tokenizer.from_file(str(path))
         vocab = self.tokenizer.get_vocab_size()
-        self.bos, self.pad = self.tokenizer.token_to_id(END_OF_TEXT), self.tokenizer.token_to_id(PAD)
+        self.bos = self.tokenizer.get_vocab()[END_OF_TEXT]
         from zett.vocab.bytes import token_bytes  # here, because only this task needs it before a hypernetwork exists
 
         all_bytes = token_bytes(self.tokenizer)
@@ -92,7 +95,9 @@ class LMTask:
     def export(self, params, folder: Path, record: dict) -> None:
         from zett.lms import save_base_model
 
-        save_base_model(folder, self.model_config, params["body"], self.table(params), self.tokenizer, dtype="bfloat16", record=record)
+        save_base_model(
+            folder, self.model_config, params["body"], self.table(params), self.tokenizer, dtype="bfloat16", record=record
+        )
 
 
 def _first_bytes(documents, limit: int):

@@ -1,0 +1,191 @@
+"""Command lines: help that teaches, one line and exit code 2 for mistakes, and an import that costs nothing."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zett import cli
+from zett.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(function, *argv, capsys):
+    """(exit code, stdout, stderr)."""
+    with pytest.raises(SystemExit) as exit:
+        function(list(argv))
+    captured = capsys.readouterr()
+    return exit.value.code, captured.out, captured.err
+
+
+def python(code: str, **settings):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, **settings)
+
+
+# ------------------------------------------------------------------------------------------------------------- import
+
+
+def test_import_is_light():
+    """Neither JAX nor Transformers, nor anything else of size, and under half a second (the best of three)."""
+    code = (
+        "import sys, time; t = time.perf_counter(); import zett, zett.cli; print(time.perf_counter() - t); print(*sys.modules)"
+    )
+    results = [python(code).stdout.split("\n") for _ in range(3)]
+    modules = set(results[0][1].split())
+    heavy = {
+        "jax",
+        "jaxlib",
+        "flax",
+        "transformers",
+        "tokenizers",
+        "datasets",
+        "numpy",
+        "torch",
+        "matplotlib",
+        "orbax",
+        "pyarrow",
+    }
+    assert not modules & heavy
+    assert min(float(result[0]) for result in results) < 0.5
+
+
+def test_public_names_are_functions_whatever_was_imported():
+    code = (
+        "import zett.transfer, zett.evaluate, zett, inspect\n"
+        "assert all(callable(getattr(zett, n)) for n in dir(zett) if not n.startswith('_')), dir(zett)\n"
+        "assert inspect.isfunction(zett.transfer) and inspect.isfunction(zett.evaluate)\n"
+        "from zett.transfer import transfer; assert transfer is zett.transfer\n"
+        "assert isinstance(zett.__version__, str)\n"
+    )
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_unknown_public_name():
+    import zett
+
+    with pytest.raises(AttributeError, match="module 'zett' has no attribute 'transfre'"):
+        zett.transfre  # noqa: B018
+
+
+# --------------------------------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        ([], ["transfer", "eval", "train", "examples:"]),
+        (["--help"], ["zett transfer --model pico", "zett train --config"]),
+        (["transfer", "--help"], ["--model", "--tokenizer", "--hypernet", "--output", "--method", "--overwrite", "examples:"]),
+        (["train", "--help"], ["--config.train.steps=200", "--workdir", "Ctrl-C"]),
+        (["eval", "--help"], ["--target", "examples:"]),
+        (["--version"], ["zett "]),
+    ],
+)
+def test_help_teaches(argv, words, capsys):
+    code, out, err = run(cli.main, *argv, capsys=capsys)
+    assert (code, err) == (0, "")
+    for word in words:
+        assert word in out
+
+
+def test_entry_points_show_their_own_name():
+    for name in ("train.py", "eval.py"):
+        result = subprocess.run([sys.executable, name, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0 and f"usage: {name}" in result.stdout
+
+
+# ----------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["trian"], "there is no command 'trian'; did you mean train?"),
+        (
+            ["transfer"],
+            "the following arguments are required: --model, --tokenizer, --output (zett transfer --help lists the arguments)",
+        ),
+        (["transfer", "--seed", "x"], "argument --seed: invalid int value: 'x' (zett transfer --help lists the arguments)"),
+        (["train", "--workdir", "x"], "the following arguments are required: --config (zett train --help lists the arguments)"),
+        (["train", "--workdir", "x", "--config", "no.py"], "no such config file: no.py"),
+        (
+            ["train", "--workdir", "x", "--config", "configs/pico_base.py", "--config.train.stepz=3"],
+            "config.train.stepz does not exist; did you mean config.train.steps?",
+        ),
+        (["train", "--workdir", "x", "--config", "configs/pico_base.py", "--stepz=3"], "unrecognized arguments: --stepz=3"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(argv, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    code, out, err = run(cli.main, *argv, capsys=capsys)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"zett: error: {message}") and err.count("\n") == 1
+    assert not (ROOT / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (UserError("two\nlines"), "two lines"),
+        (OSError(errno.ENOSPC, "No space left on device", "/mnt/out"), "the disk is full: /mnt/out"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "Permission denied: /root/x"),
+    ],
+)
+def test_errors_of_the_work_itself(error, message, capsys, monkeypatch):
+    def fail(argv, prog):
+        raise error
+
+    monkeypatch.setattr(cli, "_train", fail)
+    assert run(cli.train_main, capsys=capsys) == (2, "", f"zett: error: {message}\n")
+    monkeypatch.setenv("ZETT_DEBUG", "1")
+    with pytest.raises(type(error)):
+        cli.train_main([])
+    monkeypatch.setenv("ZETT_DEBUG", "0")
+    with pytest.raises(type(error)):
+        cli.train_main(["--debug"])
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "_train", lambda argv, prog: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.train_main([])
+
+
+def test_ctrl_c(capsys, monkeypatch):
+    def interrupted(argv, prog):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_eval", interrupted)
+    assert run(cli.eval_main, capsys=capsys) == (130, "", "")
+
+
+def test_a_closed_pipe_is_no_error():
+    code = "import sys; from zett import cli; cli._exit(lambda a: print('x' * 10**6), [])"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert (process.wait(timeout=60), process.stderr.read()) == (141, b"")
+
+
+def test_transfer_gets_its_arguments(monkeypatch, capsys):
+    import importlib
+
+    module = importlib.import_module("zett.transfer")
+    calls = []
+    monkeypatch.setattr(module, "transfer", lambda *args, **settings: calls.append((args, settings)) or Path("out"))
+    argv = "transfer --model m --tokenizer t --output out --method fvt --overwrite --seed 3".split()
+    assert run(cli.main, *argv, capsys=capsys) == (0, "wrote out\n", "")
+    assert calls == [(("m", "t", "out"), {"method": "fvt", "hypernet": None, "overwrite": True, "seed": 3})]
+
+
+def test_mistakes_come_before_slow_imports():
+    code = (
+        "import sys; from zett.cli import _train\n"
+        "try: _train(['--workdir', 'x', '--config', 'no.py'], 'p')\nexcept ValueError: pass\n"
+    )
+    result = python(code + "assert 'jax' not in sys.modules")
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,87 @@
+"""The chunked cross-entropy against plain log_softmax: value and every gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zett.losses import chunked_cross_entropy
+
+
+def reference(h, rows, bias, targets, weights, num_valid):
+    logits = (jnp.matmul(h, rows.T, precision="highest") + bias)[:, :num_valid]
+    nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], 1)[:, 0]
+    return (nll * weights).sum()
+
+
+def problem(n=23, d=6, v=11, num_valid=9, seed=0):
+    rng = np.random.default_rng(seed)
+    h, rows, bias = rng.normal(size=(n, d)), rng.normal(size=(v, d)), rng.normal(size=v)
+    weights = rng.random(n) * (rng.random(n) > 0.3)
+    arrays = [jnp.asarray(x, jnp.float32) for x in (h, rows, bias, weights)]
+    return *arrays, jnp.asarray(rng.integers(0, num_valid, n)), num_valid
+
+
+@pytest.mark.parametrize("chunk", [4, 23, 64])  # does not divide n, is n, exceeds n
+def test_value_and_gradients(chunk):
+    h, rows, bias, weights, targets, num_valid = problem()
+
+    def ours(h, rows, bias):
+        return 3 * chunked_cross_entropy(h, rows, bias, targets, weights, num_valid=num_valid, chunk=chunk)
+
+    def theirs(h, rows, bias):
+        return 3 * reference(h, rows, bias, targets, weights, num_valid)
+
+    value, grads = jax.value_and_grad(ours, (0, 1, 2))(h, rows, bias)
+    expected, expected_grads = jax.value_and_grad(theirs, (0, 1, 2))(h, rows, bias)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for grad, wanted in zip(grads, expected_grads):
+        np.testing.assert_allclose(grad, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ours(h, rows, bias), value, rtol=1e-6)  # without a gradient it is another function
+
+
+def test_rows_beyond_num_valid_do_not_matter():
+    h, rows, bias, weights, targets, num_valid = problem()
+
+    def loss(rows, bias):
+        return chunked_cross_entropy(h, rows, bias, targets, weights, num_valid=num_valid, chunk=8)
+
+    d_rows, d_bias = jax.grad(loss, (0, 1))(rows, bias)
+    assert not np.any(d_rows[num_valid:]) and not np.any(d_bias[num_valid:])
+    np.testing.assert_allclose(loss(rows.at[num_valid:].set(1e4), bias), loss(rows, bias), rtol=1e-6)
+
+
+def test_num_valid_may_be_traced():
+    h, rows, bias, weights, targets, num_valid = problem()
+    loss = jax.jit(lambda n: chunked_cross_entropy(h, rows, bias, targets, weights, num_valid=n, chunk=8))
+    np.testing.assert_allclose(loss(num_valid), reference(h, rows, bias, targets, weights, num_valid), rtol=1e-5)
+
+
+def test_weight_zero_is_absence():
+    h, rows, bias, weights, targets, num_valid = problem()
+    kept = np.flatnonzero(weights)
+    assert len(kept) < len(weights)
+    whole = chunked_cross_entropy(h, rows, bias, targets, weights, num_valid=num_valid, chunk=8)
+    part = chunked_cross_entropy(h[kept], rows, bias, targets[kept], weights[kept], num_valid=num_valid, chunk=8)
+    np.testing.assert_allclose(whole, part, rtol=1e-5)
+
+
+def test_large_logits_stay_finite():
+    h, rows, bias, weights, targets, num_valid = problem()
+    value, grad = jax.value_and_grad(
+        lambda h: chunked_cross_entropy(h, rows, bias, targets, weights, num_valid=num_valid, chunk=8)
+    )(1e4 * h)
+    assert np.isfinite(value) and np.isfinite(grad).all()
+
+
+def test_bfloat16_is_close():
+    h, rows, bias, weights, targets, num_valid = problem()
+    value, grad = jax.value_and_grad(
+        lambda h: chunked_cross_entropy(h, rows, bias, targets, weights, num_valid=num_valid, chunk=8, dtype=jnp.bfloat16)
+    )(h)
+    expected = reference(h, rows, bias, targets, weights, num_valid)
+    assert value.dtype == grad.dtype == jnp.float32
+    np.testing.assert_allclose(value, expected, rtol=0.02)
+    np.testing.assert_allclose(
+        grad, jax.grad(reference)(h, rows, bias, targets, weights, num_valid), atol=0.05
+    )  # bfloat16 has three digits

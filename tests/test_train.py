@@ -1,0 +1,250 @@
+"""The training loop on a tiny language model: it learns, resumes bit for bit, and survives Ctrl-C and bad workdirs."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zett.checkpoint import Checkpoints, write_json
+from zett.config import Config, from_dict
+from zett.errors import UserError
+from zett.optim import make_optimizer
+from zett.train import train
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("train")
+
+
+def tiny(corpus, **train_settings) -> Config:
+    settings = {"steps": 12, "log_every": 3, "eval_every": 6, "checkpoint_every": 4, "eval_windows": 4, "dtype": "float32"}
+    return from_dict(
+        {
+            "task": "lm",
+            "data": {"source": str(corpus), "batch_size": 4, "length": 32, "resegment_share": 0.5},
+            "tokenizer": {"vocab_size": 300},
+            "model": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 32},
+            "optim": {"learning_rate": 1e-2, "warmup_steps": 2},
+            "train": settings | train_settings,
+        }
+    )
+
+
+def records(workdir, key="loss"):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line[key] for line in lines if key in line}
+
+
+def exported(workdir):
+    from safetensors.numpy import load_file
+
+    return {name: np.asarray(x, np.float32) for name, x in load_file(workdir / "export" / "model.safetensors").items()}
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """An uninterrupted run: (its workdir, its last evaluation)."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    return workdir, train(tiny(corpus), workdir)
+
+
+def test_it_learns_and_writes_its_files(whole):
+    workdir, evaluation = whole
+    losses = records(workdir)
+    assert list(losses) == [3, 6, 9, 12] and losses[12] < losses[3]
+    assert records(workdir, "eval/bits_per_byte")[12] == evaluation["bits_per_byte"] < 8
+    assert all(rate > 0 for rate in records(workdir, "tokens_per_s").values())
+    assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 12
+    assert (workdir / "export" / "tokenizer.json").exists() and (workdir / "export" / "config.json").exists()
+    assert not list(workdir.rglob("*.tmp"))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(whole, corpus, tmp_path, monkeypatch):
+    """Stopped after a step that is no checkpoint of its own accord, then started again."""
+    import zett.train
+
+    make_step = zett.train.make_step
+
+    def stopping(task, optimizer):
+        step_fn = make_step(task, optimizer)
+
+        def step(state, frozen, batch):
+            state, values = step_fn(state, frozen, batch)
+            if int(state.step) == 7:
+                signal.raise_signal(signal.SIGINT)
+            return state, values
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zett.train, "make_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(corpus), tmp_path / "run")
+    assert not (tmp_path / "run" / "export").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert train(tiny(corpus), tmp_path / "run") == whole[1]
+    before, after = exported(whole[0]), exported(tmp_path / "run")
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+    # The whole state, the optimizer's included, is the same at the end.
+    states = [Checkpoints(w / "checkpoints", 2) for w in (whole[0], tmp_path / "run")]
+    assert [c.steps()[-1] for c in states] == [12, 12]
+    task = zett.train.make_task(tiny(corpus), whole[0])
+    params = task.init()
+    blank = zett.train.TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(tiny(corpus).optim, 12).init(params))
+    trees = [c.restore(blank, 12) for c in states]
+    for a, b in zip(*map(jax.tree.leaves, trees), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for c in states:
+        c.close()
+
+
+def test_a_longer_run_goes_on_and_a_shorter_one_is_refused(whole, corpus, tmp_path):
+    train(tiny(corpus, steps=4, eval_every=4), tmp_path)
+    train(tiny(corpus, steps=6, eval_every=2), tmp_path)
+    assert list(records(tmp_path, "eval/score")) == [4, 6]
+    with pytest.raises(UserError, match=r"holds step 6, more than config\.train\.steps \(4\)"):
+        train(tiny(corpus, steps=4, eval_every=4), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"seed": 1}, r"holds a run with config\.seed = 0, not 1"),
+        ({"model": {"hidden_size": 32}}, r"config\.model\.hidden_size = 16, not 32"),
+        ({"data": {"length": 64}}, r"config\.data\.length = 32, not 64"),
+        ({"task": "hypernet"}, r"config\.task = 'lm', not 'hypernet'"),
+    ],
+)
+def test_another_config_is_refused(whole, corpus, change, message):
+    from zett.config import to_dict
+
+    values = to_dict(tiny(corpus))
+    for name, value in change.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    before = (whole[0] / "config.json").read_text()
+    with pytest.raises(UserError, match=message):
+        train(from_dict(values), whole[0])
+    assert (whole[0] / "config.json").read_text() == before
+
+
+def test_a_damaged_workdir_is_named(corpus, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json is not a config"):
+        train(tiny(corpus), tmp_path)
+
+
+def test_an_empty_corpus_is_named(corpus, tmp_path):
+    (tmp_path / "texts").mkdir()
+    with pytest.raises(UserError, match="no text for the 'train' split"):
+        train(tiny(tmp_path / "texts"), tmp_path / "run")
+
+
+def command(corpus, workdir, *more):
+    return [
+        sys.executable, "train.py", "--config", "configs/pico_base.py", "--workdir", str(workdir),
+        f"--config.data.source={corpus}", "--config.data.batch_size=4", "--config.data.length=32",
+        "--config.tokenizer.vocab_size=300", "--config.model.hidden_size=16", "--config.model.num_layers=1",
+        "--config.model.intermediate_size=32", "--config.train.eval_windows=4", "--config.train.log_every=5", *more,
+    ]  # fmt: skip
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(corpus, tmp_path):
+    """Two processes, as a user would: interrupt, then finish."""
+    workdir = tmp_path / "run"
+    endless = subprocess.Popen(
+        command(corpus, workdir, "--config.train.steps=1000000"), cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (workdir / "metrics.jsonl").exists() or not records(workdir):
+            assert endless.poll() is None, endless.stderr.read()
+            assert time.monotonic() < deadline, "no step within two minutes"
+            time.sleep(0.2)
+        endless.send_signal(signal.SIGINT)
+        _, stderr = endless.communicate(timeout=60)
+    finally:
+        endless.kill()
+    assert endless.returncode == 130, stderr
+    assert f"in {workdir}; the same command goes on from there" in stderr and "Traceback" not in stderr
+    saved = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    done = subprocess.run(
+        command(corpus, workdir, f"--config.train.steps={saved + 5}"), cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"resumed {workdir} at step {saved}" in done.stderr
+    assert max(records(workdir)) == saved + 5
+
+
+# --------------------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("RESOURCE_EXHAUSTED: ... No space left on device [os_error_code='28']"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch, error):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2)
+    checkpoints.save(1, {"a": jnp.arange(3.0)}, None)
+    checkpoints.wait()
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(type(checkpoints._checkpointer), "save_async", fail)
+    with pytest.raises(UserError, match=r"the disk is full: cannot save a checkpoint in .*checkpoints"):
+        checkpoints.save(2, {"a": jnp.arange(3.0)}, None)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(checkpoints.restore({"a": jnp.zeros(3)})["a"], np.arange(3.0))
+    checkpoints.close()
+
+
+def test_no_save_is_left_out(tmp_path):
+    """However close on one another they come, and although the state's buffers are reused by the next step."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 4)
+    step_fn = jax.jit(lambda a: a + 1, donate_argnums=0)
+    state = jnp.zeros(300_000)
+    for step in range(1, 5):
+        state = step_fn(state)
+        checkpoints.save(step, {"a": state}, None)
+    state = step_fn(state)
+    checkpoints.wait()
+    assert checkpoints.steps() == [1, 2, 3, 4]
+    for step in range(1, 5):
+        restored = checkpoints.restore({"a": jnp.zeros(300_000)}, step)["a"]
+        np.testing.assert_array_equal(restored, np.full(300_000, step))
+    checkpoints.close()
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2)
+    for step, score in [(1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, None)]:
+        checkpoints.save(step, {"a": jnp.full(2, float(step))}, score)
+        checkpoints.wait()
+    assert checkpoints.steps() == [2, 4, 5] and checkpoints.best() == 2
+    np.testing.assert_array_equal(checkpoints.restore({"a": jnp.zeros(2)}, 2)["a"], [2, 2])
+    np.testing.assert_array_equal(checkpoints.restore({"a": jnp.zeros(2)})["a"], [5, 5])
+    for other in ({"a": jnp.zeros(3)}, {"a": jnp.zeros(2), "b": jnp.zeros(2)}, {"b": jnp.zeros(2)}):
+        with pytest.raises(UserError, match=r"checkpoint in .* does not fit this config"):
+            checkpoints.restore(other)
+    checkpoints.close()
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": "ü"})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "ü"}

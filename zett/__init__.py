@@ -1,0 +1,41 @@
+"""Give a language model another tokenizer, zero-shot: a hypernetwork reads a vocabulary and writes its embedding tables.
+
+Everything heavy is imported on first use: `import zett` loads neither JAX nor Transformers and touches no device.
+"""
+
+import importlib
+import sys
+import types
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it.
+_PUBLIC = {
+    "EmbeddingTable": "zett.table",
+    "UserError": "zett.errors",
+    "evaluate": "zett.evaluate",
+    "load_base_model": "zett.lms",
+    "load_hypernet": "zett.hypernet",
+    "load_tokenizer": "zett.vocab",
+    "transfer": "zett.transfer",
+}
+
+
+class _Package(types.ModuleType):
+    def __setattr__(self, name, value):
+        # Importing the submodule `zett.transfer` would put it in the place of the function `zett.transfer`.
+        if not (name in _PUBLIC and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'zett' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__():
+    return sorted([*_PUBLIC, "__version__"])

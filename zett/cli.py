@@ -1,0 +1,202 @@
+"""The `zett` command, and the entry points of train.py and eval.py. Nothing heavy is imported before arguments are checked."""
+
+import argparse
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from zett.errors import UserError
+
+DESCRIPTION = "Give a language model another tokenizer: hypernetworks that write embedding tables."
+
+COMMANDS_HELP = """\
+commands:
+  transfer   base model + tokenizer -> a model folder that any Hugging Face client loads
+  eval       how much a model loses with tokenizers that it was not trained with, by method
+  train      train a hypernetwork, or a small base model
+
+`zett COMMAND --help` says more about each.
+
+examples:
+  zett transfer --model pico --tokenizer path/to/tokenizer --output my-model
+  zett eval --model pico --target bpe-8k path/to/tokenizer
+  zett train --config configs/pico.py --workdir runs/pico
+"""
+
+TRANSFER_EXAMPLES = """\
+examples:
+  # the embedded base model with the shipped hypernetwork
+  zett transfer --model pico --tokenizer path/to/tokenizer --output my-model
+
+  # your own model, and a hypernetwork trained for it
+  zett transfer --model path/to/model --hypernet runs/mine/export --tokenizer path/to/tokenizer --output my-model
+
+  # without a hypernetwork: every new row is the mean of its pieces' rows
+  zett transfer --model path/to/model --method fvt --tokenizer path/to/tokenizer --output my-model
+
+The result opens with transformers.AutoModelForCausalLM and AutoTokenizer. The tokenizer's files are the ones you gave.
+"""
+
+TRAIN_EXAMPLES = """\
+examples:
+  zett train --config configs/pico.py --workdir runs/pico
+  zett train --config configs/pico.py --workdir /tmp/x --config.train.steps=200 --config.optim.learning_rate 3e-4
+  zett train --config configs/pico.py --workdir /tmp/x --config.sampler.sources=texts,python --config.data.valid_source=None
+
+Every field of zett/config.py can be set, whether or not the file mentions it. `--config FILE:ARG` calls get_config(ARG).
+Ctrl-C saves and stops; the same command goes on from there.
+"""
+
+EVAL_EXAMPLES = """\
+examples:
+  zett eval                                                    # the embedded model and its hypernetwork
+  zett eval --hypernet runs/pico/export --output report        # your own, with report.json and a plot in report/
+  zett eval --hypernet mine=runs/pico/export --hypernet pico --target bpe-8k unigram-8k path/to/tokenizer
+"""
+
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Parser(argparse.ArgumentParser):
+    def __init__(self, **settings):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message):  # one line, as for every other mistake; argparse would print its usage too
+        raise UserError(f"{message} ({self.prog} --help lists the arguments)")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """`zett COMMAND ...`."""
+    _exit(_main, sys.argv[1:] if argv is None else argv)
+
+
+def train_main(argv: list[str] | None = None) -> None:
+    """train.py."""
+    _exit(_train, sys.argv[1:] if argv is None else argv, prog="train.py")
+
+
+def eval_main(argv: list[str] | None = None) -> None:
+    """eval.py."""
+    _exit(_eval, sys.argv[1:] if argv is None else argv, prog="eval.py")
+
+
+def _main(argv: list[str]) -> int:
+    from zett import __version__
+    from zett.config import nearest
+
+    commands: dict[str, Callable] = {"transfer": _transfer, "eval": _eval, "train": _train}
+    parser = Parser(prog="zett", description=DESCRIPTION, epilog=COMMANDS_HELP, usage="zett COMMAND [arguments]")
+    parser.add_argument("--version", action="version", version=f"zett {__version__}")
+    if not argv:
+        parser.print_help()
+        return 0
+    if argv[0] in commands:
+        return commands[argv[0]](argv[1:], prog=f"zett {argv[0]}")
+    _, unknown = parser.parse_known_args(argv)  # exits after --help and --version
+    raise UserError(f"there is no command {unknown[0]!r}; {nearest(unknown[0], commands)}")
+
+
+def _transfer(argv: list[str], prog: str) -> int:
+    parser = Parser(prog=prog, description="Write a base model with another tokenizer.", epilog=TRANSFER_EXAMPLES)
+    add = parser.add_argument
+    add("--model", required=True, help="base model: a folder, a Hugging Face Hub name, or pico, the one in the package")
+    add("--tokenizer", required=True, help="target tokenizer: a folder with tokenizer.json, that file, or a Hub name")
+    add("--output", required=True, help="folder to write")
+    add("--hypernet", help="hypernetwork folder, trained for this base model (default with the model pico: the shipped one)")
+    add("--method", default="hypernet", help="hypernet, fvt, mean or random (default: %(default)s)")
+    add("--overwrite", action="store_true", help="replace --output if it is there and holds a model")
+    add("--seed", type=int, default=0, help="of the method random (default: %(default)s)")
+    _add_debug(parser)
+    args = parser.parse_args(argv)
+    _quiet(args.debug)
+    from zett.transfer import transfer
+
+    output = transfer(
+        args.model, args.tokenizer, args.output,
+        method=args.method, hypernet=args.hypernet, overwrite=args.overwrite, seed=args.seed,
+    )  # fmt: skip
+    print(f"wrote {output}")
+    return 0
+
+
+def _train(argv: list[str], prog: str) -> int:
+    from zett.overrides import load_config, split_overrides
+
+    parser = Parser(prog=prog, description="Train a hypernetwork or a small base model.", epilog=TRAIN_EXAMPLES)
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="Python file with get_config()")
+    parser.add_argument("--workdir", required=True, help="folder of the run; a run that is there already is resumed")
+    # Only for --help: split_overrides takes these out before argparse sees them.
+    parser.add_argument("--config.SECTION.FIELD", metavar="VALUE", dest="_", help="set a field of the config, may be repeated")
+    _add_debug(parser)
+    rest, overrides = split_overrides(argv)
+    args = parser.parse_args(rest)
+    config = load_config(args.config, overrides)
+    _quiet(args.debug)
+    from zett.train import train
+
+    train(config, args.workdir)
+    return 0
+
+
+def _eval(argv: list[str], prog: str) -> int:
+    parser = Parser(
+        prog=prog,
+        description="Measure bits per byte with tokenizers that the model was not trained with.",
+        epilog=EVAL_EXAMPLES,
+    )
+    from zett.evaluate import add_arguments, run
+
+    add_arguments(parser)
+    _add_debug(parser)
+    args = parser.parse_args(argv)
+    _quiet(args.debug)
+    return run(args)
+
+
+def _add_debug(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--debug", action="store_true", help="show tracebacks and the libraries' own messages (or: ZETT_DEBUG=1)"
+    )
+
+
+def _debugging(argv: list[str]) -> bool:
+    return "--debug" in argv or os.environ.get("ZETT_DEBUG", "0") not in ("", "0")
+
+
+def _quiet(debug: bool) -> None:
+    """Keep the libraries' start-up chatter out of the terminal; has to run before they are imported."""
+    if debug or _debugging([]):
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    for name in ("jax", "absl", "orbax", "datasets", "huggingface_hub", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _exit(command: Callable, argv: list[str], **settings) -> None:
+    """Run `command` and leave with its code: 2 and one line for the user's mistakes, 130 after Ctrl-C."""
+    try:
+        code = command(argv, **settings)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # `zett eval | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except (UserError, OSError) as error:
+        if _debugging(argv):
+            raise
+        print(f"zett: error: {_one_line(error)}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        what = "the disk is full" if error.errno in OUT_OF_SPACE else error.strerror
+        text = f"{what}: {error.filename}" if error.filename else what
+    return " ".join(text.split())

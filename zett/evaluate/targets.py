@@ -1,0 +1,71 @@
+"""Target tokenizers for evaluation: given ones, and ones trained on the spot and kept in the cache."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from zett.data.lm import cache_folder
+from zett.data.text import Documents, open_text
+from zett.errors import UserError
+from zett.folders import new_folder
+from zett.vocab import Vocabulary, build, load_tokenizer
+from zett.vocab.build import KINDS, save_tokenizer, train_tokenizer
+
+DEFAULT_TARGETS = ("bpe-2k", "bpe-8k", "bpe-16k", "unigram-8k", "sentencepiece-bpe-8k", "prose-bpe-8k")
+PROSE = "prose-"
+SPEC = re.compile(rf"(?P<prose>{PROSE})?(?P<kind>{'|'.join(KINDS)})-(?P<size>\d+)(?P<thousands>k?)")
+
+# Text that a tokenizer is trained on, so that each takes a few seconds.
+SAMPLE_BYTES = {"bpe": 10_000_000, "wordpiece": 10_000_000, "sentencepiece-bpe": 5_000_000, "unigram": 5_000_000}
+
+
+def load_target(spec: str, text="python", *, prose="prose", text_column: str = "text") -> Vocabulary:
+    """A target tokenizer: a folder, a tokenizer.json, a Hub name, or "KIND-SIZE" trained here.
+
+    "bpe-8k" is byte-level BPE with 8 x 1024 entries trained on `text`; "prose-bpe-8k" is trained on `prose`. Both are
+    documents, or the name of a source, whose training split is taken. Kinds are those of `zett.vocab.build.KINDS`. The same
+    text gives the same tokenizer. Raises UserError.
+    """
+    match = SPEC.fullmatch(spec)
+    if match is None:
+        # "gpt2" may be a name on the Hub; "bpe8k" is a slip.
+        if spec.startswith((PROSE, *KINDS)) and not Path(spec).exists():
+            raise UserError(
+                f"target {spec!r} is neither a tokenizer folder nor KIND-SIZE, such as bpe-8k or prose-bpe-8k "
+                f"(kinds: {', '.join(KINDS)})"
+            )
+        return load_tokenizer(spec)
+    size = int(match["size"]) * (1024 if match["thousands"] else 1)
+    if size < 300:
+        raise UserError(f"target {spec!r} asks for {size} entries; the smallest that holds all bytes is 300")
+    documents = prose if match["prose"] else text
+    if isinstance(documents, str):
+        documents = open_text(documents, split="train", text_column=text_column, stream_bytes=2 * max(SAMPLE_BYTES.values()))
+    return load_tokenizer(trained_tokenizer(match["kind"], size, documents))
+
+
+def trained_tokenizer(kind: str, size: int, documents: Documents) -> Path:
+    """The folder of a tokenizer trained on `documents`; from the cache if it is there."""
+    import tokenizers
+
+    # Another recipe would give another tokenizer.
+    recipe = hashlib.sha256(Path(build.__file__).read_bytes()).hexdigest() + tokenizers.__version__
+    key = hashlib.sha256(f"{documents.fingerprint()} {SAMPLE_BYTES[kind]} {recipe}".encode()).hexdigest()[:16]
+    folder = cache_folder() / "tokenizers" / f"{kind}-{size}-{key}"
+    if folder.exists():
+        return folder
+    tokenizer = train_tokenizer(kind, size, first_bytes(documents, SAMPLE_BYTES[kind]))
+    with new_folder(folder) as temporary:
+        save_tokenizer(tokenizer, temporary)
+    return folder
+
+
+def first_bytes(documents: Iterable[str], limit: int) -> Iterator[str]:
+    """Documents from the beginning until they hold `limit` bytes."""
+    total = 0
+    for text in documents:
+        yield text
+        total += len(text.encode("utf-8", "replace"))
+        if total >= limit:
+            return

@@ -1,0 +1,14 @@
+"""New tokens get the mean of all source rows."""
+
+import numpy as np
+
+from zett.methods.common import build_table
+from zett.table import EmbeddingTable
+from zett.vocab import SurfaceForms, Vocabulary
+
+
+def mean(
+    source_table: EmbeddingTable, source: Vocabulary, target: Vocabulary, forms: SurfaceForms, *, seed: int = 0
+) -> EmbeddingTable:
+    """The mean of the source rows; `seed` is not used."""
+    return build_table(source_table, source, forms, lambda rows: np.tile(rows.mean(0), (len(target), 1)))
