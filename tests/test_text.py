@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from zett.data.text import VALID_SHARE, Stream, TextError, held_out, open_text
+from zett.data.text import VALID_SHARE, Stream, TextError, held_out, open_text, python_sources
 from zett.errors import UserError
 
 TEXTS = ["first text\n", "zweiter Text: ßü\u2028same line", "3rd\n\nwith lines\n"] + [f"document {i}\n" * 3 for i in range(97)]
@@ -167,14 +167,31 @@ def test_unknown_split():
 def test_python_sources_are_deterministic_and_disjoint():
     small = {"package_bytes": 100_000}
     train, valid = (open_text("python", split=split, **small) for split in ("train", "valid"))
-    from zett.data.text import python_sources
-
     again = python_sources.__wrapped__("train", 100_000)
     assert again.items == train.items and again.fingerprint() == train.fingerprint() != valid.fingerprint()
     assert len(train) > len(valid) > 0
     texts = [set(train), set(valid)]
     assert len(texts[0]) == len(train) and not texts[0] & texts[1]
     assert any("import os" in text for text in texts[0])
+
+
+def test_copies_do_not_cross_the_splits(tmp_path, monkeypatch):
+    """Packages carry copies of one another; a held-out file that is in the training split too would be no test."""
+    keys = [f"a/{i}.py" for i in range(200)]
+    train, valid = ([k for k in keys if held_out(k) == wanted] for wanted in (False, True))
+    (tmp_path / "a").mkdir()
+    for i, key in enumerate(train):
+        (tmp_path / key).write_text(f"x = {i}  # " + "long enough " * 20)
+    for i, key in enumerate(valid):
+        (tmp_path / key).write_text(("copy = 0 # " if i else "") + (tmp_path / train[0]).read_text())
+    assert len(valid) > 1
+    monkeypatch.setattr("sysconfig.get_paths", lambda: dict.fromkeys(("stdlib", "purelib", "platlib"), tmp_path))
+    python_sources.cache_clear()
+    try:
+        texts = [set(python_sources(split, 10**6)) for split in ("train", "valid")]
+    finally:
+        python_sources.cache_clear()
+    assert len(texts[0]) == len(train) and len(texts[1]) == 1 and not texts[0] & texts[1]
 
 
 # -------------------------------------------------------------------------------------------------------- Hugging Face

@@ -13,6 +13,7 @@ DESCRIPTION = "Give a language model another tokenizer: hypernetworks that write
 
 COMMANDS_HELP = """\
 commands:
+  quickstart train a hypernetwork for two minutes and show how good it is
   transfer   base model + tokenizer -> a model folder that any Hugging Face client loads
   eval       how much a model loses with tokenizers that it was not trained with, by method
   train      train a hypernetwork, or a small base model
@@ -82,11 +83,16 @@ def eval_main(argv: list[str] | None = None) -> None:
     _exit(_eval, sys.argv[1:] if argv is None else argv, prog="eval.py")
 
 
+def quickstart_main(argv: list[str] | None = None) -> None:
+    """`make quickstart`."""
+    _exit(_quickstart, sys.argv[1:] if argv is None else argv, prog="zett quickstart")
+
+
 def _main(argv: list[str]) -> int:
     from zett import __version__
     from zett.config import nearest
 
-    commands: dict[str, Callable] = {"transfer": _transfer, "eval": _eval, "train": _train}
+    commands: dict[str, Callable] = {"quickstart": _quickstart, "transfer": _transfer, "eval": _eval, "train": _train}
     parser = Parser(prog="zett", description=DESCRIPTION, epilog=COMMANDS_HELP, usage="zett COMMAND [arguments]")
     parser.add_argument("--version", action="version", version=f"zett {__version__}")
     if not argv:
@@ -153,6 +159,19 @@ def _eval(argv: list[str], prog: str) -> int:
     args = parser.parse_args(argv)
     _quiet(args.debug)
     return run(args)
+
+
+def _quickstart(argv: list[str], prog: str) -> int:
+    description = "Train a hypernetwork for two minutes, transfer a model with it and show how good the result is."
+    parser = Parser(prog=prog, description=description)
+    parser.add_argument("--output", default="runs/quickstart", help="folder to write; what is there is not done again")
+    _add_debug(parser)
+    args = parser.parse_args(argv)
+    _quiet(args.debug)
+    from zett.quickstart import quickstart
+
+    quickstart(args.output)
+    return 0
 
 
 def _add_debug(parser: argparse.ArgumentParser) -> None:

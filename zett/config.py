@@ -107,7 +107,7 @@ class TrainConfig:
     eval_targets: tuple[str, ...] = ("bpe-8k", "unigram-8k")  # kind-size or a tokenizer folder; task "hypernet"
     checkpoint_every: int = 500
     keep: int = 2  # checkpoints kept beside the best one
-    dtype: typing.Literal["bfloat16", "float32"] = "bfloat16"  # of matrix products; sums and parameters are float32
+    dtype: typing.Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; sums and parameters are float32
     ahead: int = 2  # batches prepared ahead of the device
 
 
@@ -138,7 +138,8 @@ class Config:
                 raise UserError(f"config.{name} is {value}; it has to be greater than 0")
         if self.hypernet.width % self.hypernet.heads:
             raise UserError(
-                f"config.hypernet.width is {self.hypernet.width}, not a multiple of config.hypernet.heads ({self.hypernet.heads})"
+                f"config.hypernet.width is {self.hypernet.width}, "
+                f"which is not a multiple of config.hypernet.heads ({self.hypernet.heads})"
             )
         if self.sampler.bpe + self.sampler.unigram + self.sampler.substring <= 0:
             raise UserError("config.sampler.bpe, .unigram and .substring are all 0; at least one kind has to be drawn")

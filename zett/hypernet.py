@@ -1,13 +1,14 @@
 """The hypernetwork: surface forms + source table -> `EmbeddingTable`.
 
-After ZeTT (arXiv 2405.07883): source rows of a token's pieces -> rescaling -> dense -> projector -> a few transformer layers over
-the pieces -> the first position -> one head for input and one for output rows. Two changes make a single training stage enough
-(arXiv 2503.20083): the heads predict a *correction* to the mean of the pieces' rows, and their last layer starts at zero, so that
-training starts from FVT. One is this project's: the network also sees how the vocabulary around the token looks (FEATURES).
+After ZeTT (arXiv 2405.07883): source rows of a token's pieces -> rescaling -> dense -> projector -> a few transformer layers
+over the pieces -> the first position -> one head for input and one for output rows. Two changes make a single training stage
+enough (arXiv 2503.20083): the heads predict a *correction* to the mean of the pieces' rows, and their last layer starts at
+zero, so that training starts from FVT. One is this project's: the network also sees how the vocabulary around the token looks
+(FEATURES).
 
-Most tokens have one to three pieces, so several share a row of P positions ("packed"), kept apart by the attention mask; padding
-each to S positions would waste two thirds of the work. Shapes: N packed rows, P positions, R predicted tokens, S pieces of a token,
-E columns of the source rows (input and output side by side), W width.
+Most tokens have one to three pieces, so several share a row of P positions ("packed"), kept apart by the attention mask;
+padding each to S positions would waste two thirds of the work. Shapes: N packed rows, P positions, R predicted tokens, S pieces
+of a token, E columns of the source rows (input and output side by side), W width.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ class PackedForms:
 
 
 def pack_forms(forms: SurfaceForms, *, multiple: int = 256) -> PackedForms:
-    """Pack surface forms in rows of S positions; the number of rows is a multiple of `multiple`, so that few shapes are compiled."""
+    """Pack surface forms in rows of S positions; their number is a multiple of `multiple`, so that few shapes are compiled."""
     rows, s = forms.pieces.shape
     waiting = [np.flatnonzero(forms.lengths == n).tolist()[::-1] for n in range(s + 1)]
     owner_rows, offsets = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
@@ -68,9 +69,9 @@ def pack_forms(forms: SurfaceForms, *, multiple: int = 256) -> PackedForms:
     owner = np.full((n_rows, s), rows, np.int32)
     position = np.zeros((n_rows, s), np.int32)
     inside = np.arange(s) < forms.lengths[:, None]
-    token, k = np.nonzero(inside)
-    where = (owner_rows[token], offsets[token] + k)
-    packed[where], owner[where], position[where] = forms.pieces[inside], token, k
+    tokens, k = np.nonzero(inside)
+    where = (owner_rows[tokens], offsets[tokens] + k)
+    packed[where], owner[where], position[where] = forms.pieces[inside], tokens, k
     first = (owner_rows * s + offsets).astype(np.int32)
     features = np.clip(forms.features, -4, 4)
     return PackedForms(packed, owner, position, first, forms.pieces, forms.lengths, features)
@@ -295,7 +296,7 @@ def shipped(name: str) -> Path:
 
 
 def load_hypernet(path: str | Path) -> TrainedHypernet:
-    """A hypernetwork from a folder that `save_hypernet` wrote, or "pico" for the one in the package. UserError if it is none."""
+    """A hypernetwork from a folder of `save_hypernet`, or "pico" for the one in the package. UserError if it is none."""
     import safetensors
     from safetensors.numpy import load_file
 
@@ -320,7 +321,9 @@ def load_hypernet(path: str | Path) -> TrainedHypernet:
     wrong = [n for n, (_, leaf) in zip(names, leaves) if n not in flat or flat[n].shape != leaf.shape]
     wrong += sorted(set(flat) - set(names))
     if wrong:
-        raise UserError(f"{folder / 'model.safetensors'} does not fit its config: missing, misshapen or unknown: {', '.join(wrong)}")
+        raise UserError(
+            f"{folder / 'model.safetensors'} does not fit its config: missing, misshapen or unknown: {', '.join(wrong)}"
+        )
     params = jax.tree_util.tree_unflatten(structure, [flat[n] for n in names])
     return TrainedHypernet(config, params, content["hidden_size"], content["tied"], content["base"], folder)
 

@@ -12,8 +12,8 @@ def chunked_cross_entropy(h, out_rows, bias, targets, weights, *, num_valid, chu
     """Weighted sum of the negative log-likelihoods of `targets`, in nats, without ever holding all logits.
 
     h `[N, D]`, out_rows `[V, D]`, bias `[V]` (log-weights or zeros), targets `[N]`, weights `[N]` float32; rows from
-    `num_valid` on do not exist. Logits exist for `chunk` positions at a time; gradients with respect to `h`, `out_rows` and `bias` are made
-    in the same pass, so nothing is computed twice.
+    `num_valid` on do not exist. Logits exist for `chunk` positions at a time; gradients with respect to `h`, `out_rows` and
+    `bias` are made in the same pass, so nothing is computed twice.
     """
     n = h.shape[0]
     padding = -n % chunk

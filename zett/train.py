@@ -68,8 +68,8 @@ def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
     """Run `config` in `workdir`, resuming what is there; returns the last evaluation.
 
     The workdir gets config.json, metrics.jsonl, checkpoints/ and, at the end, export/ with the best parameters. Ctrl-C and
-    SIGTERM save and stop; the same command goes on from there, bit for bit as if it had not been stopped. Raises UserError for a
-    workdir that holds another run, and for a full disk.
+    SIGTERM save and stop; the same command goes on from there, bit for bit as if it had not been stopped. Raises UserError for
+    a workdir that holds another run, and for a full disk.
     """
     workdir = Path(workdir).expanduser()
     workdir.mkdir(parents=True, exist_ok=True)

@@ -104,10 +104,12 @@ def evaluate(
     from zett.evaluate.bpb import encode_windows, window_nats
     from zett.evaluate.targets import DEFAULT_TARGETS, load_target
     from zett.lms import load_base_model
+    from zett.lms.layers import product_dtype
     from zett.table import bucket
     from zett.vocab import surface_forms
 
     quiet = None if progress is None else not progress  # tqdm's None: quiet unless in a terminal
+    dtype = product_dtype(dtype).name
     if isinstance(base, str | Path):
         base = load_base_model(str(base), dtype=dtype)
     functions = _functions(base, hypernets or {}, methods)
@@ -352,7 +354,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", f"where report.json and report.png go (default: {DEFAULT_OUTPUT}, replaced)", metavar="DIR")
     add("--overwrite", "replace an earlier report in --output", action="store_true")
     add("--json", "print the report as JSON instead of the table", action="store_true")
-    add("--dtype", "of matrix products", choices=("float32", "bfloat16"), default="float32")
+    add("--dtype", "of matrix products", choices=("float32", "bfloat16", "auto"), default="float32")
     add("--batch-size", "windows in a batch", type=int, default=32)
     add("--seed", "of the windows, the random method and the bootstrap", type=int, default=0)
 

@@ -11,6 +11,23 @@ import jax.numpy as jnp
 from flax import nnx
 
 
+def product_dtype(name: str):
+    """The dtype of matrix products called `name`: "float32", "bfloat16", or "auto", bfloat16 where the hardware multiplies it.
+
+    On a CPU without bfloat16 instructions it would be emulated, far slower than float32.
+    """
+    if name != "auto":
+        return jnp.dtype(name)
+    if jax.default_backend() != "cpu":
+        return jnp.dtype(jnp.bfloat16)
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = file.read()
+    except OSError:
+        flags = ""
+    return jnp.dtype(jnp.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else jnp.float32)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def dot(x, w, dtype):
     """`x [..., I] @ w [I, O] -> [..., O]` with operands in `dtype`, float32 sums, result in `x.dtype`.

@@ -14,8 +14,9 @@ from zett.config import Config
 from zett.data.text import Documents, open_text
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
 from zett.hypernet import TrainedHypernet, hypernet_graph, make_hypernet, pack_forms, save_hypernet, source_rows
-from zett.losses import chunked_cross_entropy
 from zett.lms import load_base_model
+from zett.lms.layers import product_dtype
+from zett.losses import chunked_cross_entropy
 from zett.table import bucket
 from zett.vocab import surface_forms
 from zett.vocab.sample import Sampler
@@ -25,9 +26,11 @@ class HypernetTask:
     def __init__(self, config: Config, workdir: Path):
         data = config.data
         self.config = config
-        self.base = load_base_model(config.base, dtype=config.train.dtype)
-        self.dtype = jnp.dtype(config.train.dtype)
-        opened = functools.partial(open_text, text_column=data.text_column, package_bytes=data.package_bytes, stream_bytes=data.stream_bytes)
+        self.dtype = product_dtype(config.train.dtype)
+        self.base = load_base_model(config.base, dtype=self.dtype.name)
+        opened = functools.partial(
+            open_text, text_column=data.text_column, package_bytes=data.package_bytes, stream_bytes=data.stream_bytes
+        )
         self.documents: Documents = opened(data.source, split="train")
         held_out = opened(data.valid_source or data.source, split="valid")
         sources = [opened(spec, split="train") for spec in config.sampler.sources] or [self.documents]
@@ -40,7 +43,7 @@ class HypernetTask:
         body = jax.tree.map(lambda x: jnp.asarray(x, self.dtype if x.ndim > 2 else jnp.float32), self.base.params)
         self.frozen = {"body": body, "rows": jnp.asarray(source_rows(table)), "bos": jnp.asarray(self.base.bos_row)}
         self.windows = byte_windows(held_out, count=config.train.eval_windows)
-        self._targets = None
+        self._targets: list | None = None
 
     def init(self):
         c = self.config

@@ -13,6 +13,7 @@ from zett.config import Config
 from zett.data.lm import LMBatches, Splits, token_stream
 from zett.data.text import open_text
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
+from zett.lms.layers import product_dtype
 from zett.lms.llama import LlamaBody, LlamaConfig
 from zett.losses import chunked_cross_entropy
 from zett.table import EmbeddingTable
@@ -59,7 +60,7 @@ class LMTask:
             head_dim=m.hidden_size // m.num_heads, intermediate_size=m.intermediate_size, max_positions=2048,
         )  # fmt: skip
         self.vocab_size = vocab
-        self.dtype = jnp.dtype(config.train.dtype)
+        self.dtype = product_dtype(config.train.dtype)
         self.frozen = {"byte_lengths": jnp.asarray(self.byte_lengths)}
         self.graphdef, _ = nnx.split(nnx.eval_shape(self._body))
 

@@ -11,8 +11,8 @@ END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
 # Devanagari and other scripts are cut into letters.
 WORD_REGEX = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
-# The same for SentencePiece-style kinds, whose spaces are marks: runs of marks go with what follows, as letters, digits and signs
-# stay apart as SentencePiece's own trainer keeps scripts apart.
+# The same for SentencePiece-style kinds, whose spaces are marks: runs of marks go with what follows, as letters, digits and
+# signs stay apart as SentencePiece's own trainer keeps scripts apart.
 PIECE_REGEX = r"▁*[\p{L}\p{M}]+|▁*\p{N}{1,3}|▁*[^▁\s\p{L}\p{M}\p{N}]+|▁+|\s+"
 
 KINDS = ("bpe", "unigram", "sentencepiece-bpe", "wordpiece")
@@ -82,8 +82,8 @@ def _cleaned(tokenizer):
     if spec["model"]["type"] != "WordPiece":
         spec["model"]["byte_fallback"] = True
     if spec["model"]["type"] == "Unigram":
-        # Special tokens get score 0, the best there is; bytes have to be the last resort. The last digits of the scores are those
-        # of sums in random order.
+        # Special tokens get score 0, the best there is; bytes have to be the last resort. The last digits of the scores are
+        # those of sums in random order.
         vocab = spec["model"]["vocab"]
         fixed = 3 + 256
         worst = min(score for _, score in vocab)

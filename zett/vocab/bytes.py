@@ -1,4 +1,4 @@
-"""Token bytes: what each token of a Hugging Face tokenizer stands for, as raw bytes. All tokenizer-specific knowledge ends here."""
+"""Token bytes: what each token of a Hugging Face tokenizer stands for. All tokenizer-specific knowledge ends here."""
 
 import json
 import re

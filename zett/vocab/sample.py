@@ -1,19 +1,19 @@
 """Tokenizers to train a hypernetwork on: `Sampler.draw(step)` gives a new one, a pure function of (seed, step).
 
-Three kinds are drawn. Byte-level BPE: a pool is trained once on random parts of the text, and every draw keeps the first merges of
-one of them, which is exactly the smaller tokenizer of that training. Unigram: likewise a pool, thinned at random. Substrings: the
-ZeTT paper's way (arXiv 2405.07883, section 3.3), corrected: one regex for sampling and tokenising, candidates begin and end
-between characters, runs of spaces and all 256 bytes are always in.
+Three kinds are drawn. Byte-level BPE: a pool is trained once on random parts of the text, and every draw keeps the first merges
+of one of them, which is exactly the smaller tokenizer of that training. Unigram: likewise a pool, thinned at random.
+Substrings: the ZeTT paper's way (arXiv 2405.07883, section 3.3), corrected: one regex for sampling and tokenising, candidates
+begin and end between characters, runs of spaces and all 256 bytes are always in.
 
 Everything slow (training, counting, decomposition into source pieces) is done once and cached on disk.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from zett.config import SamplerConfig
 from zett.data.lm import cache_folder
 from zett.data.text import Documents
 from zett.errors import UserError
-from zett.vocab.build import END_OF_TEXT, PAD, WORD_REGEX, train_tokenizer
+from zett.vocab.build import WORD_REGEX, train_tokenizer
 from zett.vocab.bytes import to_alphabet, token_bytes
 from zett.vocab.decompose import Decomposer
 from zett.vocab.vocabulary import SurfaceForms, Vocabulary, pad_pieces, rank_prior, token_features, unigram_prior
@@ -116,14 +116,15 @@ class Sampler:
         return _Member(spec, tokens, *pad_pieces(self._decompose(tokens), self._max_pieces))
 
     def _cut_bpe(self, member: _Member, size: int) -> Draw:
+        import tokenizers as tk
+
         model = member.spec["model"]
         base = len(member.tokens) - len(model["merges"])  # special tokens and bytes
         size = int(np.clip(size, base + 1, len(member.tokens)))
         # The trainer gives ids in the order of merges, so the first ids and merges are the smaller tokenizer.
         vocab = {token: i for token, i in model["vocab"].items() if i < size}
-        merges = [tuple(m) if not isinstance(m, str) else tuple(m.split(" ")) for m in model["merges"] if _merged(m) in vocab]
-        import tokenizers as tk
-
+        pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+        merges = [(left, right) for left, right in pairs if left + right in vocab]
         tokenizer = tk.Tokenizer(tk.models.BPE(vocab, merges))
         tokenizer.pre_tokenizer = _pre_tokenizer(member.spec)
         tokens = member.tokens[:size]
@@ -160,13 +161,14 @@ class Sampler:
             temporary.rename(path)
         with np.load(path, allow_pickle=False) as stored:
             text, offsets, counts = stored["text"].tobytes(), stored["offsets"], stored["counts"]
-        tokens = [text[a:b] for a, b in zip(offsets[:-1], offsets[1:])]
+        tokens = [text[a:b] for a, b in itertools.pairwise(offsets)]
         return _Inventory(tokens, counts, *pad_pieces(self._decompose(tokens), self._max_pieces))
 
     def _draw_substrings(self, rng: np.random.Generator, size: int) -> Draw:
         import tokenizers as tk
 
         inventory, c = self._inventory, self._config
+        assert inventory is not None  # it is there where substrings are drawn
         weights = rng.dirichlet(np.full(inventory.counts.shape[1], 0.5)).astype(np.float32)
         lengths = np.asarray([len(t) for t in inventory.tokens], np.float32)
         scores = (inventory.counts @ weights) * lengths
@@ -189,10 +191,6 @@ class Sampler:
 # Tokenizers in use cut words in several ways: like cl100k, like GPT-2 (digits with their word), with single digits.
 _GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _WORD_REGEXES = (WORD_REGEX, _GPT2_REGEX, WORD_REGEX.replace(r"\p{N}{1,3}", r"\p{N}"))
-
-
-def _merged(merge) -> str:
-    return merge.replace(" ", "") if isinstance(merge, str) else "".join(merge)
 
 
 def _pre_tokenizer(spec: dict):
@@ -229,7 +227,7 @@ def count_substrings(texts: Sequence[Documents], config: SamplerConfig, seed: in
     import regex
 
     word = regex.compile(WORD_REGEX)
-    shards = [Counter() for _ in range(config.shards)]
+    shards: list[Counter] = [Counter() for _ in range(config.shards)]
     rng = np.random.default_rng([seed, 4])
     for source in texts:
         for number, text in enumerate(_random_texts(source, config.inventory_bytes // len(texts), rng)):
@@ -259,7 +257,7 @@ def count_substrings(texts: Sequence[Documents], config: SamplerConfig, seed: in
 
 
 def _substrings(word: str, max_bytes: int) -> Iterator[bytes]:
-    """All runs of two or more bytes of whole characters, at most `max_bytes` long; pieces of long words only up to 64 characters."""
+    """All runs of whole characters of 2 to `max_bytes` bytes, in the first 64 characters of the word."""
     encoded = [c.encode("utf-8", "surrogatepass") for c in word[:64]]
     for start in range(len(encoded)):
         part = b""

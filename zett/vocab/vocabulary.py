@@ -57,9 +57,9 @@ class SurfaceForms:
     """Target tokens in source pieces.
 
     pieces: `[V, S]` int32 source ids, right-padded with 0; id `source size + b` stands for byte b where the source has no token
-    for it. lengths: `[V]` int32, pieces in use (0: the token stands for no text and has no partner). features: `[V, 5]` float32,
-    what the vocabulary around the token looks like (see FEATURES), scaled to about unit size. same: `[V]` int32, the source id
-    that stands for exactly the same bytes, or that has the same special role; else -1.
+    for it. lengths: `[V]` int32, pieces in use (0: the token stands for no text and has no partner). features: `[V, 5]`
+    float32, what the vocabulary around the token looks like (see FEATURES), scaled to about unit size. same: `[V]` int32, the
+    source id that stands for exactly the same bytes, or that has the same special role; else -1.
     """
 
     pieces: np.ndarray
@@ -107,7 +107,7 @@ def _extensions(tokens: Sequence[bytes]) -> np.ndarray:
     """For each token, how many longer tokens begin with it."""
     order = sorted(set(tokens))
     starts = {token: i for i, token in enumerate(order)}
-    # In sorted order the tokens with a given prefix are the run that begins at it; a stack finds all the runs' ends in one pass.
+    # In sorted order the tokens with a given prefix are the run that begins at it; a stack finds all runs' ends in one pass.
     ends = np.zeros(len(order), np.int64)
     stack: list[int] = []
     for i, token in enumerate(order):
