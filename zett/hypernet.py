@@ -216,12 +216,12 @@ class TrainedHypernet:
         if table.input.shape[1] != self.hidden_size or (table.output is None) != self.tied:
             raise UserError(f"the hypernetwork was made for rows of width {self.hidden_size} and tied={self.tied}")
         forms = limit_pieces(forms, self.config.max_pieces)
-        rows = source_rows(table)
+        rows = source_rows(table)[: len(source)]  # piece ids from there on are bytes, not padding
         parts = []
         for start in range(0, len(forms), chunk):
             ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up, so that one shape is compiled
-            packed = pack_forms(forms.take(ids), multiple=chunk // 4)
-            parts.append(np.asarray(_predict(self.graphdef(dtype), self.params, rows, packed)))
+            packed = pack_forms(forms.take(ids), multiple=max(chunk // 4, 1))
+            parts.append(np.asarray(predict_rows(self.graphdef(dtype), self.params, rows, packed)))
         predicted = np.concatenate(parts)[: len(forms)]
         special = np.asarray([i for i in range(len(forms)) if forms.same[i] >= 0 and not target.tokens[i]], np.int64)
         predicted[special] = np.asarray(rows)[forms.same[special]]
@@ -231,7 +231,8 @@ class TrainedHypernet:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _predict(graphdef, params, rows, packed: PackedForms):
+def predict_rows(graphdef, params, rows, packed: PackedForms):
+    """Rows `[R, E]` for packed forms, from the source rows `[V, E]`; compiled once a shape."""
     return nnx.merge(graphdef, params)(rows, packed)
 
 
@@ -280,6 +281,7 @@ def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabula
     )
     write_json(folder / "training.json", record)
     (folder / "source_tokenizer").mkdir(exist_ok=True)
+    source.tokenizer.save(str(folder / "source_tokenizer" / "tokenizer.json"))
     if source.folder is not None:
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
             if (source.folder / name).exists():
@@ -305,17 +307,22 @@ def load_hypernet(path: str | Path) -> TrainedHypernet:
         raise UserError(f"no such hypernetwork folder: {folder}")
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if content.get("format") != FORMAT:
-            raise UserError(f"{folder / 'config.json'} has format {content.get('format')!r}; expected {FORMAT!r}")
         flat = load_file(folder / "model.safetensors")
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a hypernetwork: {Path(error.filename).name} is missing") from None
-    except (json.JSONDecodeError, safetensors.SafetensorError) as error:
+    except FileNotFoundError:
+        missing = next(name for name in ("config.json", "model.safetensors") if not (folder / name).exists())
+        raise UserError(f"{folder} is not a hypernetwork: {missing} is missing") from None
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{folder} cannot be read as a hypernetwork: {error}") from None
-    config = config_lib.from_dict(content["hypernet"], HypernetConfig, where=f"{folder}/config.json: hypernet")
-    expected = nnx.to_pure_dict(
-        nnx.split(nnx.eval_shape(lambda: make_hypernet(config, content["hidden_size"], content["tied"], jnp.float32, 0)))[1]
-    )
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{folder / 'config.json'} has format {found!r}; expected {FORMAT!r}")
+    try:
+        hidden_size, tied, base = int(content["hidden_size"]), bool(content["tied"]), dict(content["base"])
+        config = config_lib.from_dict(content["hypernet"], HypernetConfig, where=f"{folder}/config.json: hypernet")
+        base["name"], base["fingerprint"]
+    except KeyError as error:
+        raise UserError(f"{folder / 'config.json'} has no field {error}; it is not a hypernetwork's") from None
+    expected = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: make_hypernet(config, hidden_size, tied, jnp.float32, 0)))[1])
     leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
     names = [".".join(map(_key, leaf_path)) for leaf_path, _ in leaves]
     wrong = [n for n, (_, leaf) in zip(names, leaves) if n not in flat or flat[n].shape != leaf.shape]
@@ -325,7 +332,7 @@ def load_hypernet(path: str | Path) -> TrainedHypernet:
             f"{folder / 'model.safetensors'} does not fit its config: missing, misshapen or unknown: {', '.join(wrong)}"
         )
     params = jax.tree_util.tree_unflatten(structure, [flat[n] for n in names])
-    return TrainedHypernet(config, params, content["hidden_size"], content["tied"], content["base"], folder)
+    return TrainedHypernet(config, params, hidden_size, tied, base, folder)
 
 
 def source_vocabulary(trained: TrainedHypernet) -> Vocabulary:

@@ -33,11 +33,12 @@ def quickstart(folder: str | Path) -> None:
     _say("1/3  training a hypernetwork for the base model `pico`, on tokenizers drawn anew at every step")
     train(CONFIG, folder / "run")
     _say("2/3  transferring `pico` to an 8k tokenizer that neither hypernetwork has seen")
-    target = load_target("bpe-8k").folder
-    model = transfer("pico", target, folder / "pico-bpe-8k", hypernet=folder / "run" / "export", overwrite=True)
+    target = load_target("bpe-8k")
+    assert target.folder is not None  # it was trained into the cache
+    model = transfer("pico", target.folder, folder / "pico-bpe-8k", hypernet=folder / "run" / "export", overwrite=True)
     _say(f"     wrote {model}: transformers.AutoModelForCausalLM.from_pretrained({str(model)!r}) loads it")
     _say("3/3  scoring the original and every method on the same held-out bytes")
-    hypernets = {"quickstart": folder / "run" / "export", "shipped": "pico"}
+    hypernets: dict[str, str | Path] = {"quickstart": folder / "run" / "export", "shipped": "pico"}
     result = evaluate("pico", hypernets=hypernets, methods=("fvt", "mean", "random"), text_bytes=65536, dtype="auto")
     files = reports.save(result, folder / "report")
     print(reports.table(result))

@@ -184,7 +184,7 @@ def evaluate(
         hypernets={name: str(path) for name, path in (hypernets or {}).items()},
         targets=results,
         settings={"seed": seed, "batch_size": batch_size, "dtype": dtype, "bootstrap_resamples": RESAMPLES},
-        environment=_environment(),
+        environment=environment(),
     )
 
 
@@ -288,7 +288,7 @@ def _scores(nats: dict[str, np.ndarray], original, total_bytes: int, draws, seco
     return scores
 
 
-def _environment() -> dict:
+def environment() -> dict:
     import importlib.metadata
     import os
     import platform

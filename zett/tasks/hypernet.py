@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from zett.cards import training_card
 from zett.config import Config
 from zett.data.text import Documents, open_text
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
@@ -25,7 +26,7 @@ from zett.vocab.sample import Sampler
 class HypernetTask:
     def __init__(self, config: Config, workdir: Path):
         data = config.data
-        self.config = config
+        self.config, self.workdir = config, workdir
         self.dtype = product_dtype(config.train.dtype)
         self.base = load_base_model(config.base, dtype=self.dtype.name)
         opened = functools.partial(
@@ -61,11 +62,10 @@ class HypernetTask:
         for b in range(data.batch_size):
             row = self._row(draw.tokenizer, rng, data.length)
             lengths[b] = len(row)
-            ids[b, : len(row)] = row
+            ids[b] = row + row[:1] * (data.length - len(row))  # filled with a token that is used anyway; its weight is 0
         weights = (np.arange(data.length) < lengths[:, None]).astype(np.float32)
         used, targets = np.unique(ids, return_inverse=True)
-        size = len(draw.tokens)
-        others = np.setdiff1d(np.arange(size), used, assume_unique=True)
+        others = np.setdiff1d(np.flatnonzero(draw.forms.lengths), used, assume_unique=True)
         room = bucket(max(self.config.sampler.rows, len(used) + 256), 1024)
         chosen = rng.permutation(others)[: room - len(used)]
         rows = np.concatenate([used, chosen])
@@ -154,3 +154,22 @@ class HypernetTask:
     def export(self, params, folder: Path, record: dict) -> None:
         trained = dataclasses.replace(self._trained(params), params=jax.tree.map(np.asarray, params))
         save_hypernet(folder, trained, self.base.vocab, record)
+        (folder / "README.md").write_text(
+            training_card(f"Hypernetwork for {self.base.name}", self._about(params, record), self.workdir, record)
+        )
+
+    def _about(self, params, record: dict) -> str:
+        size = sum(x.size for x in jax.tree.leaves(params))
+        sources = ", ".join(map(repr, self.config.sampler.sources or (self.config.data.source,)))
+        return f"""
+Predicts embedding tables that make the base model {self.base.name!r} work with other tokenizers, zero-shot. Trained by
+zett.
+
+- Base model: {self.base.name}, fingerprint {self.base.fingerprint[:16]}; it works with this one alone
+- Parameters: {size:,}
+- Data: {self.config.data.source!r}; tokenizers drawn from {sources}
+- Steps: {record["step"]:,} of {self.tokens_per_step:,} tokens, a new tokenizer each
+- Numbers below: bits per byte over the original model's, on tokenizers that were never trained on
+- Licence of the weights: Apache-2.0
+- Use: `zett transfer --model {self.base.name} --hypernet FOLDER --tokenizer DIR --output DIR`
+"""

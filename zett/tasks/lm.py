@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from zett.cards import training_card
 from zett.config import Config
 from zett.data.lm import LMBatches, Splits, token_stream
 from zett.data.text import open_text
@@ -24,12 +25,13 @@ class LMTask:
     def __init__(self, config: Config, workdir: Path):
         import tokenizers
 
-        self.config = config
+        self.config, self.workdir = config, workdir
         data = config.data
         opened = functools.partial(
             open_text, text_column=data.text_column, package_bytes=data.package_bytes, stream_bytes=data.stream_bytes
         )
         documents = opened(data.source, split="train")
+        self.num_documents = len(documents)
         held_out = opened(data.valid_source or data.source, split="valid")
         path = workdir / "tokenizer" / "tokenizer.json"
         if not path.exists():
@@ -99,6 +101,25 @@ class LMTask:
         save_base_model(
             folder, self.model_config, params["body"], self.table(params), self.tokenizer, dtype="bfloat16", record=record
         )
+        (folder / "README.md").write_text(
+            training_card(self.config.model.name, self._about(params, record), self.workdir, record)
+        )
+
+    def _about(self, params, record: dict) -> str:
+        seen = record["step"] * self.tokens_per_step
+        size = sum(x.size for x in jax.tree.leaves(params))
+        return f"""
+A small language model of the Llama architecture, trained from scratch by zett as an
+instrument for measuring tokenizer transfer. It knows the text that it was trained on and nothing else.
+
+- Parameters: {size:,}, of which {2 * params["input"].size:,} in the input and output rows of {self.vocab_size} tokens
+- Data: {self.config.data.source!r}, {len(self.batch.tokens):,} tokens in {self.num_documents:,} documents
+- Tokens seen: {seen:,} ({seen / len(self.batch.tokens):.2f} epochs), a share of {self.config.data.resegment_share} of the rows
+  cut more finely at random (StochasTok), as a stand-in for the odd spellings and spacings that large models have seen
+- Held-out bits per byte: in windows of at most 512 bytes, each scored alone, on documents that were not trained on
+- Licence of the weights: Apache-2.0
+- Rebuild: `python train.py --config configs/{self.config.model.name}_base.py --workdir runs/{self.config.model.name}_base`
+"""
 
 
 def _first_bytes(documents, limit: int):

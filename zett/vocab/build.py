@@ -88,8 +88,18 @@ def _cleaned(tokenizer):
         fixed = 3 + 256
         worst = min(score for _, score in vocab)
         pieces = sorted(([piece, round(score, 6)] for piece, score in vocab[fixed:]), key=lambda v: (-v[1], v[0]))
+        _order_dropped_characters(pieces)
         spec["model"]["vocab"] = [*vocab[:3], *([piece, round(worst - 1, 6)] for piece, _ in vocab[3:fixed]), *pieces]
     return tk.Tokenizer.from_str(json.dumps(spec, ensure_ascii=False))
+
+
+def _order_dropped_characters(pieces: list[list]) -> None:
+    """Characters that the Unigram trainer had dropped come back as the last ones, 0.0001 apart, in the order of a hash."""
+    letters = [v for v in reversed(pieces) if len(v[0]) == 1]
+    apart = [b[1] - a[1] > 1.5e-4 for a, b in zip(letters, letters[1:])]
+    run = letters[: apart.index(True) + 1 if True in apart else None]
+    for place, (piece, score) in zip(run, sorted(zip(sorted(v[0] for v in run), [v[1] for v in run]))):
+        place[:] = piece, score
 
 
 def save_tokenizer(tokenizer, folder: str | Path) -> None:

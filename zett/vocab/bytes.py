@@ -18,7 +18,7 @@ def _byte_to_char() -> list[str]:
 BYTE_TO_CHAR = _byte_to_char()
 CHAR_TO_BYTE = {char: byte for byte, char in enumerate(BYTE_TO_CHAR)}
 
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def to_alphabet(token: bytes) -> str:
@@ -30,13 +30,13 @@ def tokenizer_kind(spec: dict) -> str:
     """The kind of tokenizer that a parsed tokenizer.json describes. UserError for one that cannot be read."""
     model = spec["model"]
     kind = model.get("type")
-    parts = json.dumps([spec.get("normalizer"), spec.get("pre_tokenizer"), spec.get("decoder")])
+    parts = json.dumps([spec.get("normalizer"), spec.get("pre_tokenizer"), spec.get("decoder")], ensure_ascii=False)
     if kind == "BPE":
         if model.get("end_of_word_suffix"):
             raise UserError(f"BPE with the word suffix {model['end_of_word_suffix']!r} is not supported yet")
         if '"ByteLevel"' in parts:
             return "byte-level BPE"
-        if model.get("byte_fallback") or SPACE_MARK in json.dumps(parts, ensure_ascii=False) or "Metaspace" in parts:
+        if model.get("byte_fallback") or SPACE_MARK in parts or "Metaspace" in parts:
             return "SentencePiece BPE"
         raise UserError("a BPE tokenizer that is neither byte-level nor SentencePiece-like; its bytes cannot be told")
     if kind in ("Unigram", "WordPiece"):
@@ -45,7 +45,10 @@ def tokenizer_kind(spec: dict) -> str:
 
 
 def token_bytes(tokenizer) -> list[bytes]:
-    """Bytes of every token id of a `tokenizers.Tokenizer`; b"" for special tokens and for ids that stand for nothing.
+    """Bytes of every token id of a `tokenizers.Tokenizer`; b"" for special tokens and for ids that are never used.
+
+    Such are byte pieces like "<0x41>" beside an ordinary piece "A". Taken for what it spells, it would get the same row, and half
+    of the probability of "A".
 
     WordPiece drops the spaces of a text; here a piece that begins a word stands for " word", the form in which models of other
     tokenizers know it, and a piece of punctuation for itself.
@@ -70,6 +73,11 @@ def token_bytes(tokenizer) -> list[bytes]:
             tokens[i] = b"" if added[i].special else added[i].content.encode()
         elif token != unknown:
             tokens[i] = read(token)
+    if read is _sentencepiece:
+        ordinary = {tokens[i] for token, i in vocab.items() if not BYTE_TOKEN.fullmatch(token)}
+        for token, i in vocab.items():
+            if BYTE_TOKEN.fullmatch(token) and tokens[i] in ordinary:
+                tokens[i] = b""
     return tokens
 
 
@@ -81,7 +89,7 @@ def _byte_level(token: str) -> bytes:
 
 
 def _sentencepiece(token: str) -> bytes:
-    if match := _BYTE_TOKEN.fullmatch(token):
+    if match := BYTE_TOKEN.fullmatch(token):
         return bytes([int(match[1], 16)])
     return token.replace(SPACE_MARK, " ").encode("utf-8", "surrogatepass")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from zett.errors import UserError
-from zett.vocab.bytes import SPACE_MARK, to_alphabet
+from zett.vocab.bytes import BYTE_TOKEN, SPACE_MARK, to_alphabet
 
 
 class Decomposer:
@@ -51,11 +51,14 @@ class Decomposer:
         if not text:
             return []
         text = text.replace(" ", SPACE_MARK)
+        encoded = text.encode()
         ids: list[int] = []
         for piece in self._model.tokenize(text):
-            if piece.id in self._nothing:
-                unknown = text[piece.offsets[0] : piece.offsets[1]] or piece.value
-                ids += [self._byte_ids[b] for b in unknown.replace(SPACE_MARK, " ").encode()]
-            else:
+            if piece.id not in self._nothing:
                 ids.append(piece.id)
+            elif match := BYTE_TOKEN.fullmatch(piece.value):  # beside the text "<unk>", models spell known characters in bytes
+                ids.append(self._byte_ids[int(match[1], 16)])
+            else:
+                unknown = encoded[slice(*piece.offsets)]  # a model's offsets count bytes
+                ids += [self._byte_ids[b] for b in unknown.replace(SPACE_MARK.encode(), b" ")]
         return ids

@@ -9,9 +9,11 @@ Everything slow (training, counting, decomposition into source pieces) is done o
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -26,8 +28,9 @@ from zett.vocab.bytes import to_alphabet, token_bytes
 from zett.vocab.decompose import Decomposer
 from zett.vocab.vocabulary import SurfaceForms, Vocabulary, pad_pieces, rank_prior, token_features, unigram_prior
 
+RECIPE = 2  # part of the cache's key; to be raised when what is cached is made differently
 BYTES = tuple(bytes([b]) for b in range(256))
-SPACES = tuple(b" " * n for n in range(2, 17)) + tuple(b"\n" + b" " * n for n in range(0, 17, 4)) + (b"\n\n", b"\t\t")
+SPACES = tuple(b" " * n for n in range(2, 17)) + tuple(b"\n" + b" " * n for n in range(4, 17, 4)) + (b"\n\n", b"\t\t")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,32 +45,45 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True)
 class _Member:
-    """One trained tokenizer of a pool: its parsed tokenizer.json, tokens in id order, and their source pieces."""
+    """One trained tokenizer of a pool: its parsed tokenizer.json, and its tokens in the order of ids."""
 
     spec: dict
-    tokens: list[bytes]
-    pieces: np.ndarray
-    lengths: np.ndarray
+    known: "_Known"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Inventory:
-    """Candidate substrings with their counts per shard `[N, shards]`, and their source pieces; the required ones come first."""
+    """Candidate substrings, the required ones first, with their counts per shard `[N, shards]`."""
+
+    known: "_Known"
+    counts: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """Tokens decomposed beforehand, once for all the draws that choose among them; fields as in SurfaceForms."""
 
     tokens: list[bytes]
-    counts: np.ndarray
     pieces: np.ndarray
     lengths: np.ndarray
+    same: np.ndarray
+
+    def take(self, ids, log_prior) -> tuple[list[bytes], SurfaceForms]:
+        tokens = [self.tokens[i] for i in ids]
+        features = token_features(tokens, log_prior(tokens))
+        return tokens, SurfaceForms(self.pieces[ids], self.lengths[ids], features, self.same[ids])
 
 
 class Sampler:
     """Draws tokenizers. `texts` are the sources that they are drawn from; `source` is the base model's vocabulary."""
 
     def __init__(self, config: SamplerConfig, texts: Sequence[Documents], source: Vocabulary, max_pieces: int, seed: int):
+        import tokenizers
+
         self._config, self._seed, self._source = config, seed, source
         self._max_pieces = max_pieces
         self._decompose = Decomposer(source)
-        key = json.dumps([dataclasses.asdict(config), [t.fingerprint() for t in texts], seed])
+        key = json.dumps([RECIPE, tokenizers.__version__, dataclasses.asdict(config), [t.fingerprint() for t in texts], seed])
         self._cache = cache_folder() / "sampler" / hashlib.sha256(key.encode()).hexdigest()[:32]
         self._pools = {kind: self._pool(kind, texts) for kind in ("bpe", "unigram") if getattr(config, kind) > 0}
         self._inventory = self._count(texts) if config.substring > 0 else None
@@ -84,9 +100,9 @@ class Sampler:
         member = self._pools[kind][rng.integers(len(self._pools[kind]))]
         return self._cut_bpe(member, size) if kind == "bpe" else self._thin_unigram(member, size, rng)
 
-    def _forms(self, tokens, pieces, lengths, log_prior) -> SurfaceForms:
+    def _known(self, tokens: list[bytes]) -> _Known:
         same = np.asarray([self._source.id_of.get(t, -1) if t else -1 for t in tokens], np.int32)
-        return SurfaceForms(pieces, lengths, token_features(tokens, log_prior), same)
+        return _Known(tokens, *pad_pieces(self._decompose(tokens), self._max_pieces), same)
 
     # ------------------------------------------------------------------------------------------------------- pools
 
@@ -97,7 +113,7 @@ class Sampler:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 spec = self._train(kind, number, texts)
-                temporary = path.with_suffix(".tmp")
+                temporary = path.with_suffix(f".{os.getpid()}.tmp")
                 temporary.write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
                 temporary.rename(path)
             members.append(self._member(json.loads(path.read_text(encoding="utf-8"))))
@@ -112,23 +128,21 @@ class Sampler:
     def _member(self, spec: dict) -> _Member:
         import tokenizers
 
-        tokens = token_bytes(tokenizers.Tokenizer.from_str(json.dumps(spec)))
-        return _Member(spec, tokens, *pad_pieces(self._decompose(tokens), self._max_pieces))
+        return _Member(spec, self._known(token_bytes(tokenizers.Tokenizer.from_str(json.dumps(spec)))))
 
     def _cut_bpe(self, member: _Member, size: int) -> Draw:
         import tokenizers as tk
 
         model = member.spec["model"]
-        base = len(member.tokens) - len(model["merges"])  # special tokens and bytes
-        size = int(np.clip(size, base + 1, len(member.tokens)))
+        longest = len(member.known.tokens)
+        size = int(np.clip(size, longest - len(model["merges"]) + 1, longest))  # special tokens and bytes always stay
         # The trainer gives ids in the order of merges, so the first ids and merges are the smaller tokenizer.
         vocab = {token: i for token, i in model["vocab"].items() if i < size}
         pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
         merges = [(left, right) for left, right in pairs if left + right in vocab]
         tokenizer = tk.Tokenizer(tk.models.BPE(vocab, merges))
         tokenizer.pre_tokenizer = _pre_tokenizer(member.spec)
-        tokens = member.tokens[:size]
-        forms = self._forms(tokens, member.pieces[:size], member.lengths[:size], rank_prior(tokens))
+        tokens, forms = member.known.take(np.arange(size), rank_prior)
         return Draw(tokenizer, tokens, forms, "bpe")
 
     def _thin_unigram(self, member: _Member, size: int, rng: np.random.Generator) -> Draw:
@@ -136,7 +150,7 @@ class Sampler:
 
         entries = member.spec["model"]["vocab"]
         scores = np.asarray([score for _, score in entries])
-        required = np.asarray([len(t) <= 1 for t in member.tokens])
+        required = np.asarray([len(t) <= 1 for t in member.known.tokens])
         keep = np.flatnonzero(required)
         others = np.flatnonzero(~required)
         # Better pieces stay; the noise makes every draw of one member another vocabulary.
@@ -144,8 +158,7 @@ class Sampler:
         keep = np.sort(np.concatenate([keep, others[order[: max(size - len(keep), 1)]]]))
         spec = member.spec | {"model": member.spec["model"] | {"vocab": [entries[i] for i in keep]}, "added_tokens": []}
         spec["model"]["unk_id"] = int(np.flatnonzero(keep == member.spec["model"]["unk_id"])[0])
-        tokens = [member.tokens[i] for i in keep]
-        forms = self._forms(tokens, member.pieces[keep], member.lengths[keep], unigram_prior(scores[keep], tokens))
+        tokens, forms = member.known.take(keep, functools.partial(unigram_prior, scores[keep]))
         return Draw(tk.Tokenizer.from_str(json.dumps(spec)), tokens, forms, "unigram")
 
     # -------------------------------------------------------------------------------------------------- substrings
@@ -155,14 +168,14 @@ class Sampler:
         if not path.exists():
             tokens, counts = count_substrings(texts, self._config, self._seed)
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp.npz")
+            temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
             offsets = np.cumsum([0, *map(len, tokens)])
             np.savez(temporary, text=np.frombuffer(b"".join(tokens), np.uint8), offsets=offsets, counts=counts)
             temporary.rename(path)
         with np.load(path, allow_pickle=False) as stored:
             text, offsets, counts = stored["text"].tobytes(), stored["offsets"], stored["counts"]
         tokens = [text[a:b] for a, b in itertools.pairwise(offsets)]
-        return _Inventory(tokens, counts, *pad_pieces(self._decompose(tokens), self._max_pieces))
+        return _Inventory(self._known(tokens), counts)
 
     def _draw_substrings(self, rng: np.random.Generator, size: int) -> Draw:
         import tokenizers as tk
@@ -170,21 +183,21 @@ class Sampler:
         inventory, c = self._inventory, self._config
         assert inventory is not None  # it is there where substrings are drawn
         weights = rng.dirichlet(np.full(inventory.counts.shape[1], 0.5)).astype(np.float32)
-        lengths = np.asarray([len(t) for t in inventory.tokens], np.float32)
+        lengths = np.asarray([len(t) for t in inventory.known.tokens], np.float32)
         scores = (inventory.counts @ weights) * lengths
         scores = scores / scores.sum()
         noise = rng.lognormal(c.noise_mean, c.noise_std)
         noisy = scores + rng.normal(0, min(noise, 1e-3), len(scores)).astype(np.float32)
         required = len(BYTES) + len(SPACES)
-        best = np.argpartition(-noisy[required:], min(size - required, len(noisy) - required - 1))[: size - required]
+        others = max(min(size, len(noisy)) - required, 1)
+        best = np.argpartition(-noisy[required:], others - 1)[:others]
         keep = np.concatenate([np.arange(required), np.sort(best) + required])
         kept = np.maximum(noisy[keep], max(float(scores[scores > 0].min()), 1e-9))
         log_scores = np.log(kept / kept.sum())
-        tokens = [inventory.tokens[i] for i in keep]
+        tokens, forms = inventory.known.take(keep, functools.partial(unigram_prior, log_scores))
         entries = [(to_alphabet(t), float(s)) for t, s in zip(tokens, log_scores)]
         tokenizer = tk.Tokenizer(tk.models.Unigram(entries, unk_id=0))
         tokenizer.pre_tokenizer = _byte_words(WORD_REGEX)
-        forms = self._forms(tokens, inventory.pieces[keep], inventory.lengths[keep], unigram_prior(log_scores, tokens))
         return Draw(tokenizer, tokens, forms, "substring")
 
 

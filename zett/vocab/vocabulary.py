@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zett.errors import UserError
-from zett.vocab.bytes import token_bytes, tokenizer_kind
+from zett.vocab.bytes import BYTE_TOKEN, token_bytes, tokenizer_kind
 from zett.vocab.decompose import Decomposer
 
 ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
@@ -19,7 +19,7 @@ ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
 class Vocabulary:
     """A tokenizer's vocabulary, by token id.
 
-    tokens: `[V]` bytes that each token stands for; b"" for special, reserved and missing ids.
+    tokens: `[V]` bytes that each token stands for; b"" for special, unused and missing ids.
     special: id of each special token by its text. roles: id by role (bos, eos, pad, ...), where the tokenizer has that role.
     log_prior: `[V]` float32, natural log of the token's expected share of a text: Unigram scores, else from the rank by id.
     kind: "byte-level BPE", "SentencePiece BPE", "Unigram" or "WordPiece". losses: what the tokenizer does not preserve.
@@ -228,6 +228,8 @@ def _declared_roles(file: Path) -> dict[str, str]:
         return {}
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not a JSON object, which gives special tokens by role")
     found = {}
     for role in ROLES:
         value = content.get(f"{role}_token")
@@ -261,7 +263,11 @@ def vocabulary_of(tokenizer, declared: dict[str, str] | None = None, folder: Pat
 
 def _log_prior(spec: dict, kind: str, tokens: Sequence[bytes]) -> np.ndarray:
     if kind == "Unigram":
+        pieces = [piece for piece, _ in spec["model"]["vocab"]]
         scores = np.asarray([score for _, score in spec["model"]["vocab"]], np.float64)
+        # SentencePiece gives bytes the score 0, the best there is, but uses them as a last resort only.
+        fallback = np.asarray([BYTE_TOKEN.fullmatch(piece) is not None for piece in pieces])
+        scores[fallback] = np.minimum(scores[fallback], scores[~fallback].min(initial=0.0) - 1)
         scores = np.concatenate([scores, np.full(max(len(tokens) - len(scores), 0), scores.min())])[: len(tokens)]
         return unigram_prior(scores, tokens)
     return rank_prior(tokens)
