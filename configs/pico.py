@@ -15,6 +15,9 @@ def get_config() -> ConfigDict:
                 name="muon", learning_rate=1e-3, matrix_learning_rate=0.01, warmup_steps=50, schedule="linear",
                 weight_decay=0.0, clip=1.0,
             ),
-            train=dict(steps=2400, eval_every=200, checkpoint_every=200, log_every=10),
+            train=dict(
+                steps=2000, eval_every=200, checkpoint_every=200, log_every=10,
+                eval_targets=("bpe-2k", "bpe-8k", "unigram-8k"),
+            ),
         )
     )  # fmt: skip

@@ -99,7 +99,9 @@ def test_special_tokens_stand_for_nothing(named):
         expected = {role.removesuffix("_token"): vocab.tokenizer.token_to_id(token) for role, token in declared.items()}
         assert vocab.roles == expected
     else:
-        assert vocab.roles["bos"] == vocab.roles["eos"] == vocab.special[END_OF_TEXT] and vocab.roles["pad"] == vocab.special[PAD]
+        assert (
+            vocab.roles["bos"] == vocab.roles["eos"] == vocab.special[END_OF_TEXT] and vocab.roles["pad"] == vocab.special[PAD]
+        )
     # Nothing else is empty but what is never used, and every byte string's id leads back to it.
     for token, i in vocab.tokenizer.get_vocab().items():
         twin = bytes.fromhex(token[3:5]) if re.fullmatch("<0x..>", token) else None

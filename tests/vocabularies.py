@@ -25,7 +25,8 @@ TEXTS.append("Straße naïve Ünïcödé हिन्दी में लिख�
 ODD = [
     " ", "  two  spaces  ", "    four\n        eight\n\n\n\ttabs\t\t\n", "\r\n\r\n", "def f(x):\n    return x  # done\n",
     "x = {'a': [1, 22, 333, 4444]}; y != z", "Straße, naïve, 東京タワー, हिन्दी में, العربية, 🙂👩‍👩‍👧", "e\u0301 n\u0303 \u200b",
-    "\x00\x01\x7f\u2028\xa0\ufeff\ufffd", "12345678901234567890 3.14e-10", "a" * 100, "tHe CaT", "\U000e0041\U0010ffff\U00020000",
+    "\x00\x01\x7f\u2028\xa0\ufeff\ufffd", "12345678901234567890 3.14e-10", "a" * 100, "tHe CaT",
+    "\U000e0041\U0010ffff\U00020000",
 ]  # fmt: skip
 
 

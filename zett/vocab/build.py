@@ -1,6 +1,7 @@
 """Train a new tokenizer from text, of one of the common kinds, with the `tokenizers` library."""
 
 import collections
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,10 @@ def _cleaned(tokenizer):
 def _order_dropped_characters(pieces: list[list]) -> None:
     """Characters that the Unigram trainer had dropped come back as the last ones, 0.0001 apart, in the order of a hash."""
     letters = [v for v in reversed(pieces) if len(v[0]) == 1]
-    apart = [b[1] - a[1] > 1.5e-4 for a, b in zip(letters, letters[1:])]
+    apart = [b[1] - a[1] > 1.5e-4 for a, b in itertools.pairwise(letters)]
     run = letters[: apart.index(True) + 1 if True in apart else None]
-    for place, (piece, score) in zip(run, sorted(zip(sorted(v[0] for v in run), [v[1] for v in run]))):
-        place[:] = piece, score
+    for entry, piece in zip(run, sorted(v[0] for v in run)):
+        entry[0] = piece
 
 
 def save_tokenizer(tokenizer, folder: str | Path) -> None:

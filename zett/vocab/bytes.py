@@ -47,8 +47,8 @@ def tokenizer_kind(spec: dict) -> str:
 def token_bytes(tokenizer) -> list[bytes]:
     """Bytes of every token id of a `tokenizers.Tokenizer`; b"" for special tokens and for ids that are never used.
 
-    Such are byte pieces like "<0x41>" beside an ordinary piece "A". Taken for what it spells, it would get the same row, and half
-    of the probability of "A".
+    Such are byte pieces like "<0x41>" beside an ordinary piece "A". Taken for what it spells, it would get the same row, and
+    half of the probability of "A".
 
     WordPiece drops the spaces of a text; here a piece that begins a word stands for " word", the form in which models of other
     tokenizers know it, and a piece of punctuation for itself.
