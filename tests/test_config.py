@@ -101,7 +101,7 @@ def test_other_arguments_are_left():
         (["--config.optim.name=sgd"], r"config\.optim\.name is 'sgd'; it has to be one of 'adamw', 'muon'"),
         (["--config.hypernet.features=maybe"], r"config\.hypernet\.features is 'maybe'.*type bool"),
         (["--config.train.eval_targets=(1,)"], r"config\.train\.eval_targets\[0\] is 1 .*type str"),
-        (["--config.hypernet.width=30"], r"config\.hypernet\.width is 30, not a multiple"),
+        (["--config.hypernet.width=30"], r"config\.hypernet\.width is 30, which is not a multiple"),
         (["--config.sampler.min_size=99999"], r"config\.sampler\.min_size \(99999\) is above"),
     ],
 )

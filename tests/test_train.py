@@ -165,10 +165,10 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(corpus, tmp_path):
         command(corpus, workdir, "--config.train.steps=1000000"), cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (workdir / "metrics.jsonl").exists() or not records(workdir):
             assert endless.poll() is None, endless.stderr.read()
-            assert time.monotonic() < deadline, "no step within two minutes"
+            assert time.monotonic() < deadline, "no step within ten minutes"
             time.sleep(0.2)
         endless.send_signal(signal.SIGINT)
         _, stderr = endless.communicate(timeout=60)
