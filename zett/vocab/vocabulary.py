@@ -5,6 +5,7 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Vocabulary:
     log_prior: np.ndarray
     kind: str
     losses: tuple[str, ...]
-    tokenizer: object
+    tokenizer: Any
     folder: Path | None = None
 
     def __len__(self) -> int:
