@@ -259,7 +259,7 @@ FORMAT = "zett-hypernet-1"
 
 def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabulary, record: dict) -> None:
     """Write the released form: config.json, model.safetensors, source_tokenizer/, training.json."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from zett.checkpoint import write_json
 
@@ -267,7 +267,7 @@ def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabula
     folder.mkdir(parents=True, exist_ok=True)
     flat = {".".join(map(_key, path)): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(trained.params)}
     temporary = folder / "model.safetensors.tmp"
-    save_file(flat, temporary, {"format": FORMAT})
+    temporary.write_bytes(save(flat, {"format": FORMAT}))  # save_file would make it unreadable to others
     temporary.rename(folder / "model.safetensors")
     write_json(
         folder / "config.json",
