@@ -1,4 +1,10 @@
-"""Train a hypernetwork for the shipped base model `pico`, on the Python sources of this machine."""
+"""The hypernetwork for the shipped base model `pico`, on the Python sources of this machine.
+
+    python train.py --config configs/pico.py --workdir runs/pico
+
+Two CPU cores, 35 to 45 minutes, 2.5 GB. Expect 1.18, 1.04 and 1.18 times the original's bits per byte on bpe-2k, bpe-8k and
+unigram-8k; `export/` is what zett/assets/pico-hypernet holds. For another base model: --config.base, --config.data.source.
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,9 @@
-"""The embedded base model `pico`: a Llama of 6.3M parameters on the Python sources of this machine."""
+"""The embedded base model `pico`: a Llama of 6.3M parameters on the Python sources of this machine.
+
+    python train.py --config configs/pico_base.py --workdir runs/pico_base
+
+Two CPU cores, 50 to 70 minutes, 2 GB. Expect 1.07 bits per byte on held-out files; `export/` is what zett/assets/pico holds.
+"""
 
 from ml_collections import ConfigDict
 
