@@ -132,7 +132,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(argv, message, capsys, monkeypatc
     [
         (UserError("two\nlines"), "two lines"),
         (OSError(errno.ENOSPC, "No space left on device", "/mnt/out"), "the disk is full: /mnt/out"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "Permission denied: /root/x"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "Permission denied: /data/x"),
     ],
 )
 def test_errors_of_the_work_itself(error, message, capsys, monkeypatch):

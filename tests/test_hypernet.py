@@ -28,11 +28,10 @@ from zett.hypernet import (
     predict_rows,
     save_hypernet,
     source_rows,
-    source_vocabulary,
 )
 from zett.methods.fvt import fvt
 from zett.table import EmbeddingTable
-from zett.vocab import SurfaceForms, surface_forms
+from zett.vocab import SurfaceForms, load_tokenizer, surface_forms
 from zett.vocab.build import save_tokenizer
 
 pytestmark = pytest.mark.xdist_group("hypernet")
@@ -260,7 +259,7 @@ def test_saved_and_loaded(saved, source, target, forms):
     jax.tree.map(np.testing.assert_array_equal, loaded.params, params_of())
     expected, found = (h(table_for(source), source, target, forms) for h in (trained(), loaded))
     np.testing.assert_array_equal(found.input, expected.input)
-    assert source_vocabulary(loaded).tokens == source.tokens
+    assert load_tokenizer(loaded.folder / "source_tokenizer").tokens == source.tokens
     assert json.loads((saved / "training.json").read_text()) == {"step": 3}
     assert not list(saved.rglob("*.tmp"))
 
@@ -488,7 +487,6 @@ def test_a_tiny_run(folder, tmp_path):
 
     from zett.lms import load_base_model
     from zett.train import train
-    from zett.vocab import load_tokenizer
 
     config = settings_for(folder)
     evaluation = train(config, tmp_path / "whole")
@@ -531,4 +529,4 @@ def test_a_tiny_run(folder, tmp_path):
     forms = surface_forms(target, base.vocab, config.hypernet.max_pieces)
     table = hypernet(base.table, base.vocab, target, forms, fingerprint=base.fingerprint)
     assert table.input.shape == (len(target), base.table.input.shape[1]) and np.isfinite(table.input).all()
-    assert source_vocabulary(hypernet).tokens == base.vocab.tokens
+    assert load_tokenizer(hypernet.folder / "source_tokenizer").tokens == base.vocab.tokens

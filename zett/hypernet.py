@@ -27,7 +27,7 @@ from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.lms.layers import LayerNorm, Linear
 from zett.table import EmbeddingTable
-from zett.vocab.vocabulary import FEATURES, SurfaceForms, Vocabulary, load_tokenizer
+from zett.vocab.vocabulary import FEATURES, SurfaceForms, Vocabulary
 
 
 @jax.tree_util.register_dataclass
@@ -266,9 +266,8 @@ def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabula
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     flat = {".".join(map(_key, path)): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(trained.params)}
-    temporary = folder / "model.safetensors.tmp"
-    temporary.write_bytes(save(flat, {"format": FORMAT}))  # save_file would make it unreadable to others
-    temporary.rename(folder / "model.safetensors")
+    # Not save_file, which would make it unreadable to others.
+    (folder / "model.safetensors").write_bytes(save(flat, {"format": FORMAT}))
     write_json(
         folder / "config.json",
         {
@@ -333,10 +332,3 @@ def load_hypernet(path: str | Path) -> TrainedHypernet:
         )
     params = jax.tree_util.tree_unflatten(structure, [flat[n] for n in names])
     return TrainedHypernet(config, params, hidden_size, tied, base, folder)
-
-
-def source_vocabulary(trained: TrainedHypernet) -> Vocabulary:
-    """The source tokenizer that a hypernetwork was trained with."""
-    if trained.folder is None:
-        raise UserError("this hypernetwork was not loaded from a folder, so it has no source tokenizer of its own")
-    return load_tokenizer(trained.folder / "source_tokenizer")

@@ -16,6 +16,7 @@ import optax
 from zett import config as config_lib
 from zett.checkpoint import Checkpoints, write_json
 from zett.errors import UserError
+from zett.folders import new_folder
 from zett.metrics import Metrics
 from zett.optim import make_optimizer
 
@@ -116,7 +117,8 @@ def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
         if best is not None and best != int(state.step):
             state = checkpoints.restore(state, best)
         record = {"step": int(state.step), "config": config_lib.to_dict(config)}
-        task.export(state.params, workdir / "export", record)
+        with new_folder(workdir / "export") as folder:
+            task.export(state.params, folder, record)
     finally:
         metrics.close()
         checkpoints.close()

@@ -13,7 +13,7 @@ import os
 import re
 import sysconfig
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from zett.errors import UserError
@@ -142,6 +142,16 @@ def open_text(
     if spec.startswith("hf:"):
         return hub_stream(spec[3:], split, text_column, stream_bytes)
     return local_files(Path(spec).expanduser(), split, text_column)
+
+
+def first_bytes(documents: Iterable[str], limit: int) -> Iterator[str]:
+    """Documents from the beginning until they hold `limit` bytes."""
+    total = 0
+    for text in documents:
+        yield text
+        total += len(text.encode("utf-8", "replace"))
+        if total >= limit:
+            return
 
 
 # ---------------------------------------------------------------------------------------------------- Python sources

@@ -2,11 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from zett.data.lm import cache_folder
-from zett.data.text import Documents, open_text
+from zett.data.text import Documents, first_bytes, open_text
 from zett.errors import UserError
 from zett.folders import new_folder
 from zett.vocab import Vocabulary, build, load_tokenizer
@@ -59,13 +58,3 @@ def trained_tokenizer(kind: str, size: int, documents: Documents) -> Path:
     with new_folder(folder) as temporary:
         save_tokenizer(tokenizer, temporary)
     return folder
-
-
-def first_bytes(documents: Iterable[str], limit: int) -> Iterator[str]:
-    """Documents from the beginning until they hold `limit` bytes."""
-    total = 0
-    for text in documents:
-        yield text
-        total += len(text.encode("utf-8", "replace"))
-        if total >= limit:
-            return

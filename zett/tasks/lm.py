@@ -12,7 +12,7 @@ from flax import nnx
 from zett.cards import training_card
 from zett.config import Config
 from zett.data.lm import LMBatches, Splits, token_stream
-from zett.data.text import open_text
+from zett.data.text import first_bytes, open_text
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
 from zett.lms.layers import product_dtype
 from zett.lms.llama import LlamaBody, LlamaConfig
@@ -35,7 +35,7 @@ class LMTask:
         held_out = opened(data.valid_source or data.source, split="valid")
         path = workdir / "tokenizer" / "tokenizer.json"
         if not path.exists():
-            sample = _first_bytes(documents, config.tokenizer.sample_bytes)
+            sample = first_bytes(documents, config.tokenizer.sample_bytes)
             save_tokenizer(train_tokenizer(config.tokenizer.kind, config.tokenizer.vocab_size, sample), path.parent)
         self.tokenizer = tokenizers.Tokenizer.from_file(str(path))
         vocab = self.tokenizer.get_vocab_size()
@@ -120,12 +120,3 @@ instrument for measuring tokenizer transfer. It knows the text that it was train
 - Licence of the weights: Apache-2.0
 - Rebuild: `python train.py --config configs/{self.config.model.name}_base.py --workdir runs/{self.config.model.name}_base`
 """
-
-
-def _first_bytes(documents, limit: int):
-    total = 0
-    for text in documents:
-        yield text
-        total += len(text)
-        if total >= limit:
-            return

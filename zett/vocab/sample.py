@@ -5,7 +5,7 @@ of one of them, which is exactly the smaller tokenizer of that training. Unigram
 Substrings: the ZeTT paper's way (arXiv 2405.07883, section 3.3), corrected: one regex for sampling and tokenising, candidates
 begin and end between characters, runs of spaces and all 256 bytes are always in.
 
-Everything slow (training, counting, decomposition into source pieces) is done once and cached on disk.
+Training and counting are done once and cached on disk; what comes from there is decomposed into source pieces at every start.
 """
 
 import dataclasses
