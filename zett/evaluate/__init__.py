@@ -106,6 +106,7 @@ def evaluate(
     from zett.lms import load_base_model
     from zett.lms.layers import product_dtype
     from zett.table import bucket
+    from zett.transfer import MAX_PIECES
     from zett.vocab import surface_forms
 
     quiet = None if progress is None else not progress  # tqdm's None: quiet unless in a terminal
@@ -141,13 +142,14 @@ def evaluate(
     results = []
     for name, target in targets.items():
         encoded = encode_windows(windows, target.tokenizer)
+        # A hypernetwork reads as many pieces as it was made for, a training-free method whole tokens, as in a transfer.
         forms = functools.cache(functools.partial(surface_forms, target, base.vocab))
         nats, seconds = {}, {}
         for method, function in functions.items():
             bar.set_description(f"{name}, {method}")
             clock = time.perf_counter()
-            pieces = getattr(function, "max_pieces", None)
-            table = function(base.table, base.vocab, target, forms() if pieces is None else forms(pieces), seed=seed)
+            pieces = getattr(function, "max_pieces", MAX_PIECES)
+            table = function(base.table, base.vocab, target, forms(pieces), seed=seed)
             seconds[method] = time.perf_counter() - clock
             nats[method] = nats_of(table, encoded)
             bar.update()
@@ -158,7 +160,7 @@ def evaluate(
                 vocab_size=len(target),
                 tokens_per_byte=encoded.num_tokens / encoded.total_bytes,
                 relative_length=encoded.num_tokens / own.num_tokens,
-                shared=float(np.mean(forms().same >= 0)),
+                shared=float(np.mean(forms(MAX_PIECES).same >= 0)),
                 bytes_lost=bytes_lost(windows, encoded, target),
                 losses=tuple(target.losses),
                 scores=_scores(nats, original, encoded.total_bytes, draws, seconds),
