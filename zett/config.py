@@ -116,6 +116,7 @@ class Config:
     task: Task = "hypernet"
     seed: int = 0
     base: str = "pico"  # task "hypernet": the base model, a folder, a Hub name, or "pico" for the one in the package
+    init: str | None = None  # task "hypernet": a trained hypernetwork to start from, a folder or "pico"; None: fresh parameters
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()

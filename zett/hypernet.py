@@ -192,6 +192,14 @@ class TrainedHypernet:
     base: dict  # name and fingerprint of the base model that it belongs to
     folder: Path | None = None
 
+    def check_base(self, fingerprint: str) -> None:
+        """UserError if the base model with this fingerprint is not the one that the hypernetwork was trained for."""
+        if fingerprint != self.base["fingerprint"]:
+            raise UserError(
+                f"the hypernetwork {self.folder or ''} was trained for the base model {self.base['name']!r} "
+                f"({self.base['fingerprint'][:12]}), and this one is another ({fingerprint[:12]})"
+            )
+
     def graphdef(self, dtype):
         return hypernet_graph(self.config, self.hidden_size, self.tied, dtype)
 
@@ -208,11 +216,8 @@ class TrainedHypernet:
         chunk: int = 4096,
     ) -> EmbeddingTable:
         """The table of `target`. UserError if `fingerprint` says that `table` is of another base model."""
-        if fingerprint is not None and fingerprint != self.base["fingerprint"]:
-            raise UserError(
-                f"the hypernetwork {self.folder or ''} was trained for the base model {self.base['name']!r} "
-                f"({self.base['fingerprint'][:12]}), and this one is another ({fingerprint[:12]})"
-            )
+        if fingerprint is not None:
+            self.check_base(fingerprint)
         if table.input.shape[1] != self.hidden_size or (table.output is None) != self.tied:
             raise UserError(f"the hypernetwork was made for rows of width {self.hidden_size} and tied={self.tied}")
         forms = limit_pieces(forms, self.config.max_pieces)

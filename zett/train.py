@@ -131,7 +131,7 @@ CHANGEABLE = {
     "train.steps", "train.log_every", "train.eval_every", "train.eval_windows", "train.eval_targets", "train.checkpoint_every",
     "train.keep", "train.ahead", "data.valid_source",
 }  # fmt: skip
-UNUSED = {"lm": ("base", "hypernet", "sampler", "loss"), "hypernet": ("tokenizer", "model")}  # sections, by task
+UNUSED = {"lm": ("base", "init", "hypernet", "sampler", "loss"), "hypernet": ("tokenizer", "model")}  # sections, by task
 
 
 def _check_same_run(config: config_lib.Config, path: Path) -> None:

@@ -13,8 +13,9 @@ from flax import nnx
 from zett.cards import training_card
 from zett.config import Config
 from zett.data.text import Documents, open_text
+from zett.errors import UserError
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
-from zett.hypernet import TrainedHypernet, hypernet_graph, make_hypernet, pack_forms, save_hypernet, source_rows
+from zett.hypernet import TrainedHypernet, hypernet_graph, load_hypernet, make_hypernet, pack_forms, save_hypernet, source_rows
 from zett.lms import load_base_model
 from zett.lms.layers import product_dtype
 from zett.losses import chunked_cross_entropy
@@ -48,7 +49,15 @@ class HypernetTask:
 
     def init(self):
         c = self.config
-        return nnx.to_pure_dict(nnx.split(make_hypernet(c.hypernet, self.hidden_size, self.tied, self.dtype, c.seed))[1])
+        if c.init is None:
+            return nnx.to_pure_dict(nnx.split(make_hypernet(c.hypernet, self.hidden_size, self.tied, self.dtype, c.seed))[1])
+        trained = load_hypernet(c.init)
+        trained.check_base(self.base.fingerprint)
+        if trained.config != c.hypernet:
+            theirs, ours = dataclasses.asdict(trained.config), dataclasses.asdict(c.hypernet)
+            name = next(n for n in ours if ours[n] != theirs[n])
+            raise UserError(f"config.hypernet.{name} is {ours[name]!r}, and config.init, {c.init}, has {theirs[name]!r}")
+        return jax.tree.map(jnp.asarray, trained.params)
 
     # ------------------------------------------------------------------------------------------------------ batches
 
