@@ -82,6 +82,7 @@ def test_unknown_public_name():
         (["transfer", "--help"], ["--model", "--tokenizer", "--hypernet", "--output", "--method", "--overwrite", "examples:"]),
         (["train", "--help"], ["--config.train.steps=200", "--workdir", "Ctrl-C"]),
         (["eval", "--help"], ["--target", "examples:"]),
+        (["export", "--help"], ["--hypernet", "--output", "--checkpoint", "--push", "examples:"]),
         (["--version"], ["zett "]),
     ],
 )
@@ -177,9 +178,10 @@ def test_transfer_gets_its_arguments(monkeypatch, capsys):
     module = importlib.import_module("zett.transfer")
     calls = []
     monkeypatch.setattr(module, "transfer", lambda *args, **settings: calls.append((args, settings)) or Path("out"))
-    argv = "transfer --model m --tokenizer t --output out --method fvt --overwrite --seed 3".split()
+    argv = "transfer --model m --tokenizer t --output out --method fvt --overwrite --seed 3 --special add-missing".split()
     assert run(cli.main, *argv, capsys=capsys) == (0, "wrote out\n", "")
-    assert calls == [(("m", "t", "out"), {"method": "fvt", "hypernet": None, "overwrite": True, "seed": 3})]
+    given = {"method": "fvt", "hypernet": None, "special": "add-missing", "overwrite": True, "seed": 3}
+    assert calls[0][0] == ("m", "t", "out") and given.items() <= calls[0][1].items()
 
 
 def test_mistakes_come_before_slow_imports():

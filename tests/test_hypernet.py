@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,10 @@ from vocabularies import vocabulary
 
 from zett.config import Config, HypernetConfig, from_dict, to_dict
 from zett.errors import UserError
+from zett.export import export
 from zett.hypernet import (
     TrainedHypernet,
+    fit_scales,
     hypernet_graph,
     limit_pieces,
     load_hypernet,
@@ -141,6 +144,28 @@ def test_order_and_padding_do_not_matter(source):
     np.testing.assert_allclose(predict(noisy, rows), expected, atol=1e-5, rtol=1e-5)
 
 
+PAPER = dataclasses.replace(CONFIG, encoder="roberta", norm="post", residual="none", rescale="fitted", input_std=0.02)
+
+
+@pytest.mark.parametrize("config", [CONFIG, PAPER])
+def test_a_language_is_one_more_position(source, config):
+    """Each token's row depends on it, and on nothing of the tokens beside it; a language not asked about says nothing."""
+    config = dataclasses.replace(config, languages=("de", "fr"))
+    rows, params = source_rows(table_for(source)), params_of(config)
+    forms = random_forms([1, 2, 3, 4, 1, 1, 2, 4, 3, 1], ids=len(source) + 256)
+    packed = pack_forms(forms, multiple=1, language=1)
+    assert packed.packed.shape[1] == 5 and (packed.owner < 10).sum() == forms.lengths.sum() + 10
+    assert ((packed.position == 4) & (packed.owner < 10)).sum() == 10
+    together = predict(packed, rows, config, params=params)
+    for i in range(len(forms)):
+        alone = predict(pack_forms(forms.take(np.asarray([i])), multiple=1, language=1), rows, config, params=params)
+        np.testing.assert_allclose(together[i], alone[0], atol=1e-5, rtol=1e-5)
+    other = predict(pack_forms(forms, multiple=1, language=0), rows, config, params=params)
+    assert np.abs(together - other).max(1).min() > 1e-3
+    changed = params | {"languages": params["languages"] * np.asarray([[2.0], [1.0]], np.float32)}
+    np.testing.assert_array_equal(predict(packed, rows, config, params=changed), together)
+
+
 # ------------------------------------------------------------------------------------------------------- initialisation
 
 
@@ -181,6 +206,43 @@ def test_the_correction_is_scaled(source):
     np.testing.assert_allclose(two - start, 2 * (one - start), atol=1e-4)
     doubled = predict(packed, 2 * rows + 5, params=params)
     np.testing.assert_allclose(doubled, 2 * predict(packed, rows, params=params) + 5, atol=1e-3)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_fitted_scales(source, tied):
+    """Source rows get the standard deviation that is asked for, first predictions that of the table; neither is trained."""
+    rows = np.asarray(source_rows(table_for(source, tied)))
+    graphdef = hypernet_graph(PAPER, WIDTH, tied, jnp.float32)
+    params = fit_scales(graphdef, params_of(PAPER, tied=tied), rows, seed=3)
+    scaled = rows * np.asarray(params["scale_in"]["scale"]) + np.asarray(params["scale_in"]["shift"])
+    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(scaled.std(0), 0.02, rtol=1e-4)
+    ids = np.arange(len(source), dtype=np.int32)
+    forms = random_forms([1] * len(source))
+    forms.pieces[:, 0], forms.features[:] = ids, 0
+    packed = pack_forms(forms, multiple=1)
+    found = np.asarray(predict_rows(graphdef, params, rows, packed))
+    np.testing.assert_allclose(found.mean(0), rows.mean(0), atol=1e-3)
+    np.testing.assert_allclose(found.std(0), rows.std(0), rtol=1e-3)
+    gradient = jax.grad(lambda p: jnp.square(predict_rows(graphdef, p, rows, packed)).sum())(params)
+    for name in ("scale_in", "scale_out"):
+        assert not any(np.asarray(x).any() for x in gradient[name].values())
+    assert np.asarray(gradient["piece"]["kernel"]).any()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"encoder": "roberta"}, "config.hypernet.norm is 'pre'; with encoder 'roberta' it has to be 'post'"),
+        ({"rescale": "fitted"}, "config.hypernet.residual is 'mean'; with rescale 'fitted' it has to be 'none'"),
+        ({"languages": ("de", "de")}, "names a language twice: de, de"),
+        ({"fallback_rows": 3}, "config.hypernet.fallback_rows is 3; training needs 256"),
+        ({"bias": True}, "config.hypernet.bias is True, but the models"),
+    ],
+)
+def test_choices_that_do_not_go_together(changes, message):
+    with pytest.raises(UserError, match=message):
+        from_dict({"hypernet": changes})
 
 
 def test_bytes_that_the_source_lacks_have_rows_of_their_own(source):
@@ -530,3 +592,39 @@ def test_a_tiny_run(folder, tmp_path):
     table = hypernet(base.table, base.vocab, target, forms, fingerprint=base.fingerprint)
     assert table.input.shape == (len(target), base.table.input.shape[1]) and np.isfinite(table.input).all()
     assert load_tokenizer(hypernet.folder / "source_tokenizer").tokens == base.vocab.tokens
+
+
+def test_a_run_of_the_papers_network(folder, tmp_path):
+    """Languages, RoBERTa's layers, fitted factors: it trains, and its checkpoints are exported before it has ended."""
+    from zett import cli
+    from zett.train import train
+
+    choices = {
+        "encoder": "roberta", "norm": "post", "residual": "none", "rescale": "fitted", "features": False,
+        "languages": ("a", "b"),
+    }  # fmt: skip
+    text = str(folder / "text")
+    config = settings_for(
+        folder, hypernet=choices, sampler={"sources": (text, text), "one_source": True, "pool": 2, "substring": 0.0},
+        train={"steps": 3, "eval_every": 2, "checkpoint_every": 1},
+    )  # fmt: skip
+    train(config, tmp_path / "run")
+    hypernet = load_hypernet(tmp_path / "run" / "export")
+    assert hypernet.config.languages == ("a", "b") and hypernet.config.encoder == "roberta"
+    shutil.rmtree(tmp_path / "run" / "export")
+    with pytest.raises(UserError, match=r"has format None.*a run's hypernetwork is in its folder export"):
+        load_hypernet(tmp_path / "run")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["export", "--hypernet", str(tmp_path / "run"), "--output", str(tmp_path / "out"), "--checkpoint", "latest"])
+    assert stopped.value.code == 0
+    made = load_hypernet(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["step"] == 3
+    assert made.base == hypernet.base and made.config == hypernet.config
+    assert made.language_number("b") == 1 and "a run's" not in (tmp_path / "out" / "README.md").read_text()
+    (tmp_path / "lm" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "lm" / "config.json").write_text(json.dumps({"task": "lm"}))
+    with pytest.raises(UserError, match="holds a run of the task 'lm'"):
+        export(tmp_path / "lm", tmp_path / "no")
+    (tmp_path / "lm" / "config.json").write_text(json.dumps(to_dict(config)))
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        export(tmp_path / "lm", tmp_path / "no")

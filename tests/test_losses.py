@@ -1,5 +1,7 @@
 """The chunked cross-entropy against plain log_softmax: value and every gradient."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 from zett.losses import chunked_cross_entropy
 
 
-def reference(h, rows, bias, targets, weights, num_valid):
-    logits = (jnp.matmul(h, rows.T, precision="highest") + bias)[:, :num_valid]
+def reference(h, rows, bias, targets, weights, num_valid, softcap=None):
+    products = jnp.matmul(h, rows.T, precision="highest")
+    logits = ((products if softcap is None else softcap * jnp.tanh(products / softcap)) + bias)[:, :num_valid]
     nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], 1)[:, 0]
     return (nll * weights).sum()
 
@@ -22,15 +25,18 @@ def problem(n=23, d=6, v=11, num_valid=9, seed=0):
     return *arrays, jnp.asarray(rng.integers(0, num_valid, n)), num_valid
 
 
-@pytest.mark.parametrize("chunk", [4, 23, 64])  # does not divide n, is n, exceeds n
-def test_value_and_gradients(chunk):
+@pytest.mark.parametrize(
+    ("chunk", "softcap"), [(4, None), (23, None), (64, None), (4, 1.5)]
+)  # a chunk that does not divide n, is n, exceeds n
+def test_value_and_gradients(chunk, softcap):
     h, rows, bias, weights, targets, num_valid = problem()
 
     def ours(h, rows, bias):
-        return 3 * chunked_cross_entropy(h, rows, bias, targets, weights, num_valid=num_valid, chunk=chunk)
+        loss = functools.partial(chunked_cross_entropy, num_valid=num_valid, softcap=softcap, chunk=chunk)
+        return 3 * loss(h, rows, bias, targets, weights)
 
     def theirs(h, rows, bias):
-        return 3 * reference(h, rows, bias, targets, weights, num_valid)
+        return 3 * reference(h, rows, bias, targets, weights, num_valid, softcap)
 
     value, grads = jax.value_and_grad(ours, (0, 1, 2))(h, rows, bias)
     expected, expected_grads = jax.value_and_grad(theirs, (0, 1, 2))(h, rows, bias)

@@ -1,25 +1,30 @@
-"""Drawn tokenizers: the same for the same (seed, step), lossless, of the sizes asked for, and with right surface forms."""
+"""Drawn tokenizers: the same for the same (seed, step), of the sizes asked for, with right surface forms, and encoding as the
+tokenizers library does."""
 
 import collections
+import concurrent.futures
 import dataclasses
+import hashlib
 import json
+import multiprocessing
+import random
 
 import numpy as np
 import pytest
 import regex
 from vocabularies import ODD, TEXTS, vocabulary
 
-from zett.config import SamplerConfig
+from zett.config import SamplerConfig, from_dict
 from zett.data.text import Documents, open_text
 from zett.errors import UserError
-from zett.vocab import sample
 from zett.vocab.build import WORD_REGEX, train_tokenizer
-from zett.vocab.decompose import Decomposer
-from zett.vocab.sample import BYTES, SPACES, Sampler, count_substrings
-from zett.vocab.vocabulary import pad_pieces, rank_prior, token_features, unigram_prior
+from zett.vocab.inventory import REQUIRED, PackedTokens, TextQueue, count_inventory, random_texts, source_shares, stored
+from zett.vocab.sample import KINDS, Sampler
+from zett.vocab.vocabulary import rank_prior, token_features, unigram_prior
+from zett.vocab.words import PIECES, STYLES, character_classes, distinct_words, packed_texts
 
 CONFIG = SamplerConfig(
-    min_size=600, max_size=1200, pool=2, pool_bytes=60_000, inventory=3000, inventory_bytes=200_000, shards=4
+    min_size=600, max_size=1200, pool=2, pool_bytes=60_000, inventory=3000, inventory_bytes=200_000, shards=4, wordpiece=0.3
 )  # fmt: skip
 HINDI = "हिन्दी में लिखा हुआ है और किताबें विद्यार्थियों को पढ़नी चाहिए"
 
@@ -32,12 +37,25 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory) -> Documents:
+def folder(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("text")
     for i, content in enumerate([*TEXTS, HINDI * 30]):
         (folder / f"{i}.txt").write_text(content)
         (folder / f"{i}b.txt").write_text(content[::-1][:2000])
-    return open_text(str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def text(folder) -> Documents:
+    return open_text(folder)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Documents:
+    """A source without a Latin letter, of a hundredth of the size."""
+    path = tmp_path_factory.mktemp("other") / "hindi.txt"
+    path.write_text("\n".join([HINDI, HINDI[::-1]] * 20))
+    return open_text(str(path))
 
 
 def make(text, *, seed=0, **changes) -> Sampler:
@@ -51,15 +69,16 @@ def sampler(text):
 
 @pytest.fixture(scope="module")
 def draws(sampler):
-    """Twelve of them, among which is each kind."""
-    draws = [sampler.draw(step) for step in range(12)]
-    assert {d.kind for d in draws} == {"bpe", "unigram", "substring"}
+    """Some, among which is each kind."""
+    draws = [sampler.draw(step) for step in range(20)]
+    assert {d.kind for d in draws} == set(KINDS) and {d.lowercase for d in draws if d.kind == "wordpiece"} == {True, False}
     return draws
 
 
 def content(draw):
     arrays = [getattr(draw.forms, f.name).tobytes() for f in dataclasses.fields(draw.forms)]
-    return draw.kind, draw.tokenizer.to_str(), list(draw.tokens), arrays
+    ids, lengths = draw.encode(ODD, 50)
+    return draw.kind, draw.tokenizer.to_str(), list(draw.tokens), arrays, ids.tobytes(), lengths.tolist(), draw.source
 
 
 def test_a_draw_depends_on_seed_and_step_alone(text, draws, monkeypatch, tmp_path):
@@ -69,21 +88,93 @@ def test_a_draw_depends_on_seed_and_step_alone(text, draws, monkeypatch, tmp_pat
         assert content(again.draw(step)) == content(draws[step])
     monkeypatch.setenv("ZETT_CACHE", str(tmp_path))
     fresh = make(text)
-    assert [content(fresh.draw(step)) for step in range(12)] == list(map(content, draws))
-    assert not list(tmp_path.rglob("*.tmp*"))
+    assert [content(fresh.draw(step)) for step in range(20)] == list(map(content, draws))
+    assert not list(tmp_path.rglob(".*"))
+
+
+def _digests(folder: str, changes: dict, steps: range) -> list[str]:
+    """Of draws made in this process."""
+    sampler = make(open_text(folder), **changes)
+    return [hashlib.sha256(repr(content(sampler.draw(step))).encode()).hexdigest() for step in steps]
+
+
+@pytest.mark.parametrize("changes", [{}, {"bpe": 0.0, "unigram": 0.0, "wordpiece": 0.0, "queue": 8, "queue_step": 3}])
+def test_draws_are_the_same_however_many_processes_make_them(text, folder, changes):
+    steps = 6
+    alone = _digests(folder, changes, range(steps))
+    with concurrent.futures.ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        parts = [pool.submit(_digests, folder, changes, range(first, steps, 3)) for first in range(3)]
+        assert [parts[step % 3].result()[step // 3] for step in range(steps)] == alone
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        sampler = make(text, **changes)
+        together = pool.map(lambda step: hashlib.sha256(repr(content(sampler.draw(step))).encode()).hexdigest(), range(steps))
+        assert list(together) == alone
 
 
 def test_steps_and_seeds_differ(text, draws):
-    assert len({content(d)[1] for d in draws}) == len(draws)
+    assert len({content(d)[1] for d in draws}) >= len(draws) - 2  # the pools hold little text here, and stop at one size
     other = make(text, seed=1)
     assert all(content(other.draw(step))[1] != content(draws[step])[1] for step in range(4))
 
 
+STRANGE = ["<|endoftext|><|pad|><unk><0x41>", "\0\0\0 a\0", "ΑΣ ΣΑΣ. İSTANBUL ǅ", "", "\n", "x" * 300, HINDI, "".join(ODD)]
+
+
+def random_strings(number: int) -> list[str]:
+    """Characters of all classes that the regexes tell apart, and of all planes."""
+    rng = random.Random(0)
+    classes = "aZàé\u0301\u093fह1२٣\u00bd \u3000\u00a0\u2028\t\n\r\x1c\x85.'-_▁本🙂sdmtrevl\ufeff\U00010348\U000e0041"
+    strings = ["".join(rng.choices(classes, k=rng.randint(1, 30))) for _ in range(number)]
+    return strings + ["".join(map(chr, (rng.randrange(0xD800) for _ in range(20)))) for _ in range(number // 10)]
+
+
+def test_draws_encode_as_the_library_does(draws):
+    texts = [*ODD, *STRANGE, *(text[:3000] for text in TEXTS), *random_strings(300)]
+    for draw in draws:
+        ids, lengths = draw.encode(texts, 4000)
+        expected = [encoding.ids for encoding in draw.tokenizer.encode_batch(texts, add_special_tokens=False)]
+        assert [row[:n].tolist() for row, n in zip(ids, lengths)] == expected, draw.kind
+        for limit in (1, 5):
+            cut, lengths = draw.encode(texts, limit)
+            assert cut.shape == (len(texts), limit) and lengths.tolist() == [min(len(row), limit) for row in expected]
+            np.testing.assert_array_equal(cut, ids[:, :limit])
+
+
 def test_draws_are_lossless(draws):
     for draw in draws:
-        for text in [*ODD, "".join(ODD), HINDI, TEXTS[0][:2000], "<|endoftext|><|pad|><unk>"]:
-            ids = draw.tokenizer.encode(text, add_special_tokens=False).ids
-            assert b"".join(draw.tokens[i] for i in ids) == text.encode(), draw.kind
+        for text in [*ODD, *STRANGE, TEXTS[0][:2000]]:
+            [ids], [n] = draw.encode([text], 4000)
+            # SentencePiece's mark for a space is one, and the library writes a sigma at a word's end like any other.
+            expected = text.replace("Σ", "\u03c3").lower() if draw.lowercase else text
+            assert b"".join(draw.tokens[i] for i in ids[:n]) == expected.encode(), draw.kind
+
+
+@pytest.mark.parametrize("style", range(len(STYLES)))
+def test_words_are_cut_as_the_regex_cuts_them(style):
+    for text in [*ODD, *STRANGE, *TEXTS, *random_strings(2000)]:
+        data, starts = packed_texts([text[:100], text])
+        begins, ends, words, stops = distinct_words(data, starts, style)
+        cut = [data[begins[w] : ends[w]].tobytes().decode() for w in words]
+        assert len({*zip(begins, ends)}) == len({*cut}) == len(begins)
+        for part, found in ((text[:100], cut[: stops[0]]), (text, cut[stops[0] :])):
+            if style == PIECES:
+                part, found = part.replace(" ", "▁"), [w.replace(" ", "▁") for w in found]
+            assert found == regex.findall(STYLES[style], part)
+
+
+def test_character_classes_are_the_librarys():
+    """But for characters that are younger than the library's tables."""
+    from tokenizers import Regex, pre_tokenizers
+
+    classes = character_classes()
+    rng = random.Random(0)
+    chars = [chr(c) for c in sorted({*range(0x3000), *(rng.randrange(0xE000, 0x20000) for _ in range(3000))})]
+    for pattern, numbers in ((r"\s", (4, 5, 6)), (r"\p{L}", (1,)), (r"\p{M}", (2,)), (r"\p{N}", (3,))):
+        kept = pre_tokenizers.Split(Regex(pattern), "removed").pre_tokenize_str("".join(chars))
+        theirs = {*chars} - {*"".join(part for part, _ in kept)}
+        ours = {c for c in chars if classes[ord(c)] in numbers}
+        assert theirs <= ours
+        assert len(ours - theirs) <= 0.2 * len(ours) and all(ord(c) > 0x300 for c in ours - theirs)
 
 
 def test_sizes_and_bytes(draws):
@@ -96,25 +187,31 @@ def test_sizes_and_bytes(draws):
     assert len({len(d.tokens) for d in draws}) > 6
 
 
+def test_sizes_may_be_fixed(text):
+    fixed = make(text, sizes="fixed", max_size=900)
+    for step in range(12):
+        draw = fixed.draw(step)
+        assert len(draw.tokens) == 900 == draw.tokenizer.get_vocab_size()
+
+
 def test_small_vocabularies(text):
     """Not below what has to be in them."""
     draws = [make(text, min_size=10, max_size=270).draw(step) for step in range(12)]
-    assert {d.kind for d in draws} == {"bpe", "unigram", "substring"}
+    assert {d.kind for d in draws} == set(KINDS)
     for draw in draws:
         assert len(draw.tokens) < 600
-        ids = draw.tokenizer.encode(TEXTS[0][:500]).ids
-        assert b"".join(draw.tokens[i] for i in ids) == TEXTS[0][:500].encode()
+        [ids], [n] = draw.encode([TEXTS[0][:500].lower()], 500)
+        assert b"".join(draw.tokens[i] for i in ids[:n]) == TEXTS[0][:500].lower().encode()
 
 
 def test_forms_are_what_a_direct_decomposition_gives(draws):
     source = vocabulary("bpe")
-    decompose = Decomposer(source)
     for draw in draws:
-        pieces, lengths = pad_pieces(decompose(draw.tokens), 6)
+        pieces, lengths = source.decompose(list(draw.tokens)).padded(6)
         np.testing.assert_array_equal(draw.forms.pieces, pieces)
         np.testing.assert_array_equal(draw.forms.lengths, lengths)
         assert draw.forms.same.tolist() == [source.id_of.get(t, -1) if t else -1 for t in draw.tokens]
-        if draw.kind == "bpe":
+        if draw.kind in ("bpe", "wordpiece"):
             prior = rank_prior(draw.tokens)
         else:
             entries = json.loads(draw.tokenizer.to_str())["model"]["vocab"]
@@ -127,8 +224,8 @@ def test_a_bpe_draw_is_the_smaller_tokenizer_of_the_same_training(text, sampler,
     directly = []
     for number in range(CONFIG.pool):
         rng = np.random.default_rng([0, number, 2])
-        texts = list(sample._random_texts(text, CONFIG.pool_bytes, rng))
-        directly.append(train_tokenizer("bpe", len(draw.tokens), texts, word_regex=sample._WORD_REGEXES[number]))
+        texts = list(random_texts(text, CONFIG.pool_bytes, rng))
+        directly.append(train_tokenizer("bpe", len(draw.tokens), texts, word_regex=STYLES[number]))
     models = [json.loads(t.to_str())["model"] for t in directly]
     mine = json.loads(draw.tokenizer.to_str())["model"]
     [which] = [i for i, model in enumerate(models) if (model["vocab"], model["merges"]) == (mine["vocab"], mine["merges"])]
@@ -139,7 +236,7 @@ def test_a_bpe_draw_is_the_smaller_tokenizer_of_the_same_training(text, sampler,
 def test_draws_of_one_member_differ_in_more_than_size(sampler):
     rng = np.random.default_rng(0)
     [member, *_] = sampler._pools["unigram"]
-    for draw in (lambda: sampler._thin_unigram(member, 700, rng), lambda: sampler._draw_substrings(rng, 700)):
+    for draw in (lambda: sampler._thin_unigram(member, 700, rng), lambda: sampler._draw_substrings(rng, 700, 0, None)):
         first, second = (draw().tokens for _ in range(2))
         assert len(first) == len(second) == 700 and set(first) != set(second)
 
@@ -150,13 +247,13 @@ def test_words_keep_their_combining_marks(sampler, draws):
         words = draw.tokenizer.pre_tokenizer.pre_tokenize_str(HINDI)
         assert len(words) == len(HINDI.split())
     # Whole words are among the candidates, although most of their letters carry marks.
-    assert {"लिखा".encode(), " में".encode()} <= set(sampler._inventory.known.tokens)
+    assert {"लिखा".encode(), " में".encode()} <= set(sampler._candidates.tokens)
 
 
 def test_candidates_are_whole_characters(sampler):
-    tokens = sampler._inventory.known.tokens
-    assert tuple(tokens[: len(BYTES) + len(SPACES)]) == (*BYTES, *SPACES)
-    assert len(tokens) == len(set(tokens)) and len(set(BYTES + SPACES)) == len(BYTES) + len(SPACES)
+    tokens = list(sampler._candidates.tokens)
+    assert tuple(tokens[: len(REQUIRED)]) == REQUIRED
+    assert len(tokens) == len(set(tokens)) == len({*tokens, *REQUIRED})
     for token in tokens[256:]:
         assert token.decode() and len(token) <= max(CONFIG.max_bytes, 17)
 
@@ -166,7 +263,8 @@ def test_substrings_are_counted_right(tmp_path):
     (tmp_path / "valid.txt").write_text("x")
     config = dataclasses.replace(CONFIG, shards=1, max_bytes=4)
     documents = open_text(str(tmp_path))
-    tokens, counts = count_substrings([documents], config, 0)
+    made = count_inventory([documents], config, 0)
+    tokens, counts = list(PackedTokens(made["data"], made["starts"])), made["counts"]
     expected = collections.Counter()
     words = collections.Counter(regex.findall(WORD_REGEX, documents[0]))
     for word, n in words.items():
@@ -175,15 +273,142 @@ def test_substrings_are_counted_right(tmp_path):
                 if 2 <= len(word[start:end].encode()) <= 4:
                     expected[word[start:end].encode()] += n
     total = sum(expected.values())
-    found = dict(zip(tokens, counts[:, 0]))
+    found = dict(zip(tokens, counts[0]))
     assert {t for t in found if found[t]} == set(expected) and expected[b"\n\n"] > 5
     for token, n in expected.items():
         assert found[token] == pytest.approx(n / total)
-    score = [found[t] * len(t) for t in tokens[len(BYTES) + len(SPACES) :]]
-    assert score == sorted(score, reverse=True)
+    score = [found[t] * len(t) for t in tokens[len(REQUIRED) :]]
+    assert (np.diff(score) < 1e-7).all()
 
 
 def test_an_empty_text_is_named(tmp_path):
     (tmp_path / "a.txt").write_text("once upon")
     with pytest.raises(UserError, match="too short to draw tokenizers"):
         make(open_text(str(tmp_path)), bpe=0.0, unigram=0.0)
+
+
+# ------------------------------------------------------------------------------------------- sources, queue, what is kept
+
+
+def devanagari(draw) -> float:
+    """Share of the tokens beside the required ones that are in that script."""
+    texts = [t for t in draw.tokens if t not in REQUIRED]
+    return sum("\u0900" <= t.decode(errors="ignore")[-1:] <= "\u097f" for t in texts) / len(texts)
+
+
+def two(text, other, **changes) -> Sampler:
+    config = dataclasses.replace(CONFIG, bpe=0.0, unigram=0.0, wordpiece=0.0, sizes="fixed", max_size=700, sources=("a", "b"))
+    return Sampler(dataclasses.replace(config, **changes), [text, other], vocabulary("bpe"), 6, 0)
+
+
+@pytest.mark.parametrize("queue", [0, 32])
+def test_sources_are_mixed_by_weight(text, other, queue):
+    means = []
+    for weights in ((30.0, 1.0), (1.0, 1.0), (1.0, 30.0)):
+        sampler = two(text, other, source_weights=weights, queue=queue, queue_step=32)
+        means.append(np.mean([devanagari(sampler.draw(step)) for step in range(8)]))
+    assert means[0] < means[1] - 0.02 < means[2] - 0.04
+
+
+def test_shares(text, other):
+    large, small = (sum(map(len, source)) for source in (text, other))
+    for weights, exponent, expected in (
+        ((), 0.0, [1, 1]), ((14.0, 1.0), 0.0, [14, 1]), ((), 1.0, [large, small]),
+        ((2.0, 3.0), 0.1, [2 * large**0.1, 3 * small**0.1]),
+    ):  # fmt: skip
+        config = dataclasses.replace(CONFIG, sources=("a", "b"), source_weights=weights, source_exponent=exponent)
+        np.testing.assert_allclose(source_shares([text, other], config, 0), np.asarray(expected) / sum(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize("queue", [0, 16])
+def test_one_source_a_step(text, other, queue):
+    sampler = two(text, other, bpe=1.0, substring=1.0, one_source=True, source_weights=(3.0, 1.0), queue=queue)
+    draws = [sampler.draw(step) for step in range(40)]
+    assert 4 <= sum(draw.source == 1 for draw in draws) <= 18
+    for draw in draws:
+        latin = sum(t.isalpha() and t.isascii() for t in draw.tokens)
+        assert (latin == 52) == (draw.source == 1), draw.kind
+
+
+def test_pools_of_weighted_sources_are_mixtures(text, other):
+    sampler = two(text, other, wordpiece=1.0, substring=0.0, source_weights=(1.0, 1.0), pool=1)
+    shares = [devanagari(sampler.draw(step)) for step in range(8)]
+    assert len(sampler._pools["wordpiece"]) == 2 and all(0 < share < 1 for share in shares)
+
+
+def test_the_queue_moves_on(text):
+    config = dataclasses.replace(CONFIG, queue=10, queue_step=4)
+    queue = TextQueue([text], np.ones(1), config, 0)
+    windows = [queue.texts(step, None) for step in range(3)]
+    assert windows[0][4:] == windows[1][:6] and windows[1][4:] == windows[2][:6]
+    assert len({*windows[0]}) > 5 and all(len(t) <= 2000 and any(t in document for document in text) for t in windows[0])
+    tokens, counts = queue.count(1, None)
+    words = collections.Counter(word for t in windows[1] for word in regex.findall(WORD_REGEX, t))
+    expected = collections.Counter()
+    for word, n in words.items():
+        for start in range(len(word[:64]) * (n > 1)):
+            for end in range(start + 1, len(word[:64]) + 1):
+                if 2 <= len(part := word[start:end].encode()) <= 16:
+                    expected[part] += n
+    found = dict(zip(tokens, counts[0] * sum(expected.values())))
+    best = sorted(expected, key=lambda part: -expected[part] * len(part))[:500]
+    assert len(found) == min(config.inventory, len({*expected, *REQUIRED} - {*REQUIRED})) + len(REQUIRED)
+    for part in best:
+        assert found[part] / found[best[0]] == pytest.approx(expected[part] / expected[best[0]], rel=1e-4)
+
+
+def test_nothing_is_made_twice(text, monkeypatch):
+    """What is known of the text does not depend on how it is drawn from; decompositions depend on the base model alone."""
+    make(text)
+
+    def never(*args, **kwargs):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("zett.vocab.sample.train_tokenizer", never)
+    monkeypatch.setattr("zett.vocab.sample.count_inventory", never)
+    make(text, min_size=700, noise_std=1.0, substring=0.9, rows=10, sizes="fixed")
+    monkeypatch.setattr("zett.vocab.decompose.Decomposer.__call__", never)
+    make(text)
+    monkeypatch.undo()
+
+
+def test_damage_is_repaired(tmp_path):
+    made = []
+
+    def make_arrays():
+        made.append(1)
+        return {"a": np.arange(1000), "b": np.arange(3.0)}
+
+    folder = tmp_path / "kept"
+    for damage in (None, lambda: (folder / "a.npy").write_bytes(b"\x93NUMPY"), lambda: (folder / "b.npy").write_bytes(b"")):
+        if damage:
+            damage()
+        for _ in range(2):
+            arrays = stored(folder, make_arrays)
+            assert isinstance(arrays["a"], np.memmap) and arrays["a"].sum() == 499500 and arrays["b"].tolist() == [0, 1, 2]
+    assert len(made) == 3 and not list(tmp_path.glob(".*"))
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert stored(tmp_path / "file" / "kept", lambda: {"a": np.arange(3)})["a"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"source_weights": (1.0,), "sources": ("a", "b")},
+            r"config\.sampler\.source_weights is \(1\.0,\).*each of the 2 sources",
+        ),
+        ({"source_weights": (1.0, 0.0), "sources": ("a", "b")}, r"source_weights is \(1\.0, 0\.0\)"),
+        ({"queue": -1}, r"config\.sampler\.queue is -1"),
+        ({"wordpiece": -0.1}, r"config\.sampler\.wordpiece is -0\.1"),
+        ({"lowercase": 1.5}, r"config\.sampler\.lowercase is 1\.5"),
+        ({"bpe": 0, "unigram": 0, "substring": 0}, "at least one kind"),
+        ({"sizes": "normal"}, "log-uniform"),
+    ],
+)
+def test_wrong_settings_are_named(changes, message):
+    with pytest.raises(UserError, match=message):
+        from_dict({"sampler": changes})

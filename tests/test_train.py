@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zett.checkpoint import Checkpoints, write_json
+from zett.checkpoint import Checkpoints, checksum, write_json
 from zett.config import Config, from_dict
 from zett.errors import UserError
 from zett.optim import make_optimizer
@@ -207,7 +208,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch, error):
     with pytest.raises(UserError, match=r"the disk is full: cannot save a checkpoint in .*checkpoints"):
         checkpoints.save(2, {"a": jnp.arange(3.0)}, None)
     monkeypatch.undo()
-    np.testing.assert_array_equal(checkpoints.restore({"a": jnp.zeros(3)})["a"], np.arange(3.0))
+    np.testing.assert_array_equal(checkpoints.restore({"a": jnp.zeros(3)}, 1)["a"], np.arange(3.0))
     checkpoints.close()
 
 
@@ -235,11 +236,154 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
         checkpoints.wait()
     assert checkpoints.steps() == [2, 4, 5] and checkpoints.best() == 2
     np.testing.assert_array_equal(checkpoints.restore({"a": jnp.zeros(2)}, 2)["a"], [2, 2])
-    np.testing.assert_array_equal(checkpoints.restore({"a": jnp.zeros(2)})["a"], [5, 5])
+    np.testing.assert_array_equal(checkpoints.restore_latest({"a": jnp.zeros(2)}, print)["a"], [5, 5])
     for other in ({"a": jnp.zeros(3)}, {"a": jnp.zeros(2), "b": jnp.zeros(2)}, {"b": jnp.zeros(2)}):
-        with pytest.raises(UserError, match=r"checkpoint in .* does not fit this config"):
-            checkpoints.restore(other)
+        with pytest.raises(UserError, match=r"step 5 in .* is damaged or does not fit this config"):
+            checkpoints.restore(other, 5)
+        with pytest.raises(UserError, match="no earlier one to go on from"):
+            checkpoints.restore_latest(other, print)
+    assert checkpoints.steps() == [2, 4, 5]
     checkpoints.close()
+
+
+def _truncate(folder):
+    for file in folder.rglob("*"):
+        if file.is_file() and file.stat().st_size > 1000:
+            os.truncate(file, file.stat().st_size // 2)
+
+
+def _remove(folder):
+    for file in folder.rglob("d/*"):
+        file.unlink()
+
+
+def _flip(folder):
+    """The values of one array are replaced, consistently for the storage layer: only the checksum can tell."""
+    state = {"a": jnp.arange(5000.0).at[7].add(1), "b": jnp.ones((), bool)}
+    other = Checkpoints(folder.parents[1] / "other", 1)
+    other._checkpointer.save(3, {"state": state, "checksum": checksum({**state, "a": jnp.arange(5000.0)})})
+    other.close()
+    shutil.rmtree(folder)
+    (folder.parents[1] / "other" / "3").rename(folder)
+
+
+@pytest.mark.parametrize("damage", [_truncate, _remove, _flip])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder, 3)
+    blank = {"a": jnp.zeros(5000), "b": jnp.zeros((), bool)}
+    for step in (1, 2, 3):
+        checkpoints.save(step, {"a": jnp.arange(5000.0) * step, "b": jnp.ones((), bool)}, None)
+    checkpoints.close()
+    damage(folder / "3")
+    checkpoints, said = Checkpoints(folder, 3), []
+    restored = checkpoints.restore_latest(blank, said.append)
+    np.testing.assert_array_equal(restored["a"], np.arange(5000.0) * 2)
+    assert "step 3" in said[0] and "damaged" in said[0] and "going on from step 2" in said[0]
+    assert checkpoints.steps() == [1, 2] and (tmp_path / "damaged-checkpoint-3").is_dir()
+    checkpoints.save(3, restored, None)  # the run comes to that step again
+    checkpoints.wait()
+    np.testing.assert_array_equal(checkpoints.restore(blank, 3)["a"], np.arange(5000.0) * 2)
+    checkpoints.close()
+
+
+def test_the_checksum_sees_every_bit_and_every_place():
+    tree = {"a": jnp.arange(12.0).reshape(3, 4), "b": jnp.asarray(3, jnp.int32), "c": jnp.ones(3, jnp.bfloat16)}
+    sums = {int(checksum(tree)), int(checksum({**tree, "b": jnp.asarray(4, jnp.int32)}))}
+    sums |= {
+        int(checksum({**tree, "a": tree["a"].T.reshape(3, 4)})),
+        int(checksum({**tree, "c": tree["c"].at[2].set(1.0078125)})),
+    }
+    assert len(sums) == 4
+    assert int(checksum(tree)) == int(checksum(jax.tree.map(jnp.array, tree)))
+
+
+# -------------------------------------------------------------------------------------------------------------- faults
+
+
+def spoilt(monkeypatch, steps):
+    """Make the batches of `steps` ones whose gradient is not finite."""
+    import zett.train
+
+    make_task = zett.train.make_task
+
+    def make(config, workdir):
+        task = make_task(config, workdir)
+        loss = task.loss
+
+        def spoiling(params, frozen, batch):
+            value, metrics = loss(params, frozen, batch["inner"])
+            return value * batch["factor"], metrics
+
+        batch = task.batch
+        task.batch = lambda step: {"inner": batch(step), "factor": np.float32(np.nan if step in steps else 1)}
+        task.loss = spoiling
+        return task
+
+    monkeypatch.setattr(zett.train, "make_task", make)
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_counted(corpus, tmp_path, monkeypatch):
+    spoilt(monkeypatch, {4, 5, 8})
+    train(tiny(corpus, max_skipped=3, log_every=1), tmp_path)
+    assert [records(tmp_path, "skipped")[s] for s in (4, 5, 6, 7, 9, 12)] == [0, 1, 2, 2, 3, 3]
+    assert np.isnan(records(tmp_path)[5]) and np.isfinite(records(tmp_path)[12])
+    assert all(np.isfinite(x).all() for x in exported(tmp_path).values())
+
+
+def test_a_run_that_stays_not_finite_stops_with_the_batches_named(corpus, tmp_path, monkeypatch):
+    spoilt(monkeypatch, set(range(5, 100)))
+    with pytest.raises(UserError, match=r"not finite in 3 steps in a row, 5 to 7"):
+        train(tiny(corpus, max_skipped=3), tmp_path)
+    assert json.loads((tmp_path / "not_finite.json").read_text())["steps"] == [5, 6, 7]
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_second_run_in_a_live_workdir_is_refused(corpus, tmp_path):
+    from zett.train import only_run
+
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys, pathlib; from zett.train import only_run\n"
+         "with only_run(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", str(tmp_path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="another run is going on in"):
+        train(tiny(corpus), tmp_path)
+    holder.kill()  # SIGKILL: the lock goes with the process
+    holder.wait()
+    with only_run(tmp_path):
+        pass
+
+
+def test_lines_that_a_killed_run_left_behind_are_dropped(whole, corpus, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole[0], run)
+    shutil.rmtree(run / "checkpoints" / "12")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 13, "loss": 1.0}\n{"step": 14, "lo')
+    train(tiny(corpus), run)
+    assert records(run) == records(whole[0])
+    starts = [json.loads(line) for line in (run / "starts.jsonl").read_text().splitlines()]
+    assert [s["step"] for s in starts] == [0, 8] and starts[1]["versions"]["jax"] == jax.__version__
+
+
+# ------------------------------------------------------------------------------------------------------------ tracking
+
+
+def test_a_tracker_that_is_not_installed_is_named(corpus, tmp_path, monkeypatch):
+    import zett.metrics
+
+    monkeypatch.setattr(zett.metrics, "_PACKAGES", {"tensorboard": "no_such_package"})
+    with pytest.raises(UserError, match="'tensorboard', but no_such_package is not installed: pip install no_such_package"):
+        train(tiny(corpus, track=("tensorboard",)), tmp_path / "run")
+
+
+def test_tensorboard_gets_what_the_json_lines_get(corpus, tmp_path):
+    pytest.importorskip("tensorboardX")
+    train(tiny(corpus, track=("tensorboard",), steps=4, eval_every=4), tmp_path)
+    events = b"".join(p.read_bytes() for p in (tmp_path / "tensorboard").iterdir())
+    assert b"loss" in events and b"eval/score" in events and b"tokens_per_s" in events
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

@@ -2,21 +2,21 @@
 
 import errno
 import json
-import sys
-import types
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
-from safetensors.numpy import load_file
+from flax import nnx
+from safetensors.numpy import load_file, save_file
 from test_weights import edit_json, shard
 
 from zett.errors import UserError
 from zett.lms import load_base_model, weights
 from zett.methods import METHODS
 from zett.table import EmbeddingTable
-from zett.transfer import MAX_PIECES, transfer, transfer_table
+from zett.transfer import transfer, transfer_table, write_model
 from zett.vocab import SurfaceForms, load_tokenizer
 
 VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
@@ -145,7 +145,9 @@ def test_configs(tmp_path, target_folder):
     before, after = (json.loads((f / "config.json").read_text()) for f in (base_folder, output))
     expected = {**before, **ids, "vocab_size": 400, "tie_word_embeddings": True, "tokenizer_class": "PreTrainedTokenizerFast"}
     assert after == expected
-    assert json.loads((output / "generation_config.json").read_text()) == {"temperature": 0.6, **ids}
+    # Both ended a text in the base model, and so do their partners.
+    ends = [target.roles["eos"], target.roles["pad"]]
+    assert json.loads((output / "generation_config.json").read_text()) == {"temperature": 0.6, **ids, "eos_token_id": ends}
     assert "lm_head.weight" not in raw_tensors(output)
 
 
@@ -180,24 +182,260 @@ def test_a_target_without_special_tokens(tmp_path, base_folder):
     assert AutoTokenizer.from_pretrained(output).eos_token is None
 
 
-def test_hypernet_is_called_with_the_fingerprint(tmp_path, base_folder, target_folder, monkeypatch):
-    calls = {}
+def test_rows_of_a_hypernetwork(tmp_path, base_folder, target_folder):
+    from zett.config import HypernetConfig
+    from zett.hypernet import TrainedHypernet, load_hypernet, make_hypernet, save_hypernet
 
-    def load_hypernet(path):
-        def predict(table, source, target, forms, *, fingerprint):
-            calls.update(path=path, fingerprint=fingerprint, shape=forms.pieces.shape)
-            # Padded to a bucket, as a jitted network's result is.
-            rows = np.full((512, table.input.shape[1]), 0.5, np.float32)
-            return EmbeddingTable(rows, rows + 1, None, len(target))
-
-        return predict
-
-    monkeypatch.setitem(sys.modules, "zett.hypernet", types.SimpleNamespace(load_hypernet=load_hypernet))
-    output = transfer(base_folder, target_folder, tmp_path / "out", hypernet="my-hypernet")
-    assert calls == {"path": "my-hypernet", "fingerprint": load_base_model(base_folder).fingerprint, "shape": (400, MAX_PIECES)}
+    base = load_base_model(base_folder)
+    config = HypernetConfig(width=16, layers=1, heads=2, feed_forward=16)
+    params = nnx.to_pure_dict(nnx.split(make_hypernet(config, 16, False, np.float32, 0))[1])
+    trained = TrainedHypernet(config, params, 16, False, {"name": "tiny", "fingerprint": base.fingerprint})
+    save_hypernet(tmp_path / "hypernet", trained, base.vocab, {})
+    output = transfer(base_folder, target_folder, tmp_path / "out", hypernet=tmp_path / "hypernet")
+    # In float32 also where a transfer reads the base's rows as they are stored.
+    expected = load_hypernet(tmp_path / "hypernet").table_for(base, load_tokenizer(target_folder))
     tensors = load_file(output / "model.safetensors")
-    assert tensors["lm_head.weight"].shape == (400, 16) and (tensors["lm_head.weight"] == 1.5).all()
-    assert "my-hypernet" in (output / "README.md").read_text()
+    for name, rows in zip(VOCABULARY, (expected.input, expected.output)):
+        np.testing.assert_array_equal(tensors[name], np.asarray(rows).astype(tensors[name].dtype))
+    assert str(tmp_path / "hypernet") in (output / "README.md").read_text()
+    other = tiny.base_folder(tmp_path / "other", tied=True)
+    with pytest.raises(UserError, match="trained for the base model 'tiny'"):
+        transfer(other, target_folder, tmp_path / "out2", hypernet=tmp_path / "hypernet")
+
+
+def test_a_second_copy_of_tied_rows_changes_too(tmp_path, target_folder):
+    base_folder = tiny.base_folder(tmp_path / "base", tied=True)
+    tensors = load_file(base_folder / "model.safetensors")
+    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}, base_folder / "model.safetensors")
+    output = load_file(transfer(base_folder, target_folder, tmp_path / "out", method="fvt") / "model.safetensors")
+    assert output["lm_head.weight"].shape == (400, 16)
+    np.testing.assert_array_equal(output["lm_head.weight"], output["model.embed_tokens.weight"])
+    assert load_base_model(tmp_path / "out").table.output is None
+
+
+def test_a_tied_model_becomes_untied(tmp_path, target_folder):
+    base = load_base_model(tiny.base_folder(tmp_path / "base", tied=True), body=False)
+    target = load_tokenizer(target_folder)
+    rows = np.random.default_rng(0).standard_normal((400, 16)).astype(np.float32)
+    (tmp_path / "out").mkdir()
+    write_model(tmp_path / "out", base, target, EmbeddingTable.of(rows, -rows))
+    again = load_base_model(tmp_path / "out")
+    np.testing.assert_allclose(again.table.output, -rows, rtol=1e-2)
+    assert again.hf_config["tie_word_embeddings"] is False
+    body = [name for name in raw_tensors(tmp_path / "base") if name not in VOCABULARY]
+    assert all(raw_tensors(tmp_path / "out")[name] == raw_tensors(tmp_path / "base")[name] for name in body)
+
+
+def test_types_of_different_width_stay_aligned(tmp_path, target_folder):
+    """PyTorch cannot read a tensor that begins between two of its elements."""
+    base_folder = tiny.base_folder(tmp_path / "base")
+    tensors = load_file(base_folder / "model.safetensors")
+    norms = {name: value.astype(np.float32) for name, value in tensors.items() if "norm" in name}
+    save_file({**tensors, **norms}, base_folder / "model.safetensors")
+    target = load_tokenizer(target_folder)
+    base = load_base_model(base_folder, body=False)
+    rows = np.zeros((401, 16), np.float32)[:400]
+    (tmp_path / "out").mkdir()
+    write_model(tmp_path / "out", base, target, EmbeddingTable.of(rows, rows))
+    for name, t in weights.stored_tensors(tmp_path / "out").items():
+        assert t.start % weights.FLOATS[t.dtype].itemsize == 0, name
+        assert t.dtype == ("F32" if "norm" in name else "BF16")
+
+
+def test_the_table_of_a_transfer_is_not_read_before_it_is_used(base_folder):
+    table = load_base_model(base_folder, body=False).table
+    assert table.input.dtype == "bfloat16" and isinstance(table.input.base.base, np.memmap)
+
+
+def test_modules_of_a_sentence_embedding_model_follow(tmp_path, base_folder, target_folder):
+    import shutil
+
+    model = shutil.copytree(base_folder, tmp_path / "model")
+    (model / "1_Pooling").mkdir()
+    (model / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    modules = [{"idx": 0, "path": "", "type": "Transformer"}, {"idx": 1, "path": "1_Pooling", "type": "Pooling"}]
+    (model / "modules.json").write_text(json.dumps(modules))
+    (model / "sentence_bert_config.json").write_text('{"max_seq_length": 256}')
+    output = transfer(model, target_folder, tmp_path / "out", method="mean")
+    for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"):
+        assert (output / name).read_bytes() == (model / name).read_bytes()
+    (model / "modules.json").write_text('[{"path": "../model"}]')
+    with pytest.raises(UserError, match=r"modules.json names folders that are not in .*: \.\./model"):
+        transfer(model, target_folder, tmp_path / "other", method="mean")
+    assert names(tmp_path) == ["model", "out"]
+
+
+def test_what_was_measured_is_in_the_card(tmp_path, base_folder, target_folder):
+    text = tmp_path / "text.txt"
+    text.write_text("".join(tiny.TEXT))
+    output = transfer(base_folder, target_folder, tmp_path / "out", method="fvt", measure=[text])
+    card = (output / "README.md").read_text()
+    after, before, ratio = map(float, re.search(r"([\d.]+) bits per byte, ([\d.]+) before \(([\d.]+) times\)", card).groups())
+    assert 1 < before < 30 and ratio == pytest.approx(after / before, abs=1e-3)
+    assert f"--measure {text}" in card
+    again = transfer(base_folder, base_folder, tmp_path / "same", method="fvt", measure=[text])
+    assert "(1.000 times)" in (again / "README.md").read_text()  # its own tokenizer
+
+
+def test_what_cannot_be_measured(tmp_path, base_folder, target_folder):
+    (tmp_path / "binary").write_bytes(b"caf\xe9 " * 1000)
+    (tmp_path / "short").write_text("too short")
+    for name, message in [("binary", "not UTF-8 text: byte 3 is 0xe9"), ("short", "too short"), ("absent", "cannot be read")]:
+        with pytest.raises(UserError, match=message):
+            transfer(base_folder, target_folder, tmp_path / "out", method="fvt", measure=[tmp_path / name])
+    assert not (tmp_path / "out").exists()
+
+
+def test_pushing(tmp_path, base_folder, target_folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for name, message in [
+        ("me/my-model", "needs a login: run `hf auth login`"),
+        ("not a name", "not a name that a model can"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            transfer(base_folder, target_folder, tmp_path / "out", method="mean", push=name)
+    monkeypatch.setenv("HF_TOKEN", "hf_something")
+    with pytest.raises(UserError, match="the Hugging Face Hub cannot be reached"):  # HF_HUB_OFFLINE
+        transfer(base_folder, target_folder, tmp_path / "out", method="mean", push="me/my-model")
+    assert names(tmp_path) == []  # said before anything was done
+
+
+def test_options_of_the_command(tmp_path, base_folder, target_folder, capsys):
+    from zett.cli import main
+
+    text = tmp_path / "text.txt"
+    text.write_text("".join(tiny.TEXT))
+    arguments = ["--model", base_folder, "--tokenizer", target_folder, "--output", tmp_path / "out", "--method", "mean"]
+    arguments += ["--revision", "main", "--measure", text, "--push", "not a name"]
+    with pytest.raises(SystemExit) as exit:
+        main(["transfer", *map(str, arguments)])
+    assert exit.value.code == 2 and "'not a name' is not a name that a model can have" in capsys.readouterr().err
+
+
+def test_pushing_uploads_the_folder(tmp_path, base_folder, target_folder, monkeypatch):
+    from huggingface_hub import HfApi
+
+    calls = {}
+    monkeypatch.setattr(HfApi, "whoami", lambda self: {})
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, name, **settings: calls.update(repo=name))
+    monkeypatch.setattr(HfApi, "upload_folder", lambda self, **settings: calls.update(settings))
+    output = transfer(base_folder, target_folder, tmp_path / "out", method="mean", push="me/my-model")
+    assert calls["repo"] == calls["repo_id"] == "me/my-model" and calls["folder_path"] == output
+
+    def fail(self, **settings):
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(HfApi, "upload_folder", fail)
+    with pytest.raises(UserError, match=r"out2 is written, but could not be pushed \(connection lost\); later: hf upload"):
+        transfer(base_folder, target_folder, tmp_path / "out2", method="mean", push="me/my-model")
+    assert load_base_model(tmp_path / "out2", body=False)
+
+
+# ------------------------------------------------------------------------------------------------- other architectures
+
+
+LLAMA = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24, num_key_value_heads=2)
+OTHERS = {
+    "OPT": dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, ffn_dim=24, word_embed_proj_dim=8),
+    "Bloom": dict(hidden_size=16, n_layer=2, n_head=4),
+    "Falcon": dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, tie_word_embeddings=False),
+    "Mixtral": dict(**LLAMA, num_local_experts=4),
+    "Qwen2Moe": dict(**LLAMA, moe_intermediate_size=12, shared_expert_intermediate_size=12, num_experts=4),
+    "GPTJ": dict(n_embd=16, n_layer=2, n_head=2, rotary_dim=4, tie_word_embeddings=False),
+    "T5": dict(d_model=16, num_layers=2, num_heads=4, d_kv=4, d_ff=24, decoder_start_token_id=1),
+    "Albert": dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24, embedding_size=8),
+    "DistilBert": dict(dim=16, n_layers=2, n_heads=4, hidden_dim=24),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_architectures_that_are_not_ported(kind, tmp_path, target_folder):
+    """The result is the base model with its rows exchanged by hand, as PyTorch computes both."""
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    from zett.vocab.build import save_tokenizer
+
+    head = {"T5": "Seq2SeqLM", "Albert": "MaskedLM", "DistilBert": "MaskedLM"}.get(kind, "CausalLM")
+    auto = getattr(transformers, f"AutoModelFor{head}")
+    torch.manual_seed(0)
+    config = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1, **OTHERS[kind]}
+    model = auto.from_config(getattr(transformers, f"{kind}Config")(**config)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path / "base")
+    save_tokenizer(tiny.tokenizer(), tmp_path / "base")
+    output = transfer(tmp_path / "base", target_folder, tmp_path / "out", method="fvt")
+
+    table = transfer_table(load_base_model(tmp_path / "base", body=False), load_tokenizer(target_folder), method="fvt")
+    assert (table.bias is not None) == (kind in ("GPTJ", "Albert", "DistilBert"))
+    model.resize_token_embeddings(400, mean_resizing=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.copy_(torch.tensor(table.input))
+        model.get_output_embeddings().weight.copy_(torch.tensor(table.output_rows))
+        if table.bias is not None:
+            model.get_output_embeddings().bias.copy_(torch.tensor(table.bias))
+    again, info = auto.from_pretrained(output, output_loading_info=True)
+    assert not any(info.values()), info
+    ids = torch.arange(2, 400, 11)[None]
+    inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if kind == "T5" else {})}
+    with torch.no_grad():
+        np.testing.assert_array_equal(again.eval()(**inputs).logits, model(**inputs).logits)
+    before, after = raw_tensors(tmp_path / "base"), raw_tensors(output)
+    assert before.keys() == after.keys()
+    unchanged = {name for name in before if before[name] == after[name]}
+    assert all(300 in before[name][1] for name in before.keys() - unchanged) and len(before) - len(unchanged) in (1, 2, 3)
+    config = json.loads((output / "config.json").read_text())
+    assert config["vocab_size"] == 400 and config["architectures"] == [type(model).__name__]
+
+
+def write_strange(folder: Path, tensors: dict, **config) -> Path:
+    """A model of an unknown architecture with these tensors, by shape."""
+    tiny.tokenizer_folder(folder)
+    values = {name: np.full(shape, i, np.float32) for i, (name, shape) in enumerate(tensors.items())}
+    save_file(values, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "strange", "vocab_size": 300, "pad_token_id": 1, **config}))
+    return folder
+
+
+def test_nested_configs(tmp_path, target_folder):
+    """The language model in a multimodal one."""
+    tensors = {"vision.patches.weight": (7, 5), "language_model.model.embed_tokens.weight": (300, 4)}
+    config = {"vocab_size": 300, "pad_token_id": 1, "tie_word_embeddings": True}
+    model = write_strange(tmp_path / "model", tensors, text_config=config)
+    edit_json(model / "config.json", vocab_size=...)
+    after = json.loads((transfer(model, target_folder, tmp_path / "out", method="mean") / "config.json").read_text())
+    assert after["text_config"]["vocab_size"] == 400 and "vocab_size" not in after
+    assert raw_tensors(tmp_path / "out")["language_model.model.embed_tokens.weight"][1] == (400, 4)
+
+
+def test_ids_of_other_tokens_follow(tmp_path, target_folder):
+    model = write_strange(tmp_path / "model", {"wte.weight": (300, 4)}, decoder_start_token_id=0, image_token_index=None)
+    after = json.loads((transfer(model, target_folder, tmp_path / "out", method="mean") / "config.json").read_text())
+    assert after["decoder_start_token_id"] == load_tokenizer(target_folder).roles["bos"]
+    edit_json(model / "config.json", image_token_index=200)
+    with pytest.raises(UserError, match=r"image_token_index is the token '.+' \(200\), which the target tokenizer lacks"):
+        transfer(model, target_folder, tmp_path / "other", method="mean")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "config", "message"),
+    [
+        ({"wte.weight": (300, 4), "codes": (300, 2)}, {}, "cannot tell .* 300 tokens; of the right size or name: codes, wte"),
+        ({"wte.weight": (300, 4), "head.kernel": (4, 300)}, {}, "cannot tell .*head.kernel"),
+        ({"wte.weight": (300, 4), "embed.weight": (300, 4)}, {}, "several tensors could be the input rows, .* embed.weight"),
+        ({"wte.weight": (300, 4), "head.weight": (300, 4)}, {"tie_word_embeddings": True}, "head.weight differs from wte"),
+        ({"wte.weight": (301, 4)}, {}, "cannot tell which .*: none"),
+        ({"wte.weight": (300, 4)}, {"vocab_size": "many"}, "no number 'vocab_size'"),
+        ({"embeddings.position_embeddings.weight": (9, 4), "wte.weight": (300, 4)}, {"model_type": "mpnet", "pad_token_id": 5},
+         "positions of a model of type 'mpnet' count from its padding id, which would change from 5 to 1"),
+    ],
+)  # fmt: skip
+def test_vocabularies_that_are_not_certain(tensors, config, message, tmp_path, target_folder):
+    model = write_strange(tmp_path / "model", tensors, **config)
+    with pytest.raises(UserError, match=message):
+        transfer(model, target_folder, tmp_path / "out", method="fvt")
+    assert names(tmp_path) == ["model"]
 
 
 # ----------------------------------------------------------------------------------------------------- bad input, bad luck
@@ -278,8 +516,6 @@ def test_full_disk(tmp_path, base_folder, target_folder, monkeypatch):
 
 
 def our_logits(folder: Path, ids: np.ndarray) -> np.ndarray:
-    from flax import nnx
-
     base = load_base_model(folder)
     body = nnx.merge(base.graphdef, base.params)
     return np.asarray(base.table.unembed(body(base.table.embed(ids))))

@@ -2,27 +2,45 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 import tokenizers
+import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from vocabularies import NO_FALLBACK, ODD, OTHERS, SHARED, byte_tokenizer, vocabulary
+from vocabularies import NO_FALLBACK, ODD, OTHERS, SHARED, TEXTS, byte_tokenizer, vocabulary
 
 from zett.errors import UserError
 from zett.vocab import load_tokenizer, surface_forms
 from zett.vocab.build import END_OF_TEXT, KINDS, PAD, save_tokenizer
-from zett.vocab.bytes import BYTE_TO_CHAR, CHAR_TO_BYTE, to_alphabet
-from zett.vocab.vocabulary import Vocabulary, _extensions, pad_pieces, pair_special, rank_prior, token_features, vocabulary_of
+from zett.vocab.bytes import BYTE_TO_CHAR, CHAR_TO_BYTE, RESERVED_TOKEN, to_alphabet
+from zett.vocab.vocabulary import (
+    MAX_FILE_BYTES,
+    Vocabulary,
+    _extensions,
+    pair_special,
+    rank_prior,
+    token_features,
+    vocabulary_of,
+)
 
 # These put a space before a text; the others leave it as it is.
 PREFIXED = {"mistral-v1", "unigram-16k-multi"}
 LOSSY = {
     "wordpiece": ("spaces", "characters outside the vocabulary"),
     "wordpiece-16k-multi": ("control characters", "spaces", "characters outside the vocabulary"),
-    "bert-base-uncased": ("letter case", "control characters", "spaces", "characters outside the vocabulary"),
-    "wmt-ende-unigram-32k": ("compatibility forms (SentencePiece charsmap)", "characters outside the vocabulary"),
+    "bert-base-uncased": ("letter case", "accents", "control characters", "spaces", "characters outside the vocabulary"),
+    "wmt-ende-unigram-32k": (
+        "composition (NFC)",
+        "compatibility forms (NFKC)",
+        "accents on compatibility forms",
+        "runs of spaces",
+        "a space at the beginning",
+        "a space at the end",
+        "characters outside the vocabulary",
+    ),
     NO_FALLBACK: ("characters outside the vocabulary",),
 }
 TEXT = st.lists(st.text(max_size=8) | st.sampled_from([*ODD, "    ", "\n\n", " the", "self.x"]), max_size=6).map("".join)
@@ -102,10 +120,10 @@ def test_special_tokens_stand_for_nothing(named):
         assert (
             vocab.roles["bos"] == vocab.roles["eos"] == vocab.special[END_OF_TEXT] and vocab.roles["pad"] == vocab.special[PAD]
         )
-    # Nothing else is empty but what is never used, and every byte string's id leads back to it.
+    # Nothing else is empty but what is never used, and every byte string's id leads back to it. BERT has "[unused12]".
     for token, i in vocab.tokenizer.get_vocab().items():
         twin = bytes.fromhex(token[3:5]) if re.fullmatch("<0x..>", token) else None
-        assert vocab.tokens[i] or i in vocab.special.values() or vocab.id_of[twin] != i
+        assert vocab.tokens[i] or i in vocab.special.values() or token.startswith("[unused") or vocab.id_of[twin] != i
     assert all(vocab.tokens[i] == token for token, i in vocab.id_of.items())
     np.testing.assert_array_equal(vocab.byte_lengths, [len(t) for t in vocab.tokens])
 
@@ -176,32 +194,28 @@ def test_the_lowest_id_of_a_byte_string_counts():
 # --------------------------------------------------------------------------------------------------------------- errors
 
 
-def wordlevel():
-    return tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
-
-
-def suffixed():
-    return tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "a</w>": 1}, [], end_of_word_suffix="</w>"))
-
-
-def foreign_characters():
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "日": 1}, []))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
-    return tokenizer
+def characters(vocab: dict[str, int], added: dict[str, int] | None = None) -> str:
+    """A tokenizer.json that the library itself would not write."""
+    spec = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
+    spec["model"]["vocab"] = vocab
+    sides = dict(lstrip=False, rstrip=False, single_word=False, normalized=False, special=True)
+    spec["added_tokens"] = [dict(id=i, content=content, **sides) for content, i in (added or {}).items()]
+    return json.dumps(spec)
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    "content, message",
     [
-        (wordlevel, "tokenizer model 'WordLevel' is not supported; supported: BPE, Unigram, WordPiece"),
-        (suffixed, "word suffix '</w>' is not supported"),
-        (lambda: tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0}, [])), "neither byte-level nor SentencePiece-like"),
-        (foreign_characters, "token '日' has '日', which is not in the byte-level alphabet"),
-        (lambda: byte_tokenizer([]), "the vocabulary is empty"),
+        (characters({}), "the vocabulary is empty"),
+        (characters({}, {"<s>": 0}), "the vocabulary is empty"),
+        (characters({"a": 0, "b": 1, "c": 1}), "two tokens have the id 1: 'b' and 'c'"),
+        # The library numbers an added token by the number of tokens, which here has been given away.
+        (characters({"a": 0, "b": 2}, {"<s>": 3}), "two tokens have the id 2: '<s>' and 'b'"),
+        (characters({"a": 0, "b": 2**32 - 1}), "token 'b' has the id 4294967295; ids up to 16777215 are supported"),
     ],
 )
-def test_what_cannot_be_read_is_named(make, message, tmp_path):
-    make().save(str(tmp_path / "tokenizer.json"))
+def test_what_cannot_be_read_is_named(content, message, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(content)
     for path in (tmp_path, tmp_path / "tokenizer.json", str(tmp_path)):
         with pytest.raises(UserError) as raised:
             load_tokenizer(path)
@@ -213,6 +227,33 @@ def test_a_corrupt_file_is_named(content, tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer: ."):
         load_tokenizer(tmp_path)
+
+
+def test_a_part_that_makes_the_library_panic_is_named(tmp_path):
+    spec = json.loads(characters({"a": 0})) | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer: .*charsmap"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_file_of_any_size_is_named(tmp_path):
+    with (tmp_path / "tokenizer.json").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 2**20)  # a hole, which takes no room on the disk
+    with pytest.raises(UserError, match=r"tokenizer\.json has 257 MiB; tokenizers of up to 256 MiB are read"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_million_tokens(tmp_path):
+    """Ids in the order of the file backwards, as no order is promised."""
+    size = 1_000_000
+    vocab = {f"x{i:x}": size - 1 - i for i in range(size)}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    spec = json.loads(characters({"a": 0}))
+    spec |= {"pre_tokenizer": byte_level, "model": spec["model"] | {"vocab": vocab}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    vocab = load_tokenizer(tmp_path)
+    assert len(vocab) == size and vocab.tokens[0] == b"xf423f" and vocab.tokens[-1] == b"x0"
+    assert vocab.id_of[b"x7f"] == size - 1 - 0x7F and "characters outside the vocabulary" in vocab.losses
 
 
 def test_a_missing_or_wrong_path_is_named(tmp_path):
@@ -233,6 +274,161 @@ def test_corrupt_roles_are_named(content, tmp_path):
     (tmp_path / "special_tokens_map.json").write_text(content)
     with pytest.raises(UserError, match=r"special_tokens_map\.json is not"):
         load_tokenizer(tmp_path)
+
+
+def test_settings_of_a_training_are_off(tmp_path):
+    """Truncation, padding and BPE dropout would make a part of the text, more than the text, or something else each time."""
+    tokenizer = vocabulary("bpe").tokenizer
+    spec = json.loads(tokenizer.to_str())
+    spec["model"]["dropout"] = 0.5
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=100)
+    save_tokenizer(tokenizer, tmp_path)
+    expected = vocabulary("bpe").tokenizer.encode("def f(x): return self.value").ids
+    loaded = load_tokenizer(tmp_path).tokenizer
+    assert all(loaded.encode("def f(x): return self.value").ids == expected for _ in range(5))
+
+
+# ------------------------------------------------------------------------------------- formats that need a word of their own
+
+
+def test_rules_say_what_is_added():
+    assert vocabulary("like mistral").rules[0] == "a space is put before a text that does not begin with one"
+    assert vocabulary("like llama2").rules[0] == "a space is put before every text; the same after a special token"
+    assert vocabulary("like gpt1").rules == ("a space is put after every word",)
+    assert vocabulary("wordpiece").rules == ("a space is put before every word that begins with a letter or a digit",)
+    words = vocabulary_of(tokenizers.Tokenizer(tokenizers.models.WordPiece({"a": 0, "##a": 1, "[UNK]": 2}, unk_token="[UNK]")))
+    assert words.rules[1:] == ("a word that begins with '##' can be read as what follows",)
+    assert vocabulary("bpe").rules == () and "'▁' is read as a space" in vocabulary("like gemma").rules
+    assert (
+        vocabulary("like mistral").normalise("a<|pad|>b") == b" ab"
+        and vocabulary("like llama2").normalise("a<|pad|>b") == b" a b"
+    )
+
+
+def test_marks_of_words():
+    vocab = vocabulary("like gpt1")
+    ids = vocab.tokenizer.get_vocab()
+    assert vocab.tokens[ids["self</w>"]] == b"self " and vocab.tokens[ids["s"]] == b"s" and vocab.tokens[ids["s</w>"]] == b"s "
+    assert spelled(vocab, "The self.x") == b"the self . x " == vocab.normalise("The self.x")
+    vocab = vocabulary("like clip")
+    ids = vocab.tokenizer.get_vocab()
+    assert vocab.tokens[ids["Ã"]] == b"\xc3" and vocab.tokens[ids["Ł</w>"]] == to_byte("Ł") + b" "
+    vocab = vocabulary("continuing bpe")
+    ids = vocab.tokenizer.get_vocab()
+    assert vocab.tokens[ids["self"]] == b" self" and vocab.tokens[ids["##s"]] == b"s" and spelled(vocab, "selfs.") == b" selfs."
+
+
+def to_byte(char: str) -> bytes:
+    return bytes([CHAR_TO_BYTE[char]])
+
+
+def test_tokens_that_merges_cannot_reach():
+    vocab = vocabulary("like llama3")
+    ids = vocab.tokenizer.encode("unreachable unreachable", add_special_tokens=False).ids
+    assert [vocab.tokens[i] for i in ids] == [b"unreachable", b" unreachable"]
+    assert vocab.tokens[vocab.tokenizer.token_to_id("<|reserved_special_token_1|>")] == b""
+    assert vocab.normalise("a<|reserved_special_token_1|>b") == b"ab"
+
+
+def test_reserved_tokens_stand_for_nothing():
+    for token in ("<unused0>", "[unused12]", "<|reserved_special_token_3|>", "<SPECIAL_20>", "<extra_id_0>", "<|extra_7|>"):
+        assert RESERVED_TOKEN.fullmatch(token)
+    for token in ("[1]", "<a>", "<h1>", "[special]", "<unused>", "unused0", "<|im_start|>", "special_1"):
+        assert not RESERVED_TOKEN.fullmatch(token)
+    vocab = vocabulary("like gemma")
+    assert vocab.tokens[vocab.tokenizer.token_to_id("<unused1>")] == b"" == vocab.normalise("<unused1>")
+    assert vocab.tokens[vocab.tokenizer.token_to_id("[multimodal]")] == b"[multimodal]"
+
+
+def test_added_tokens_that_the_model_makes_too():
+    """Gemma's runs of spaces are added tokens besides. Those that the model lacks only come from a text that spells them."""
+    vocab = vocabulary("like gemma")
+    model = vocab.tokenizer.get_vocab(with_added_tokens=False)
+    runs = ["▁" * n for n in range(2, 32)]
+    for run in runs:
+        assert vocab.tokens[vocab.tokenizer.token_to_id(run)] == (run.replace("▁", " ") if run in model else run).encode()
+    assert 0 < sum(run in model for run in runs) < len(runs)
+
+
+def test_characters_outside_the_alphabet_stand_for_themselves():
+    """As for the library's decoder."""
+    tokenizer = tokenizers.Tokenizer.from_str(characters({"a": 0, "日": 1, "Ġa": 2, " x": 3}))
+    tokenizer.pre_tokenizer, tokenizer.decoder = tokenizers.pre_tokenizers.ByteLevel(), tokenizers.decoders.ByteLevel()
+    vocab = vocabulary_of(tokenizer)
+    assert [token.decode() for token in vocab.tokens] == ["a", "日", " a", " x"] == [tokenizer.decode([i]) for i in range(4)]
+
+
+# ------------------------------------------------------------------------------------------------------- slow tokenizers
+
+
+def slow(folder, config: dict | None, **files: str):
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(content)
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_slow_tokenizers_are_converted(tmp_path):
+    fast = vocabulary("like gpt2")
+    model = json.loads(fast.tokenizer.to_str())["model"]
+    merges = "\n".join(["#version: 0.2", *map(" ".join, model["merges"])])
+    files = dict(vocab__json=json.dumps(model["vocab"]), merges__txt=merges)
+    read = load_tokenizer(slow(tmp_path / "gpt2", {"tokenizer_class": "GPT2Tokenizer"}, **files))
+    assert read.tokens[2 : len(fast)] == fast.tokens[2:] and read.kind == fast.kind  # "<|pad|>" is special in one of them
+    assert read.roles["eos"] == read.special["<|endoftext|>"]
+    with pytest.raises(UserError, match="nothing that says which class of tokenizer"):
+        load_tokenizer(slow(tmp_path / "bare", None, **files))
+
+    fast = vocabulary("wordpiece, uncased")
+    vocab = fast.tokenizer.get_vocab(with_added_tokens=False)
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+    read = load_tokenizer(slow(tmp_path / "bert", config, vocab__txt="\n".join(sorted(vocab, key=vocab.get))))
+    assert read.kind == "WordPiece" and "letter case" in read.losses
+    assert all(read.tokens[i] == fast.tokens[i] for token, i in vocab.items() if token not in fast.special)
+
+
+def test_byt5(tmp_path):
+    read = load_tokenizer(slow(tmp_path, {"tokenizer_class": "ByT5Tokenizer"}))
+    assert read.roles == {"pad": 0, "eos": 1, "unk": 2} and read.losses == () and len(read) == 3 + 256 + 125
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in [*ODD, "a</s>b", "<extra_id_3> x"]:
+        ids = read.tokenizer.encode(text, add_special_tokens=False).ids
+        assert ids == reference.encode(text, add_special_tokens=False)
+        assert b"".join(read.tokens[i] for i in ids) == read.normalise(text)
+
+
+def test_what_cannot_be_converted_is_named(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="Transformers has no fast form of CanineTokenizer"):
+        load_tokenizer(slow(tmp_path / "canine", {"tokenizer_class": "CanineTokenizer"}))
+    # Nobody is asked whether code may be run, and none is.
+    config = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    with pytest.raises(UserError, match="custom code"):
+        load_tokenizer(slow(tmp_path / "remote", config, own__py="raise SystemExit"))
+    llama = slow(tmp_path / "llama", {"tokenizer_class": "LlamaTokenizer"}, tokenizer__model="no model")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(UserError, match=r"reading tokenizer\.model takes a package: pip install sentencepiece"):
+        load_tokenizer(llama)
+
+
+def test_sentencepiece_models_are_converted(tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    (tmp_path / "text").write_text("\n".join(TEXTS))
+    for cls, kind, file in (("LlamaTokenizer", "bpe", "tokenizer.model"), ("T5Tokenizer", "unigram", "spiece.model")):
+        options = dict(
+            input=str(tmp_path / "text"), model_type=kind, vocab_size=1000, byte_fallback=kind == "bpe", minloglevel=2
+        )
+        folder = slow(tmp_path / cls, {"tokenizer_class": cls})
+        sentencepiece.SentencePieceTrainer.train(model_prefix=str(folder / "x"), **options)
+        (folder / "x.model").rename(folder / file)
+        reference = sentencepiece.SentencePieceProcessor(model_file=str(folder / file))
+        vocab = load_tokenizer(folder)
+        for text in ("The house is big", "return self.x", "naïve"):
+            assert vocab.tokenizer.encode(text, add_special_tokens=False).ids == reference.encode(text)
+            assert spelled(vocab, text) == vocab.normalise(text) == b" " + text.encode()
 
 
 def test_saved_and_loaded(tmp_path):
@@ -311,8 +507,3 @@ def test_token_features():
         for t, p, before, after in zip(tokens, prior, [0, 2, 1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 2, 0, 0])
     ]
     np.testing.assert_allclose(token_features(tokens, prior), expected, atol=1e-6)
-
-
-def test_pad_pieces():
-    pieces, lengths = pad_pieces([[5], [], [1, 2, 3, 4], [6, 7]], 3)
-    assert pieces.tolist() == [[5, 0, 0], [0, 0, 0], [1, 2, 3], [6, 7, 0]] and lengths.tolist() == [1, 0, 3, 2]

@@ -1,6 +1,11 @@
 """Base models in and out: exact round trips, and one clear error for anything that is wrong with a folder."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from zett.errors import UserError
 from zett.lms import load_base_model, save_base_model, weights
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +86,62 @@ def test_table_alone_and_fingerprint(pristine, tmp_path):
     assert other.fingerprint != whole.fingerprint
 
 
+def test_dtype_of_parameters(pristine):
+    whole, half = load_base_model(pristine), load_base_model(pristine, param_dtype="bfloat16")
+    assert half.table.input.dtype == np.float32 and half.fingerprint == whole.fingerprint
+    for x, y in zip(jax.tree.leaves(whole.params), jax.tree.leaves(half.params)):
+        assert y.dtype == jax.numpy.bfloat16
+        np.testing.assert_array_equal(x.astype(y.dtype), y)
+
+
+def test_parameters_are_whole_where_layers_go_to_the_device_one_by_one(pristine, monkeypatch):
+    """As on an accelerator."""
+    expected = load_base_model(pristine, param_dtype="bfloat16").params
+    monkeypatch.setattr(weights, "HOST_MEMORY", ())
+    params = load_base_model(pristine, param_dtype="bfloat16").params
+    assert jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), params, expected))
+
+
+ON_A_MESH = """
+import sys
+import jax, numpy as np
+from zett.errors import UserError
+from zett.lms import load_base_model, weights
+from zett.lms.llama import WEIGHTS
+
+def mesh(**axes):
+    return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(jax.sharding.AxisType.Auto,) * len(axes))
+
+folder = sys.argv[1]
+specs = {row.path: row.spec for row in WEIGHTS}
+expected = weights.flatten(load_base_model(folder).params)
+axes = {"data": 1, "fsdp": 4, "tensor": 2}
+for memory in (("cpu",), ()):  # the second as on an accelerator, whose memory is not the host's
+    weights.HOST_MEMORY = memory
+    base = load_base_model(folder, mesh=mesh(**axes))
+    for path, value in weights.flatten(base.params).items():
+        assert value.dtype == np.float32 and np.array_equal(value, expected[path]), path
+        parts = np.prod([axes.get(axis, 1) for axis in specs[path]], dtype=int)
+        shards = value.addressable_shards
+        assert len(shards) == 8 and len({str(s.index) for s in shards}) == parts, (path, axes)
+        assert all(s.data.size * parts == value.size for s in shards)
+        assert all(np.array_equal(s.data, expected[path][s.index]) for s in shards)
+    assert len(base.table.input.addressable_shards) == 8 and base.table.input.is_fully_replicated
+try:
+    load_base_model(folder, mesh=mesh(tensor=3))
+except UserError as error:
+    print(error)
+"""
+
+
+def test_loading_onto_a_mesh(pristine):
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", ON_A_MESH, str(pristine)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "the mesh {'tensor': 3} does not divide these parameters evenly: layers.attention" in done.stdout
+
+
 def test_bos_row(pristine):
     import dataclasses
 
@@ -144,6 +207,76 @@ def test_damaged_files_are_named(folder):
         load_base_model(folder)
 
 
+A = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+LIES = {  # header and length of the data; the header's own length where it is another
+    "overlapping": ({"a": A, "b": {**A, "data_offsets": [4, 12]}}, 12),
+    "negative offset": ({"a": {**A, "data_offsets": [-8, 0]}}, 8),
+    "backwards": ({"a": {**A, "data_offsets": [8, 0]}}, 8),
+    "negative shape": ({"a": {**A, "shape": [-2]}}, 8),
+    "hole": ({"a": {**A, "data_offsets": [4, 12]}}, 12),
+    "bytes left over": ({"a": A}, 16),
+    "truncated": ({"a": A}, 7),
+    "shape and size": ({"a": {**A, "shape": [3]}}, 8),
+    "dtype and size": ({"a": {**A, "dtype": "BF16"}}, 8),
+    "unknown dtype": ({"a": {**A, "dtype": "F31"}}, 8),
+    "huge shape": ({"a": {**A, "shape": [2**33, 2**33]}}, 8),
+    "huge offset": ({"a": {**A, "data_offsets": [0, 2**64]}}, 8),
+    "no offsets": ({"a": {"dtype": "F32", "shape": [2]}}, 8),
+    "not a tensor": ({"a": [[[[]]]]}, 0),
+    "a header longer than memory": ({}, 0, 2**63),
+    "a header longer than the file": ({}, 0, 200_000_000),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_headers_that_lie(lie, tmp_path):
+    header, length, *claimed = LIES[lie]
+    text = json.dumps(header).encode()
+    content = (claimed[0] if claimed else len(text)).to_bytes(8, "little") + text + bytes(length)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors is not a complete safetensors file"):
+        weights.stored_tensors(tmp_path)
+
+
+def test_a_tensor_in_two_shards(folder):
+    shard(folder)
+    path = folder / "model-00002-of-00003.safetensors"
+    tensors = {**load_file(path), "lm_head.weight": np.zeros((300, 16), np.float32)}
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=r"hold tensors twice: lm_head\.weight in model-00001-of-00003\S+ and model-00002"):
+        load_base_model(folder)
+
+
+@pytest.mark.parametrize("fails", [None, errno.EXDEV, errno.ENOSYS])
+def test_copying_runs_of_tensors(fails, pristine, tmp_path, monkeypatch):
+    """Also between file systems that the system does not copy between by itself."""
+    if fails and hasattr(os, "copy_file_range"):
+
+        def copy_file_range(*args):
+            raise OSError(fails, "no")
+
+        monkeypatch.setattr(os, "copy_file_range", copy_file_range)
+    stored = weights.stored_tensors(pristine)
+    names = sorted(stored, key=lambda name: stored[name].start)
+    changed = names[3]
+    tensors = {
+        name: weights.read_tensor(stored, name) + 1 if name == changed else stored[name] for name in names if name != names[5]
+    }
+    weights.write_tensors(tmp_path / "model.safetensors", tensors, {"format": "pt"})
+    expected, written = load_file(pristine / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert written.keys() == expected.keys() - {names[5]}
+    for name, value in written.items():
+        np.testing.assert_array_equal(value, expected[name] + (name == changed))
+
+
+def test_copying_from_a_file_that_shrinks(pristine, tmp_path):
+    stored = weights.stored_tensors(pristine)["model.norm.weight"]
+    shrunk = weights.Stored(tmp_path / "shrunk", stored.dtype, stored.shape, 0, stored.nbytes)
+    shrunk.file.write_bytes(bytes(stored.nbytes - 1))
+    with pytest.raises(UserError, match="shrunk became shorter"):
+        weights.write_tensors(tmp_path / "model.safetensors", {"a": shrunk}, {})
+
+
 def test_index_that_disagrees_with_its_files(folder):
     shard(folder)
     path = folder / "model.safetensors.index.json"
@@ -171,9 +304,11 @@ def test_pickles_are_refused_with_the_command_that_converts_them(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt5"}, "model_type is 'gpt5'; supported: llama"),
+        ({"model_type": "gpt5"}, "model_type is 'gpt5'; supported: "),
+        ({"model_type": "mixtral"}, "model_type is 'mixtral', a mixture of experts, which is not computed here"),
+        ({"model_type": "gemma3"}, "model_type is 'gemma3', multimodal, which is not computed here"),
         ({"model_type": ...}, "model_type is None"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"hidden_act": "strange"}, "config.json: .*'strange'"),
         ({"num_hidden_layers": ...}, "has no field 'num_hidden_layers'"),
         ({"vocab_size": ...}, "has no field 'vocab_size'"),
         ({"vocab_size": "many"}, "config.json: "),

@@ -14,6 +14,7 @@ _PUBLIC = {
     "EmbeddingTable": "zett.table",
     "UserError": "zett.errors",
     "evaluate": "zett.evaluate",
+    "inspect": "zett.inspect",
     "load_base_model": "zett.lms",
     "load_hypernet": "zett.hypernet",
     "load_tokenizer": "zett.vocab",

@@ -1,4 +1,4 @@
-"""Cards: the README.md of what a training run releases, made from the run's own records."""
+"""Cards: the README.md of what a training run releases, made from the run's own records, and of a transferred model."""
 
 import json
 from pathlib import Path
@@ -15,3 +15,38 @@ def training_card(title: str, text: str, workdir: Path, record: dict) -> str:
         lines.append(f"| {step} | " + " | ".join(f"{row[n]:.4f}" if n in row else "" for n in names) + " |")
     lines += ["", "## Config", "", "```json", json.dumps(record["config"], indent=1), "```", ""]
     return "\n".join(lines)
+
+
+def transfer_card(
+    title: str, *, base: str, revision: str | None, tokenizer: str, method: str, hypernet, command: str, result: str | None
+) -> str:
+    """Markdown: how a model got its tokenizer. tokenizer, result (what was measured, or None): Markdown of one line."""
+    on_hub = base != "pico" and not Path(base).expanduser().exists()
+    made_by = f"the hypernetwork `{hypernet}`, zero-shot" if method == "hypernet" else f"the training-free method `{method}`"
+    return f"""---
+library_name: transformers
+tags: [zett, tokenizer-transfer]
+{f"base_model: {base}" if on_hub else ""}
+---
+
+# {title}
+
+`{base}` with another tokenizer. The rows of the embedding tables were made by {made_by}; nothing was trained after that.
+All other weights are the base model's, bit for bit.
+
+| | |
+|---|---|
+| base model | `{base}`{f", revision `{revision}`" if revision else ""} |
+| tokenizer | {tokenizer} |
+| method | {method} |
+| hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |
+| result | {result or "not measured"} |
+
+Made with:
+
+```
+{command}
+```
+
+The base model's licence applies.
+""".replace("\n\n---", "\n---")

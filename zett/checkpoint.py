@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from zett.errors import UserError
@@ -40,18 +43,56 @@ class Checkpoints:
             metrics = None if score is None else {"score": float(score)}
             with self._disk_full_is_the_users():
                 # Not forced, orbax leaves out a save that comes while another one is being written, and says nothing.
-                self._checkpointer.save_async(step, state, metrics=metrics, force=True)
+                content = {"state": state, "checksum": checksum(state)}
+                self._checkpointer.save_async(step, content, metrics=metrics, force=True)
 
-    def restore(self, state, step: int | None = None):
-        """The state saved at `step` (None: the latest), with the structure, dtypes and shardings of `state`."""
+    def restore(self, state, step: int):
+        """The state saved at `step`, with the structure, dtypes and shardings of `state`. UserError if it is damaged."""
         self.wait()
+        abstract = jax.tree.map(_abstract, {"state": state, "checksum": np.zeros((), np.uint32)})
         try:
-            return self._checkpointer.load(step, abstract_state=jax.tree.map(_abstract, state))
-        except (ValueError, KeyError) as error:  # the second one wraps the first, in a page of text
-            why = str(error.__cause__ or error)
+            content = self._checkpointer.load(step, abstract_state=abstract)
+        # What orbax and tensorstore raise for a damaged file has no common class.
+        except Exception as error:
+            why = " ".join(str(error.__cause__ or error).split())
             raise UserError(
-                f"the checkpoint in {self._folder} does not fit this config, or is damaged; give another --workdir ({why:.500})"
+                f"the checkpoint of step {step} in {self._folder} is damaged or does not fit this config ({why:.300})"
             ) from error
+        if int(checksum(content["state"])) != int(content["checksum"]):
+            raise UserError(f"the checkpoint of step {step} in {self._folder} is damaged (its checksum differs)")
+        return content["state"]
+
+    def restore_latest(self, state, say: Callable[[str], None]):
+        """The newest whole state, or None if there is no checkpoint. A damaged one is named through `say` and moved aside.
+
+        UserError if none can be read.
+        """
+        steps = self.steps()
+        faults: list[tuple[int, UserError]] = []
+        for step in reversed(steps):
+            try:
+                restored = self.restore(state, step)
+            except UserError as error:
+                faults.append((step, error))
+                continue
+            for bad, error in faults:
+                aside = self._folder.parent / f"damaged-checkpoint-{bad}"
+                say(f"{error}; going on from step {step}, and the damaged one is kept as {aside}")
+                self._move_aside(bad, aside)
+            return restored
+        if faults:
+            raise UserError(f"{faults[0][1]}, and there is no earlier one to go on from; give another --workdir")
+        return None
+
+    def _move_aside(self, step: int, aside: Path) -> None:
+        if jax.process_index() == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+            (self._folder / str(step)).rename(aside)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices(f"moved checkpoint {step}")
+        self._checkpointer.reload()
 
     def best(self) -> int | None:
         """The step with the lowest score, or None."""
@@ -82,6 +123,24 @@ class Checkpoints:
 
 def _abstract(x):
     return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=getattr(x, "sharding", None))
+
+
+@jax.jit
+def checksum(tree):
+    """uint32 over all bits of all leaves and their places; exact under any sharding, since integers wrap and commute.
+
+    A storage layer may answer for a lost chunk with zeros; only the values themselves can tell.
+    """
+    total = jnp.zeros((), jnp.uint32)
+    for number, x in enumerate(jax.tree.leaves(tree)):
+        x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
+        bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")).astype(jnp.uint32)
+        place = jnp.full(bits.shape, 2 * number + 1, jnp.uint32)
+        for axis, size in enumerate(bits.shape):
+            stride = 2 * math.prod(bits.shape[axis + 1 :]) % 2**32
+            place = place + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride)
+        total = total + jnp.sum(bits * place, dtype=jnp.uint32)
+    return total
 
 
 def write_json(path: Path, value) -> None:

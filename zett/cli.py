@@ -16,7 +16,9 @@ commands:
   quickstart train a hypernetwork for two minutes and show how good it is
   transfer   base model + tokenizer -> a model folder that any Hugging Face client loads
   eval       how much a model loses with tokenizers that it was not trained with, by method
+  inspect    what changes with another tokenizer, before anything is trained or transferred
   train      train a hypernetwork, or a small base model
+  export     a published hypernetwork, or a run's checkpoint -> the form that zett releases
 
 `zett COMMAND --help` says more about each.
 
@@ -37,7 +39,8 @@ examples:
   # without a hypernetwork: every new row is the mean of its pieces' rows
   zett transfer --model path/to/model --method fvt --tokenizer path/to/tokenizer --output my-model
 
-The result opens with transformers.AutoModelForCausalLM and AutoTokenizer. The tokenizer's files are the ones you gave.
+The result opens with transformers.AutoModelForCausalLM and AutoTokenizer. The tokenizer's files are the ones you gave,
+unless --special asks for others.
 """
 
 TRAIN_EXAMPLES = """\
@@ -55,6 +58,23 @@ examples:
   zett eval                                                    # the embedded model and its hypernetwork
   zett eval --hypernet runs/pico/export --output report        # your own, with report.json and a plot in report/
   zett eval --hypernet mine=runs/pico/export --hypernet pico --target bpe-8k unigram-8k path/to/tokenizer
+"""
+
+INSPECT_EXAMPLES = """\
+examples:
+  zett inspect --source pico --target path/to/tokenizer
+  zett inspect --source path/to/model --target path/to/tokenizer --text books/ code/ --html report.html
+  zett inspect --source pico --target path/to/tokenizer --parallel translations.parquet --json -
+
+It looks at tokenizers only: no weights are read, and nothing is changed.
+"""
+
+EXPORT_EXAMPLES = """\
+examples:
+  zett export --hypernet path/to/published/checkpoint --output my-hypernet
+  zett export --hypernet runs/pico --checkpoint latest --output my-hypernet     # of a run that has not ended
+
+What comes out is used by `zett transfer --hypernet`. That reads published checkpoints as they are, too.
 """
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -92,7 +112,14 @@ def _main(argv: list[str]) -> int:
     from zett import __version__
     from zett.config import nearest
 
-    commands: dict[str, Callable] = {"quickstart": _quickstart, "transfer": _transfer, "eval": _eval, "train": _train}
+    commands: dict[str, Callable] = {
+        "quickstart": _quickstart,
+        "transfer": _transfer,
+        "eval": _eval,
+        "inspect": _inspect,
+        "train": _train,
+        "export": _export,
+    }
     parser = Parser(prog="zett", description=DESCRIPTION, epilog=COMMANDS_HELP, usage="zett COMMAND [arguments]")
     parser.add_argument("--version", action="version", version=f"zett {__version__}")
     if not argv:
@@ -105,13 +132,25 @@ def _main(argv: list[str]) -> int:
 
 
 def _transfer(argv: list[str], prog: str) -> int:
+    from zett.vocab.special import MODES
+
     parser = Parser(prog=prog, description="Write a base model with another tokenizer.", epilog=TRANSFER_EXAMPLES)
     add = parser.add_argument
     add("--model", required=True, help="base model: a folder, a Hugging Face Hub name, or pico, the one in the package")
     add("--tokenizer", required=True, help="target tokenizer: a folder with tokenizer.json, that file, or a Hub name")
     add("--output", required=True, help="folder to write")
-    add("--hypernet", help="hypernetwork folder, trained for this base model (default with the model pico: the shipped one)")
+    add("--hypernet", help="hypernetwork made for this base model: a folder or a Hub name (default for pico: the shipped one)")
+    add(
+        "--language",
+        metavar="CODE",
+        help="language of the tokenizer, by code or number, where the hypernetwork knows languages",
+    )
     add("--method", default="hypernet", help="hypernet, fvt, mean or random (default: %(default)s)")
+    modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
+    add("--special", default="keep-target", metavar="MODE", help=f"special tokens. {modes} (default: %(default)s)")
+    add("--revision", help="branch, tag or commit of --model on the Hub")
+    add("--measure", nargs="+", default=[], metavar="FILE", help="text files to measure bits per byte on, for the card")
+    add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
     add("--overwrite", action="store_true", help="replace --output if it is there and holds a model")
     add("--seed", type=int, default=0, help="of the method random (default: %(default)s)")
     _add_debug(parser)
@@ -121,7 +160,8 @@ def _transfer(argv: list[str], prog: str) -> int:
 
     output = transfer(
         args.model, args.tokenizer, args.output,
-        method=args.method, hypernet=args.hypernet, overwrite=args.overwrite, seed=args.seed,
+        method=args.method, hypernet=args.hypernet, language=args.language, special=args.special, revision=args.revision,
+        overwrite=args.overwrite, seed=args.seed, measure=args.measure, push=args.push,
     )  # fmt: skip
     print(f"wrote {output}")
     return 0
@@ -146,6 +186,24 @@ def _train(argv: list[str], prog: str) -> int:
     return 0
 
 
+def _export(argv: list[str], prog: str) -> int:
+    parser = Parser(prog=prog, description="Write a hypernetwork in the form that zett releases.", epilog=EXPORT_EXAMPLES)
+    add = parser.add_argument
+    add("--hypernet", required=True, help="published or released hypernetwork (a folder or a Hub name), or a run's workdir")
+    add("--output", required=True, help="folder to write")
+    add("--checkpoint", default="best", choices=("best", "latest"), help="of a run (default: %(default)s)")
+    add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
+    add("--overwrite", action="store_true", help="replace --output if it is there and holds a hypernetwork")
+    _add_debug(parser)
+    args = parser.parse_args(argv)
+    _quiet(args.debug)
+    from zett.export import export
+
+    output = export(args.hypernet, args.output, checkpoint=args.checkpoint, overwrite=args.overwrite, push=args.push)
+    print(f"wrote {output}")
+    return 0
+
+
 def _eval(argv: list[str], prog: str) -> int:
     parser = Parser(
         prog=prog,
@@ -154,6 +212,18 @@ def _eval(argv: list[str], prog: str) -> int:
     )
     from zett.evaluate import add_arguments, run
 
+    add_arguments(parser)
+    _add_debug(parser)
+    args = parser.parse_args(argv)
+    _quiet(args.debug)
+    return run(args)
+
+
+def _inspect(argv: list[str], prog: str) -> int:
+    from zett.inspect import add_arguments, run
+
+    description = "Compare a tokenizer with the one of a base model: what a transfer would change, and what to beware of."
+    parser = Parser(prog=prog, description=description, epilog=INSPECT_EXAMPLES)
     add_arguments(parser)
     _add_debug(parser)
     args = parser.parse_args(argv)

@@ -51,11 +51,30 @@ class HypernetConfig:
     heads: int = 4
     feed_forward: int = 512
     max_pieces: int = 8  # S: longer decompositions are cut
+    encoder: typing.Literal["zett", "roberta"] = "zett"  # "roberta": the layers are to the letter RoBERTa's, as in the paper
     norm: typing.Literal["pre", "post"] = "pre"
     residual: typing.Literal["mean", "first", "none"] = "mean"  # what the correction is added to
     residual_scale: float = 8.0  # corrections are multiplied by this over sqrt(D)
-    input_std: float = 1.0  # source rows are rescaled to mean 0 and this standard deviation, per column
+    # How rows are rescaled per column on the way in and out: with the source table's own mean and standard deviation, or with
+    # factors that are fitted at the start of training and stored, such that the first predictions have the table's (the paper).
+    rescale: typing.Literal["source", "fitted"] = "source"
+    input_std: float = 1.0  # source rows are rescaled to mean 0 and this standard deviation, per column (the paper: 0.02)
+    fallback_rows: int = 256  # trained rows for what the source vocabulary lacks: one a byte; other numbers in published ones
     features: bool = True  # tell the network how the vocabulary around the token looks: its log prior, size, longer tokens
+    languages: tuple[str, ...] = ()  # a code for each of sampler.sources; a vocabulary's language is told as one more position
+    bias: bool = False  # predict the output bias that masked language models have; in published hypernetworks only
+
+    def __post_init__(self):
+        if self.heads < 1 or self.width % self.heads:
+            raise UserError(
+                f"config.hypernet.width is {self.width}, which is not a multiple of config.hypernet.heads ({self.heads})"
+            )
+        if self.encoder == "roberta" and self.norm != "post":
+            raise UserError(f"config.hypernet.norm is {self.norm!r}; with encoder 'roberta' it has to be 'post'")
+        if self.rescale == "fitted" and self.residual != "none":
+            raise UserError(f"config.hypernet.residual is {self.residual!r}; with rescale 'fitted' it has to be 'none'")
+        if len(set(self.languages)) < len(self.languages):
+            raise UserError(f"config.hypernet.languages names a language twice: {', '.join(self.languages)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,20 +82,47 @@ class SamplerConfig:
     """Which tokenizers a hypernetwork sees while it is trained; see zett/vocab/sample.py."""
 
     sources: tuple[str, ...] = ()  # text sources that tokenizers are drawn from; none: config.data.source
+    source_weights: tuple[float, ...] = ()  # of each source; none: all alike, and a pooled tokenizer is trained on one of them
+    source_exponent: float = 0.0  # weights are multiplied by the sizes of the sources to this power (for many languages: 0.1)
+    one_source: bool = False  # whether a step has its tokenizer and its text from one source (a language), or from mixtures
     min_size: int = 1500
-    max_size: int = 16384  # sizes are log-uniform between the two
+    max_size: int = 16384
+    sizes: typing.Literal["log-uniform", "fixed"] = "log-uniform"  # between the two, or always the largest
     bpe: float = 0.5  # share of draws: byte-level BPE, cut from a pool of trained ones
     unigram: float = 0.3  # Unigram, thinned from a pool of trained ones
     substring: float = 0.2  # Unigram over random frequent substrings, as in the ZeTT paper
-    pool: int = 12  # trained tokenizers of each kind
+    wordpiece: float = 0.0  # longest match first over words and single signs, cut from a pool of trained ones
+    lowercase: float = 0.5  # of "wordpiece": share of the pool that reads text in lower case
+    pool: int = 12  # trained tokenizers of each kind; at least one a source
     pool_bytes: int = 3_000_000  # text that each of them is trained on
     inventory: int = 200_000  # candidate substrings kept for "substring"
     inventory_bytes: int = 16_000_000  # text that they are counted in
-    shards: int = 16
+    shards: int = 16  # parts of that text, of which every draw is another mixture; at least one a source
+    queue: int = 0  # of "substring": instead, counted at every step in this many excerpts of text (the paper: 2048)
+    queue_step: int = 128  # of them new at every step
     max_bytes: int = 16  # longest candidate
     noise_mean: float = -13.8  # of "substring": ln of the median of the noise, scores adding up to 1 (the paper: -11.5 and 4)
     noise_std: float = 2.0
     rows: int = 2048  # rows predicted in a step: the batch's tokens, then random others
+
+    def __post_init__(self):
+        kinds = ("bpe", "unigram", "substring", "wordpiece")
+        for name in (*kinds, "queue", "source_exponent"):
+            if getattr(self, name) < 0:
+                raise UserError(f"config.sampler.{name} is {getattr(self, name)}; it has to be 0 or more")
+        for name in ("pool", "pool_bytes", "inventory", "inventory_bytes", "queue_step", "max_bytes"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"config.sampler.{name} is {getattr(self, name)}; it has to be greater than 0")
+        if not any(getattr(self, kind) for kind in kinds):
+            raise UserError(f"config.sampler.{', .'.join(kinds)} are all 0; at least one kind has to be drawn")
+        if not 0 <= self.lowercase <= 1:
+            raise UserError(f"config.sampler.lowercase is {self.lowercase}; it is a share, between 0 and 1")
+        given, wanted = len(self.source_weights), max(len(self.sources), 1)
+        if given not in (0, wanted) or any(weight <= 0 for weight in self.source_weights):
+            raise UserError(
+                f"config.sampler.source_weights is {self.source_weights}; "
+                f"it has to hold one number greater than 0 for each of the {wanted} sources, or none"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +154,21 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep: int = 2  # checkpoints kept beside the best one
     dtype: typing.Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; sums and parameters are float32
+    # What is kept of each layer of the body for the backward pass: everything, results of matrix products, or inputs alone.
+    remat: typing.Literal["none", "dots", "full"] = "none"
     ahead: int = 2  # batches prepared ahead of the device
+    workers: int = 1  # threads that prepare them
+    max_skipped: int = 10  # steps in a row with a NaN or Inf in the gradient, all of them left out, after which the run stops
+    track: tuple[typing.Literal["tensorboard", "wandb"], ...] = ()  # where metrics go beside metrics.jsonl
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are arranged; see zett/mesh.py. One of the three may be -1: all devices that are left."""
+
+    data: int = -1  # copies of everything, each with its own rows of the batch
+    fsdp: int = 1  # parameters and the batch in so many parts
+    tensor: int = 1  # each matrix product in so many parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,25 +185,32 @@ class Config:
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self):
         positive = [
             "data.batch_size", "data.length", "tokenizer.vocab_size", "hypernet.width", "hypernet.layers", "hypernet.heads",
             "hypernet.max_pieces", "sampler.rows", "sampler.min_size", "sampler.shards", "train.steps", "train.log_every",
-            "train.eval_every", "train.checkpoint_every", "train.keep", "train.ahead", "optim.clip",
+            "train.eval_every", "train.checkpoint_every", "train.keep", "train.ahead", "train.workers", "train.max_skipped",
+            "optim.clip",
         ]  # fmt: skip
         for name in positive:
             section, field = name.split(".")
             value = getattr(getattr(self, section), field)
             if value <= 0:
                 raise UserError(f"config.{name} is {value}; it has to be greater than 0")
-        if self.hypernet.width % self.hypernet.heads:
+        if self.hypernet.fallback_rows != 256:
             raise UserError(
-                f"config.hypernet.width is {self.hypernet.width}, "
-                f"which is not a multiple of config.hypernet.heads ({self.hypernet.heads})"
+                f"config.hypernet.fallback_rows is {self.hypernet.fallback_rows}; training needs 256, one for each byte"
             )
-        if self.sampler.bpe + self.sampler.unigram + self.sampler.substring <= 0:
-            raise UserError("config.sampler.bpe, .unigram and .substring are all 0; at least one kind has to be drawn")
+        if self.hypernet.bias:
+            raise UserError("config.hypernet.bias is True, but the models that are trained with have no output bias")
+        languages, sources = self.hypernet.languages, self.sampler.sources
+        if languages and not (self.sampler.one_source and len(languages) == len(sources)):
+            raise UserError(
+                f"config.hypernet.languages names {len(languages)} languages; to train them, config.sampler.one_source has to "
+                f"be True and config.sampler.sources a source for each (there are {len(sources)})"
+            )
         if self.sampler.min_size > self.sampler.max_size:
             raise UserError(
                 f"config.sampler.min_size ({self.sampler.min_size}) is above config.sampler.max_size ({self.sampler.max_size})"

@@ -9,6 +9,8 @@ zero, so that training starts from FVT. One is this project's: the network also 
 Most tokens have one to three pieces, so several share a row of P positions ("packed"), kept apart by the attention mask;
 padding each to S positions would waste two thirds of the work. Shapes: N packed rows, P positions, R predicted tokens, S pieces
 of a token, E columns of the source rows (input and output side by side), W width.
+
+With encoder "roberta", rescale "fitted" and no residual it is the paper's own network, which zett/compat/ reads.
 """
 
 import dataclasses
@@ -21,13 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from tqdm import tqdm
 
 from zett import config as config_lib
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.lms.layers import LayerNorm, Linear
 from zett.table import EmbeddingTable
-from zett.vocab.vocabulary import FEATURES, SurfaceForms, Vocabulary
+from zett.vocab import SurfaceForms, Vocabulary, load_tokenizer, surface_forms
+from zett.vocab.vocabulary import FEATURES
 
 
 @jax.tree_util.register_dataclass
@@ -36,7 +40,9 @@ class PackedForms:
     """Surface forms of R tokens as the network reads them, several tokens a row.
 
     packed `[N, P]` source ids; owner `[N, P]` the token of each position (R at padding); position `[N, P]` in the token;
-    first `[R]` where each token begins in `[N * P]`; pieces `[R, S]` and lengths `[R]` as in SurfaceForms; features `[R, 5]`.
+    first `[R]` where each token begins in `[N * P]`; pieces `[R, S]` and lengths `[R]` as in SurfaceForms; features `[R, 5]`;
+    language `[]`, a number among the config's languages, or None. With one, P is S + 1, and the last position of each token,
+    marked by the position S, stands for its language.
     """
 
     packed: np.ndarray
@@ -46,12 +52,15 @@ class PackedForms:
     pieces: np.ndarray
     lengths: np.ndarray
     features: np.ndarray
+    language: np.ndarray | None = None
 
 
-def pack_forms(forms: SurfaceForms, *, multiple: int = 256) -> PackedForms:
-    """Pack surface forms in rows of S positions; their number is a multiple of `multiple`, so that few shapes are compiled."""
-    rows, s = forms.pieces.shape
-    waiting = [np.flatnonzero(forms.lengths == n).tolist()[::-1] for n in range(s + 1)]
+def pack_forms(forms: SurfaceForms, *, multiple: int = 256, language: int | None = None) -> PackedForms:
+    """Pack surface forms in rows; their number is a multiple of `multiple`, so that few shapes are compiled."""
+    rows, most = forms.pieces.shape
+    extra = int(language is not None)
+    s, lengths = most + extra, np.where(forms.lengths > 0, forms.lengths + extra, 0)
+    waiting = [np.flatnonzero(lengths == n).tolist()[::-1] for n in range(s + 1)]
     owner_rows, offsets = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
     row = 0
     # First fit decreasing: the longest that is left opens a row, then the longest that fits, until it is full.
@@ -68,13 +77,17 @@ def pack_forms(forms: SurfaceForms, *, multiple: int = 256) -> PackedForms:
     packed = np.zeros((n_rows, s), np.int32)
     owner = np.full((n_rows, s), rows, np.int32)
     position = np.zeros((n_rows, s), np.int32)
-    inside = np.arange(s) < forms.lengths[:, None]
+    inside = np.arange(s) < lengths[:, None]
     tokens, k = np.nonzero(inside)
     where = (owner_rows[tokens], offsets[tokens] + k)
-    packed[where], owner[where], position[where] = forms.pieces[inside], tokens, k
+    pieces = np.pad(forms.pieces, ((0, 0), (0, extra)))
+    is_piece = k < forms.lengths[tokens]
+    packed[where] = np.where(is_piece, pieces[inside], 0)
+    owner[where], position[where] = tokens, np.where(is_piece, k, most)
     first = (owner_rows * s + offsets).astype(np.int32)
     features = np.clip(forms.features, -4, 4)
-    return PackedForms(packed, owner, position, first, forms.pieces, forms.lengths, features)
+    number = None if language is None else np.asarray(language, np.int32)
+    return PackedForms(packed, owner, position, first, forms.pieces, forms.lengths, features, number)
 
 
 class Projector(nnx.Module):
@@ -108,7 +121,7 @@ class Layer(nnx.Module):
         return self.out(jnp.einsum("nhpq,nqhk->nphk", weights, v).reshape(x_NPW.shape))
 
     def _mlp(self, x):
-        return self.down(nnx.gelu(self.up(x)))
+        return self.down(nnx.gelu(self.up(x), approximate=self.config.encoder != "roberta"))
 
     def __call__(self, x, mask):
         if self.config.norm == "pre":
@@ -130,6 +143,16 @@ class Head(nnx.Module):
         return self.dense(self.projector(x))
 
 
+class Scale(nnx.Module):
+    """`x * scale + shift` per column, with fitted factors that stay as they are."""
+
+    def __init__(self, columns: int):
+        self.scale, self.shift = nnx.Param(jnp.ones(columns)), nnx.Param(jnp.zeros(columns))
+
+    def __call__(self, x):
+        return x * jax.lax.stop_gradient(self.scale[...]) + jax.lax.stop_gradient(self.shift[...])
+
+
 class Hypernet(nnx.Module):
     """Predicts rows for packed surface forms. `tied`: source rows and predictions are input rows alone."""
 
@@ -140,29 +163,53 @@ class Hypernet(nnx.Module):
         self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.max_pieces, c.width)))
         self.features = Linear(len(FEATURES), c.width, use_bias=True, dtype=dtype, rngs=rngs) if c.features else None
         self.layers = nnx.List([Layer(c, dtype, rngs) for _ in range(c.layers)])
-        self.norm = LayerNorm(c.width, 1e-6)
+        roberta = c.encoder == "roberta"
+        self.norm_pieces = LayerNorm(c.width, 1e-5) if roberta else None
+        self.norm = None if roberta else LayerNorm(c.width, 1e-6)
         self.heads = nnx.List([Head(c, hidden_size, dtype, rngs) for _ in range(sides)])
-        # Rows of the bytes that the source vocabulary lacks, in units of the rescaled source rows.
-        self.fallback = nnx.Param(0.02 * jax.random.normal(rngs.params(), (256, sides * hidden_size)))
+        # Rows of what the source vocabulary lacks: of each byte, in units of the rescaled source rows.
+        self.fallback = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.fallback_rows, sides * hidden_size)))
+        fitted = c.rescale == "fitted"
+        self.scale_in = Scale(sides * hidden_size) if fitted else None
+        self.scale_out = Scale(sides * hidden_size) if fitted else None
+        number = len(c.languages)
+        self.languages = nnx.Param(0.02 * jax.random.normal(rngs.params(), (number, c.width))) if number else None
+        self.bias = Linear(c.width, 1, use_bias=True, dtype=dtype, rngs=rngs, std=0.0) if c.bias else None
         self.config, self.hidden_size = c, hidden_size
 
     def __call__(self, rows_VE, forms: PackedForms):
-        """Predicted rows `[R, E]` for `forms`, from the source rows `rows_VE`."""
+        """Predicted rows `[R, E]` for `forms`, from the source rows `rows_VE`; with a bias, `[R, E + 1]`, where it is last."""
         c = self.config
-        mean_E = rows_VE.mean(0)
-        std_E = rows_VE.std(0) + 1e-8
-        scaled = jnp.concatenate([(rows_VE - mean_E) / std_E, self.fallback[...]])
-        x = self.piece(scaled[forms.packed] * c.input_std) + self.positions[...][forms.position]
-        x = self.projector(x)
+        if self.scale_in is not None:
+            scaled = jnp.concatenate([self.scale_in(rows_VE), self.fallback[...]])
+            x = self.piece(scaled[forms.packed])
+        else:
+            mean_E = rows_VE.mean(0)
+            std_E = rows_VE.std(0) + 1e-8
+            scaled = jnp.concatenate([(rows_VE - mean_E) / std_E, self.fallback[...]])
+            x = self.piece(scaled[forms.packed] * c.input_std)
+        positions = self.positions[...][forms.position]
+        x = self.projector(x + positions) if self.norm_pieces is None else self.projector(x) + positions
         if self.features is not None:
             features = jnp.concatenate([forms.features, jnp.zeros((1, len(FEATURES)))])
             x = x + self.features(features)[forms.owner]
+        if self.languages is not None:
+            x = jnp.where(forms.position[..., None] == c.max_pieces, self.languages[...][forms.language], x)
+        if self.norm_pieces is not None:
+            x = self.norm_pieces(x)
         mask = forms.owner[:, :, None] == forms.owner[:, None, :]
         for layer in self.layers:
             x = layer(x, mask)
-        x_RW = self.norm(x.reshape(-1, c.width)[forms.first])
-        correction = jnp.concatenate([head(x_RW) for head in self.heads], -1) * (c.residual_scale * self.hidden_size**-0.5)
-        return (self._residual(scaled, forms) + correction) * std_E + mean_E
+        x_RW = x.reshape(-1, c.width)[forms.first]
+        if self.norm is not None:
+            x_RW = self.norm(x_RW)
+        rows_RE = jnp.concatenate([head(x_RW) for head in self.heads], -1)
+        if self.scale_out is not None:
+            rows_RE = self.scale_out(rows_RE)
+        else:
+            correction = rows_RE * (c.residual_scale * self.hidden_size**-0.5)
+            rows_RE = (self._residual(scaled, forms) + correction) * std_E + mean_E
+        return rows_RE if self.bias is None else jnp.concatenate([rows_RE, self.bias(x_RW)], -1)
 
     def _residual(self, scaled, forms: PackedForms):
         if self.config.residual == "none":
@@ -183,13 +230,17 @@ def source_rows(table: EmbeddingTable):
 
 @dataclasses.dataclass(frozen=True)
 class TrainedHypernet:
-    """A hypernetwork with its parameters: a transfer method like the training-free ones."""
+    """A hypernetwork with its parameters: a transfer method like the training-free ones.
+
+    base: name and fingerprint of the base model that it belongs to. Published ones do not know a fingerprint (None); their base
+    has "vocab_size" ids, and they bring the tokenizer that tokens are to be decomposed with.
+    """
 
     config: HypernetConfig
     params: dict
     hidden_size: int
     tied: bool
-    base: dict  # name and fingerprint of the base model that it belongs to
+    base: dict
     folder: Path | None = None
 
     def check_base(self, fingerprint: str) -> None:
@@ -197,11 +248,53 @@ class TrainedHypernet:
         if fingerprint != self.base["fingerprint"]:
             raise UserError(
                 f"the hypernetwork {self.folder or ''} was trained for the base model {self.base['name']!r} "
-                f"({self.base['fingerprint'][:12]}), and this one is another ({fingerprint[:12]})"
+                f"({str(self.base['fingerprint'])[:12]}), and this one is another ({fingerprint[:12]})"
             )
 
     def graphdef(self, dtype):
         return hypernet_graph(self.config, self.hidden_size, self.tied, dtype)
+
+    def language_number(self, language: str | int | None) -> int | None:
+        """The number of a language that is given by code or number; None if the hypernetwork knows no languages."""
+        codes = self.config.languages
+        if not codes:
+            if language is not None:
+                raise UserError(f"the hypernetwork {self.folder or ''} has no languages; leave language (--language) out")
+            return None
+        if str(language) in codes:
+            return codes.index(str(language))
+        if str(language).isdecimal() and int(str(language)) < len(codes):
+            return int(str(language))
+        given = "needs a language (--language)" if language is None else f"does not know the language {language!r}"
+        raise UserError(
+            f"the hypernetwork {self.folder or ''} {given}: one of {', '.join(codes)}, or a number from 0 to {len(codes) - 1}"
+        )
+
+    def table_for(self, base, target: Vocabulary, *, language: str | int | None = None, dtype=jnp.float32) -> EmbeddingTable:
+        """The table of `target` for a `BaseModel`. UserError if the hypernetwork belongs to another one."""
+        if self.base["fingerprint"] is not None:
+            source, fingerprint = base.vocab, base.fingerprint
+        else:
+            found, fingerprint = self.source_tokenizer(), None
+            if found is None:
+                raise UserError(
+                    f"{self.folder} has no tokenizer.json, the source tokenizer that the hypernetwork was trained with"
+                )
+            # Its ids begin with the base's, whose special tokens are the better described ones.
+            source = dataclasses.replace(found, special=base.vocab.special, roles=base.vocab.roles)
+        forms = surface_forms(target, source, self.config.max_pieces)
+        return self(base.table, source, target, forms, fingerprint=fingerprint, language=language, dtype=dtype)
+
+    def source_tokenizer(self) -> Vocabulary | None:
+        """The tokenizer in its folder, if there is one."""
+        if self.folder is None:
+            return None
+        folder = self.folder / SOURCE_TOKENIZER if (self.folder / SOURCE_TOKENIZER).is_dir() else self.folder
+        return load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else None
+
+    def chunk(self) -> int:
+        """Rows that are made at a time, fewer of wide ones: what a chunk takes in memory stays within a few GB."""
+        return max(512, min(4096, 2**23 // (self.hidden_size * len(self.params["heads"]))))
 
     def __call__(
         self,
@@ -212,33 +305,107 @@ class TrainedHypernet:
         *,
         seed: int = 0,
         fingerprint: str | None = None,
+        language: str | int | None = None,
         dtype=jnp.float32,
-        chunk: int = 4096,
+        chunk: int | None = None,
     ) -> EmbeddingTable:
-        """The table of `target`. UserError if `fingerprint` says that `table` is of another base model."""
+        """The table of `target`, made in chunks. UserError if `table`, or `fingerprint`, is that of another base model."""
         if fingerprint is not None:
             self.check_base(fingerprint)
         if table.input.shape[1] != self.hidden_size or (table.output is None) != self.tied:
             raise UserError(f"the hypernetwork was made for rows of width {self.hidden_size} and tied={self.tied}")
+        size = self.base.get("vocab_size", len(source))  # piece ids from there on have fallback rows, not the table's padding
+        if "vocab_size" in self.base and size != int(table.num_valid):
+            raise UserError(f"the hypernetwork was made for a base model of {size} tokens; this one has {int(table.num_valid)}")
         forms = limit_pieces(forms, self.config.max_pieces)
-        rows = source_rows(table)[: len(source)]  # piece ids from there on are bytes, not padding
-        parts = []
-        for start in range(0, len(forms), chunk):
-            ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up, so that one shape is compiled
-            packed = pack_forms(forms.take(ids), multiple=max(chunk // 4, 1))
-            parts.append(np.asarray(predict_rows(self.graphdef(dtype), self.params, rows, packed)))
-        predicted = np.concatenate(parts)[: len(forms)]
-        special = np.asarray([i for i in range(len(forms)) if forms.same[i] >= 0 and not target.tokens[i]], np.int64)
-        predicted[special] = np.asarray(rows)[forms.same[special]]
-        predicted[forms.lengths == 0] = np.asarray(rows).mean(0)
-        d = self.hidden_size
-        return EmbeddingTable.of(predicted[:, :d], None if self.tied else predicted[:, d:])
+        if forms.pieces.max(initial=0) >= size + self.config.fallback_rows:
+            raise UserError(
+                f"the hypernetwork has no row for the source id {forms.pieces.max()}; its source tokenizer is another"
+            )
+        number = self.language_number(language)
+        sides = [np.asarray(rows)[:size] for rows in (table.input, table.output) if rows is not None]
+
+        def rows_of(ids) -> np.ndarray:
+            return np.concatenate([side[ids] for side in sides], -1).astype(np.float32)
+
+        # Rescaled with the table's own mean and deviation, each row depends on all of them.
+        whole = jnp.asarray(rows_of(slice(None))) if self.config.rescale == "source" else None
+        graphdef, d = self.graphdef(dtype), self.hidden_size
+        chunk = chunk or self.chunk()
+        params = jax.tree.map(jnp.asarray, self.params)  # on the device once, not with every chunk
+        predicted = np.empty((len(forms), d * len(sides) + self.config.bias), np.float32)
+        with tqdm(total=len(forms), desc="rows", unit="row", delay=5, leave=False, disable=None) as bar:
+            for start in range(0, len(forms), chunk):
+                ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up, so that one shape is compiled
+                packed = pack_forms(forms.take(ids), multiple=max(chunk // 4, 1), language=number)
+                if whole is None:
+                    used, packed = _renumbered(packed, size)
+                rows = rows_of(used) if whole is None else whole
+                part = np.asarray(predict_rows(graphdef, params, rows, packed))
+                predicted[start : start + chunk] = part[: len(forms) - start]
+                bar.update(min(chunk, len(forms) - start))
+        special = np.asarray([i for i in range(len(forms)) if 0 <= forms.same[i] < size and not target.tokens[i]], np.int64)
+        nothing = forms.lengths == 0
+        columns = d * len(sides)
+        predicted[special, :columns] = rows_of(forms.same[special])
+        predicted[nothing, :columns] = np.concatenate([side.mean(0, dtype=np.float32) for side in sides])
+        bias = None if table.bias is None else self._bias(np.asarray(table.bias, np.float32)[:size], predicted, forms, special)
+        return EmbeddingTable.of(predicted[:, :d], None if self.tied else predicted[:, d:columns], bias)
+
+    def _bias(self, theirs, predicted, forms: SurfaceForms, special) -> np.ndarray:
+        """Output bias `[V]` of a masked language model: predicted, or without a head for it the mean of the pieces' (FVT)."""
+        if self.config.bias:
+            bias = np.where(forms.lengths > 0, predicted[:, -1], theirs.mean())
+        else:
+            usable = (np.arange(forms.pieces.shape[1]) < forms.lengths[:, None]) & (forms.pieces < len(theirs))
+            total = np.where(usable, theirs[np.minimum(forms.pieces, len(theirs) - 1)], 0.0).sum(1)
+            bias = np.where(usable.any(1), total / np.maximum(usable.sum(1), 1), theirs.mean())
+        bias[special] = theirs[forms.same[special]]
+        return bias.astype(np.float32)
+
+
+def _renumbered(packed: PackedForms, size: int) -> tuple[np.ndarray, PackedForms]:
+    """Source ids `[U]` of all the rows that `packed` reads, and `packed` with numbers among them in place of ids.
+
+    So the device holds these rows and not a table of gigabytes. U is a power of two, so that few shapes are compiled. Fallback
+    rows, from the id `size` on, are numbered from U on.
+    """
+    both = np.append(packed.packed, packed.pieces)
+    used = np.unique(np.append(both[both < size], 0))
+    room = max(1 << (len(used) - 1).bit_length(), 1024)
+
+    def number(ids):
+        return np.where(ids < size, np.searchsorted(used, ids), ids - size + room).astype(np.int32)
+
+    renumbered = dataclasses.replace(packed, packed=number(packed.packed), pieces=number(packed.pieces))
+    return np.pad(used, (0, room - len(used)), mode="edge"), renumbered
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def predict_rows(graphdef, params, rows, packed: PackedForms):
-    """Rows `[R, E]` for packed forms, from the source rows `[V, E]`; compiled once a shape."""
+    """What a Hypernet of `graphdef` and `params` gives; compiled once a shape."""
     return nnx.merge(graphdef, params)(rows, packed)
+
+
+def fit_scales(graphdef, params: dict, rows, seed: int) -> dict:
+    """`params` for rescale "fitted": source rows get mean 0 and `input_std`, and predictions for 2,048 random source tokens the
+    mean and standard deviation of the source rows `[V, E]`, all per column (arXiv 2405.07883, section 3.2)."""
+    rows = np.asarray(rows, np.float32)
+    ids = np.random.default_rng([seed, 5]).permutation(len(rows))[:2048].astype(np.int32)
+    config = nnx.merge(graphdef, params).config
+    number = len(ids)
+    pieces = limit_pieces(
+        SurfaceForms(ids[:, None], np.ones(number, np.int32), np.zeros((number, len(FEATURES)), np.float32), ids),
+        config.max_pieces,
+    )
+    mean, std = rows.mean(0), rows.std(0) + 1e-8
+    scale = config.input_std / std
+    unchanged = {"scale": jnp.ones(rows.shape[1]), "shift": jnp.zeros(rows.shape[1])}
+    params = params | {"scale_in": {"scale": jnp.asarray(scale), "shift": jnp.asarray(-mean * scale)}, "scale_out": unchanged}
+    packed = pack_forms(pieces, multiple=1, language=0 if config.languages else None)
+    first = np.asarray(predict_rows(graphdef, params, rows, packed))[:, : rows.shape[1]]
+    scale = std / (first.std(0) + 1e-8)
+    return params | {"scale_out": {"scale": jnp.asarray(scale), "shift": jnp.asarray(mean - first.mean(0) * scale)}}
 
 
 @functools.cache
@@ -260,19 +427,18 @@ def limit_pieces(forms: SurfaceForms, size: int) -> SurfaceForms:
 
 
 FORMAT = "zett-hypernet-1"
+SOURCE_TOKENIZER = "source_tokenizer"
 
 
-def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabulary, record: dict) -> None:
-    """Write the released form: config.json, model.safetensors, source_tokenizer/, training.json."""
-    from safetensors.numpy import save
-
+def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabulary | None, record: dict) -> None:
+    """Write the released form: config.json, model.safetensors, source_tokenizer/ (if there is one), training.json."""
     from zett.checkpoint import write_json
+    from zett.lms.weights import write_tensors
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     flat = {".".join(map(_key, path)): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(trained.params)}
-    # Not save_file, which would make it unreadable to others.
-    (folder / "model.safetensors").write_bytes(save(flat, {"format": FORMAT}))
+    write_tensors(folder / "model.safetensors", flat, {"format": FORMAT})
     write_json(
         folder / "config.json",
         {
@@ -284,12 +450,14 @@ def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabula
         },
     )
     write_json(folder / "training.json", record)
-    (folder / "source_tokenizer").mkdir(exist_ok=True)
-    source.tokenizer.save(str(folder / "source_tokenizer" / "tokenizer.json"))
+    if source is None:
+        return
+    (folder / SOURCE_TOKENIZER).mkdir(exist_ok=True)
+    source.tokenizer.save(str(folder / SOURCE_TOKENIZER / "tokenizer.json"))
     if source.folder is not None:
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
             if (source.folder / name).exists():
-                (folder / "source_tokenizer" / name).write_bytes((source.folder / name).read_bytes())
+                (folder / SOURCE_TOKENIZER / name).write_bytes((source.folder / name).read_bytes())
 
 
 def _key(entry) -> str:
@@ -301,25 +469,52 @@ def shipped(name: str) -> Path:
     return Path(__file__).parent / "assets" / name
 
 
-def load_hypernet(path: str | Path) -> TrainedHypernet:
-    """A hypernetwork from a folder of `save_hypernet`, or "pico" for the one in the package. UserError if it is none."""
+def find_hypernet(name: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a hypernetwork, downloaded if `name` is one on the Hub; UserError if there is none."""
+    from zett import hub
+
+    if os.fspath(name) == "pico":
+        return shipped("pico-hypernet")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not hub.is_name(os.fspath(name)):
+        raise UserError(f"no such hypernetwork folder: {folder}")
+    small = ["*.json", "*.txt", "*.md", "LICENSE*", f"{SOURCE_TOKENIZER}/*"]
+    folder = hub.download(os.fspath(name), [*small, "*.safetensors"], revision=revision, kind="hypernetwork")
+    if not any(folder.glob("*.safetensors")):
+        folder = hub.download(os.fspath(name), [*small, "*.msgpack"], revision=revision, kind="hypernetwork")
+    return folder
+
+
+def load_hypernet(path: str | Path, *, revision: str | None = None) -> TrainedHypernet:
+    """A hypernetwork: "pico" for the one in the package, a folder, or a name on the Hugging Face Hub (at `revision`).
+
+    The folder is one of `save_hypernet`, or of those that the authors of ZeTT published. UserError if it is none.
+    """
     import safetensors
     from safetensors.numpy import load_file
 
-    folder = shipped("pico-hypernet") if os.fspath(path) == "pico" else Path(path).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"no such hypernetwork folder: {folder}")
+    from zett.compat.published import MODEL_TYPE, read_published
+
+    folder = find_hypernet(path, revision)
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("model_type") == MODEL_TYPE:
+            return read_published(folder, content)
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != FORMAT:
+            run = (folder / "checkpoints").is_dir()
+            hint = "; a run's hypernetwork is in its folder export, or made by `zett export`" if run else ""
+            raise UserError(f"{folder / 'config.json'} has format {found!r}; expected {FORMAT!r}{hint}")
         flat = load_file(folder / "model.safetensors")
     except FileNotFoundError:
         missing = next(name for name in ("config.json", "model.safetensors") if not (folder / name).exists())
         raise UserError(f"{folder} is not a hypernetwork: {missing} is missing") from None
+    except UserError:
+        raise
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{folder} cannot be read as a hypernetwork: {error}") from None
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise UserError(f"{folder / 'config.json'} has format {found!r}; expected {FORMAT!r}")
     try:
         hidden_size, tied, base = int(content["hidden_size"]), bool(content["tied"]), dict(content["base"])
         config = config_lib.from_dict(content["hypernet"], HypernetConfig, where=f"{folder}/config.json: hypernet")

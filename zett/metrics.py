@@ -1,65 +1,100 @@
 """Progress and metrics: a bar in a terminal, lines elsewhere, JSON lines in the workdir. Never blocks the device."""
 
+import importlib.util
 import json
+import os
+import platform
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from zett.config import TrainConfig
+from zett.errors import UserError
 
 
 class Metrics:
-    """Receives each step's metrics as device arrays and reads them one logging interval later, when they are long done."""
+    """Receives each step's metrics as device arrays and reads them one logging interval later, when they are long done.
 
-    def __init__(self, workdir: Path, *, steps: int, start: int, log_every: int, tokens_per_step: int):
+    flops_per_step: counted arithmetic of a step, or None; with it and the devices' peak, their utilisation is reported.
+    """
+
+    def __init__(
+        self, workdir: Path, settings: TrainConfig, *, tokens_per_step: int, config: dict, flops_per_step: float | None = None
+    ):
         import jax
-        from tqdm import tqdm
 
         self.main = jax.process_index() == 0
-        self._file = (workdir / "metrics.jsonl").open("a") if self.main else None
+        self._workdir, self._settings, self._config = workdir, settings, config
+        self._tokens, self._flops = tokens_per_step, flops_per_step
+        self._trackers = [_TRACKERS[name](workdir, config) for name in settings.track] if self.main else []
         self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=steps,
-            initial=start,
-            unit="step",
-            disable=not (self.main and self._terminal),
-            dynamic_ncols=True,
-            smoothing=0.1,
-        )
-        self._log_every, self._steps, self._tokens = log_every, steps, tokens_per_step
-        self._pending: tuple[int, dict] | None = None
-        self._clock, self._clock_step = time.perf_counter(), start
-        self._excluded = 0.0
+        self._file: Any = None
+        self._bar: Any = None
+        self._pending: tuple[int, dict, float] | None = None
+        self._waited = self._excluded = 0.0
         self.latest: dict[str, float] = {}
 
-    def step(self, step: int, values: dict) -> None:
-        """Note the metrics of step number `step` (1 is the first)."""
+    def start(self, step: int) -> None:
+        """Begin after `step` steps. Lines of later steps, which a killed run left behind, are dropped: they will come again."""
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=self._settings.steps, initial=step, unit="step", disable=not (self.main and self._terminal),
+            dynamic_ncols=True, smoothing=0.1,
+        )  # fmt: skip
+        if self.main:
+            path = self._workdir / "metrics.jsonl"
+            if path.exists():
+                _keep_until(path, step)
+            self._file = path.open("a")
+            with (self._workdir / "starts.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, **start_record()}) + "\n")
+        if step:
+            self.say(f"resumed {self._workdir} at step {step}")
+        self._clock, self._clock_step = time.perf_counter(), step
+
+    def step(self, step: int, values: dict, waited: float) -> None:
+        """Note the metrics of step number `step` (1 is the first), whose batch was waited for `waited` seconds."""
         self._bar.update(1)
-        if step % self._log_every and step != self._steps:
+        self._waited += waited
+        if step % self._settings.log_every and step != self._settings.steps:
             return
         self.flush()
-        self._pending = (step, values)
+        self._pending = (step, values, self._waited)
+        self._waited = 0.0
 
     def flush(self) -> None:
         """Write what is pending."""
         if self._pending is None:
             return
-        step, values = self._pending
+        step, values, waited = self._pending
         self._pending = None
         scalars = {name: float(value) for name, value in values.items()}
         now = time.perf_counter()
         seconds = max(now - self._clock - self._excluded, 1e-9)
-        rate = (step - self._clock_step) / seconds
+        steps = step - self._clock_step
         self._clock, self._clock_step, self._excluded = now, step, 0.0
-        if rate > 0:
-            scalars |= {"steps_per_s": rate, "tokens_per_s": rate * self._tokens}
+        rate = steps / seconds
+        if steps > 0:
+            scalars |= {"steps_per_s": rate, "step_seconds": 1 / rate, "tokens_per_s": rate * self._tokens}
+            scalars["waiting_for_data"] = min(waited / seconds, 1.0)
+            if self._flops is not None:
+                scalars |= utilisation(self._flops * rate)
+        scalars |= memory()
         self.latest = scalars
         self._write({"step": step, **scalars})
         shown = {k: f"{scalars[k]:.4g}" for k in ("loss", "bits_per_byte", "tokens_per_s") if k in scalars}
+        if scalars.get("skipped"):
+            shown["skipped"] = f"{scalars['skipped']:.0f}"
         if self._terminal:
             self._bar.set_postfix(shown, refresh=False)
         elif self.main:
-            left = (self._steps - step) / rate if rate > 0 else 0
+            left = (self._settings.steps - step) / rate if rate > 0 else 0
             text = "  ".join(f"{k} {v}" for k, v in shown.items())
-            print(f"step {step}/{self._steps}  {text}  left {_duration(left)}", file=sys.stderr, flush=True)
+            print(f"step {step}/{self._settings.steps}  {text}  left {_duration(left)}", file=sys.stderr, flush=True)
 
     def evaluation(self, step: int, values: dict[str, float], seconds: float) -> None:
         """Record an evaluation; its time does not count in the training rate."""
@@ -69,18 +104,165 @@ class Metrics:
 
     def say(self, text: str) -> None:
         if self.main:
-            self._bar.write(text, file=sys.stderr)
+            from tqdm import tqdm
+
+            tqdm.write(text, file=sys.stderr)
 
     def _write(self, record: dict) -> None:
         if self._file is not None:
             self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
             self._file.flush()
+        for tracker in self._trackers:
+            tracker.write(record)
 
     def close(self) -> None:
-        self.flush()
-        self._bar.close()
+        if self._bar is not None:
+            self.flush()
+            self._bar.close()
         if self._file is not None:
             self._file.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop the lines of `path` that are of later steps, or of a line that was not finished."""
+    kept = []
+    for line in path.read_text(errors="replace").splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            pass
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    temporary.rename(path)
+
+
+# ----------------------------------------------------------------------------------------------------------- efficiency
+
+# Dense bf16 TFLOP/s of one device, by the beginning of JAX's device_kind; the makers' figures.
+PEAK_TFLOPS = {
+    "NVIDIA H200": 989, "NVIDIA H100": 989, "NVIDIA A100": 312, "NVIDIA L40S": 362, "NVIDIA L4": 121, "NVIDIA V100": 125,
+    "TPU v6": 918, "TPU v5p": 459, "TPU v5 lite": 197, "TPU v5e": 197, "TPU v5": 459, "TPU v4": 275, "TPU v3": 123, "TPU v2": 45,
+}  # fmt: skip
+
+
+def peak_flops() -> float | None:
+    """FLOP/s of all devices together at bfloat16, or None where the device is not known (CPUs)."""
+    import jax
+
+    kind = jax.devices()[0].device_kind
+    per_device = next((peak for name, peak in PEAK_TFLOPS.items() if kind.startswith(name)), None)
+    return None if per_device is None else per_device * 1e12 * jax.device_count()
+
+
+def utilisation(flops_per_s: float) -> dict[str, float]:
+    """Counted TFLOP/s and, where the devices' peak is known, the share of it (model FLOP utilisation)."""
+    peak = peak_flops()
+    return {"tflops_per_s": flops_per_s / 1e12} | ({} if peak is None else {"mfu": flops_per_s / peak})
+
+
+def memory() -> dict[str, float]:
+    """Peak bytes of the fullest local device; of the process where devices do not say (CPUs)."""
+    import jax
+
+    peaks = [(d.memory_stats() or {}).get("peak_bytes_in_use", 0) for d in jax.local_devices()]
+    if max(peaks):
+        return {"device_memory_gb": max(peaks) / 1e9}
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"process_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+
+
+# ------------------------------------------------------------------------------------------------------------- tracking
+
+
+class _TensorBoard:
+    def __init__(self, workdir: Path, config: dict):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(workdir / "tensorboard"))
+        self._writer.add_text("config", "```\n" + json.dumps(config, indent=2) + "\n```")
+
+    def write(self, record: dict) -> None:
+        for name, value in record.items():
+            if name not in ("step", "time"):
+                self._writer.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WandB:
+    def __init__(self, workdir: Path, config: dict):
+        import hashlib
+
+        import wandb
+
+        # The same workdir goes on in the same run.
+        identity = hashlib.sha256(str(workdir.absolute()).encode()).hexdigest()[:16]
+        self._run = wandb.init(project="zett", name=workdir.name, id=identity, resume="allow", dir=str(workdir), config=config)
+
+    def write(self, record: dict) -> None:
+        self._run.log({k: v for k, v in record.items() if k not in ("step", "time")}, step=record["step"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+_TRACKERS = {"tensorboard": _TensorBoard, "wandb": _WandB}
+_PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """UserError if a tracker is asked for that is not installed."""
+    for name in names:
+        if importlib.util.find_spec(_PACKAGES[name]) is None:
+            raise UserError(
+                f"config.train.track has {name!r}, but {_PACKAGES[name]} is not installed: pip install {_PACKAGES[name]}"
+            )
+
+
+def start_record() -> dict:
+    """What a run was started with: command, versions, commit, devices."""
+    import importlib.metadata as installed
+
+    import jax
+
+    packages = ["zett", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "transformers", "datasets"]
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = installed.version(name)
+        except installed.PackageNotFoundError:
+            pass
+    return {
+        "time": round(time.time(), 3),
+        "command": sys.argv,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": _commit(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {jax.process_count()} processes",
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that is running, with "+" if files differ from it; None outside of a repository."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno", "."], capture_output=True, text=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if dirty.strip() else "")
 
 
 def _duration(seconds: float) -> str:

@@ -22,7 +22,10 @@ def make_schedule(config: OptimConfig, peak: float, steps: int):
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping, then AdamW or Muon (arXiv 2502.16982). Weight decay leaves vectors (biases, norms) alone."""
+    """Clipping, then AdamW or Muon (arXiv 2502.16982). Weight decay leaves vectors (biases, norms) alone.
+
+    A gradient that is not finite changes nothing and is counted in the state.
+    """
     schedule = make_schedule(config, config.learning_rate, steps)
     if config.name == "muon":
         update = contrib.muon(
@@ -35,7 +38,8 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
         )
     else:
         update = optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=_decayed)
-    return optax.chain(optax.clip_by_global_norm(config.clip), update)
+    # A gradient with a NaN or Inf is left out, however many follow; when to give up is the loop's to say.
+    return optax.apply_if_finite(optax.chain(optax.clip_by_global_norm(config.clip), update), 2**31 - 1)
 
 
 def _is_kernel(path) -> bool:

@@ -35,9 +35,14 @@ class EmbeddingTable:
         """Input rows of `ids [...]`: `[..., D]`."""
         return self.input[ids]
 
-    def unembed(self, h):
-        """Logits `[..., V]` of hidden states `h [..., D]`, in float32."""
+    def unembed(self, h, softcap: float | None = None):
+        """Logits `[..., V]` of hidden states `h [..., D]`, in float32.
+
+        softcap: products become `softcap * tanh(product / softcap)` before the bias; the base model's `config.logit_softcap`.
+        """
         logits = jnp.einsum("...d,vd->...v", h, self.output_rows, preferred_element_type=jnp.float32)
+        if softcap is not None:
+            logits = softcap * jnp.tanh(logits / softcap)
         if self.bias is not None:
             logits = logits + self.bias
         return jnp.where(jnp.arange(logits.shape[-1]) < self.num_valid, logits, NEG_INF)

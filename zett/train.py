@@ -1,6 +1,8 @@
 """The training loop. What is trained (a language model, a hypernetwork) is a `Task`; the loop is the same."""
 
+import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import signal
@@ -17,7 +19,7 @@ from zett import config as config_lib
 from zett.checkpoint import Checkpoints, write_json
 from zett.errors import UserError
 from zett.folders import new_folder
-from zett.metrics import Metrics
+from zett.metrics import Metrics, check_trackers
 from zett.optim import make_optimizer
 
 
@@ -59,8 +61,8 @@ def make_step(task: Task, optimizer: optax.GradientTransformation) -> Callable:
         (loss, metrics), grads = jax.value_and_grad(task.loss, has_aux=True)(state.params, frozen, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, **metrics, "grad_norm": optax.global_norm(grads)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        metrics = {"loss": loss, **metrics, "grad_norm": optax.global_norm(grads), "skipped": opt_state.total_notfinite}
+        return TrainState(state.step + 1, params, opt_state), metrics | {"skipped_in_row": opt_state.notfinite_count}
 
     return jax.jit(step, donate_argnums=0)
 
@@ -68,38 +70,43 @@ def make_step(task: Task, optimizer: optax.GradientTransformation) -> Callable:
 def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
     """Run `config` in `workdir`, resuming what is there; returns the last evaluation.
 
-    The workdir gets config.json, metrics.jsonl, checkpoints/ and, at the end, export/ with the best parameters. Ctrl-C and
-    SIGTERM save and stop; the same command goes on from there, bit for bit as if it had not been stopped. Raises UserError for
-    a workdir that holds another run, and for a full disk.
+    The workdir gets config.json, starts.jsonl (versions, commit, devices of each start), metrics.jsonl, checkpoints/ and, at the
+    end, export/ with the best parameters. Ctrl-C and SIGTERM save and stop; the same command goes on from there, bit for bit as
+    if it had not been stopped. Raises UserError for a workdir that holds another run or a running one, for a full disk, and when
+    the gradient is not finite in `config.train.max_skipped` steps in a row.
     """
+    check_trackers(config.train.track)
     workdir = Path(workdir).expanduser()
     workdir.mkdir(parents=True, exist_ok=True)
-    _check_same_run(config, workdir / "config.json")
-    write_json(workdir / "config.json", config_lib.to_dict(config))
+    with only_run(workdir):
+        _check_same_run(config, workdir / "config.json")
+        write_json(workdir / "config.json", config_lib.to_dict(config))
+        return _train(config, workdir)
+
+
+def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
     settings = config.train
     task = make_task(config, workdir)
     optimizer = make_optimizer(config.optim, settings.steps)
     params = task.init()
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    metrics = Metrics(workdir, settings, tokens_per_step=task.tokens_per_step, config=config_lib.to_dict(config))
     checkpoints = Checkpoints(workdir / "checkpoints", settings.keep)
-    if checkpoints.steps():
-        state = checkpoints.restore(state)
-    start = int(state.step)
-    if start > settings.steps:
-        raise UserError(f"{workdir} holds step {start}, more than config.train.steps ({settings.steps})")
-    metrics = Metrics(
-        workdir, steps=settings.steps, start=start, log_every=settings.log_every, tokens_per_step=task.tokens_per_step
-    )
-    if start:
-        metrics.say(f"resumed {workdir} at step {start}")
-    step_fn = make_step(task, optimizer)
     stop = _StopSignal()
     evaluation: dict[str, float] = {}
     try:
-        for step, batch in _prefetched(task.batch, start, settings.steps, settings.ahead):
+        state = checkpoints.restore_latest(state, metrics.say) or state
+        start = int(state.step)
+        if start > settings.steps:
+            raise UserError(f"{workdir} holds step {start}, more than config.train.steps ({settings.steps})")
+        metrics.start(start)
+        step_fn = make_step(task, optimizer)
+        guard = _SkipGuard(config, workdir)
+        for step, batch, waited in _prefetched(task.batch, start, settings.steps, settings.ahead, settings.workers):
             state, values = step_fn(state, task.frozen, batch)
-            metrics.step(step + 1, values)
+            metrics.step(step + 1, values, waited)
             last = step + 1 == settings.steps
+            guard.note(step, values["skipped_in_row"], flush=last)
             if last or (step + 1) % settings.eval_every == 0:
                 metrics.flush()
                 clock = time.perf_counter()
@@ -126,10 +133,51 @@ def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
     return evaluation
 
 
+@contextlib.contextmanager
+def only_run(workdir: Path) -> Iterator[None]:
+    """Held while a run is alive; UserError if another one is. The system lets go of it however the process ends."""
+    import filelock
+
+    lock = filelock.FileLock(workdir / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise UserError(f"another run is going on in {workdir}; stop it first, or give another --workdir") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _SkipGuard:
+    """Stops a run whose gradient stays non-finite. Looks at each step two steps later, so that the device never waits."""
+
+    def __init__(self, config: config_lib.Config, workdir: Path):
+        self._config, self._file = config, workdir / "not_finite.json"
+        self._pending: collections.deque = collections.deque()
+
+    def note(self, step: int, in_row: jax.Array, flush: bool) -> None:
+        self._pending.append((step, in_row))
+        while len(self._pending) > (0 if flush else 2):
+            step, in_row = self._pending.popleft()
+            if int(in_row) >= self._config.train.max_skipped:
+                self._stop(step, int(in_row))
+
+    def _stop(self, step: int, count: int) -> None:
+        # A batch is a pure function of (config, step): `make_task(config, workdir).batch(step)` makes it again.
+        steps = list(range(step - count + 1, step + 1))
+        write_json(self._file, {"seed": self._config.seed, "steps": steps, "config": config_lib.to_dict(self._config)})
+        raise UserError(
+            f"the gradient was not finite in {count} steps in a row, {steps[0]} to {step}; the parameters are those of before. "
+            f"{self._file} says which batches they were. Lower the learning rate, or start from an earlier checkpoint"
+        )
+
+
 # What may change between two starts of the same run: its length, and what does not touch the parameters.
 CHANGEABLE = {
     "train.steps", "train.log_every", "train.eval_every", "train.eval_windows", "train.eval_targets", "train.checkpoint_every",
-    "train.keep", "train.ahead", "data.valid_source",
+    "train.keep", "train.ahead", "train.workers", "train.track", "train.max_skipped", "data.valid_source", "mesh.data", "mesh.fsdp",
+    "mesh.tensor",
 }  # fmt: skip
 UNUSED = {"lm": ("base", "init", "hypernet", "sampler", "loss"), "hypernet": ("tokenizer", "model")}  # sections, by task
 
@@ -161,16 +209,20 @@ def _flat(values: dict, prefix: str = "") -> dict:
     return flat
 
 
-def _prefetched(make: Callable[[int], dict], start: int, stop: int, ahead: int) -> Iterator[tuple[int, dict]]:
-    """Batches in order, `ahead` of them made beforehand in another thread."""
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+def _prefetched(
+    make: Callable[[int], dict], start: int, stop: int, ahead: int, workers: int
+) -> Iterator[tuple[int, dict, float]]:
+    """(step, batch, seconds waited for it) in order; `ahead` batches are made beforehand in `workers` threads."""
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         pending = {s: pool.submit(make, s) for s in range(start, min(start + ahead, stop))}
         try:
             for step in range(start, stop):
+                clock = time.perf_counter()
                 batch = pending.pop(step).result()
+                waited = time.perf_counter() - clock
                 if step + ahead < stop:
                     pending[step + ahead] = pool.submit(make, step + ahead)
-                yield step, batch
+                yield step, batch, waited
         finally:
             for future in pending.values():
                 future.cancel()

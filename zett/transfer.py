@@ -1,9 +1,14 @@
 """Base model + target tokenizer + method -> a model folder that any Hugging Face client loads."""
 
+import dataclasses
 import importlib
 import json
+import logging
+import re
 import shlex
 import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +23,11 @@ TOKENIZER_FILES = [
 ]  # fmt: skip
 # What follows a model wherever it goes.
 LEGAL_FILES = ["LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"]
+# Of a sentence-embedding model, beside modules.json and the folders that it names.
+SENTENCE_FILES = ["sentence_bert_config.json", "config_sentence_transformers.json"]
 # Generation settings that name tokens of the old vocabulary.
 OLD_TOKEN_SETTINGS = [
     "bad_words_ids", "force_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids",
-    "forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id",
 ]  # fmt: skip
 # Enough for whole tokens; a hypernetwork cuts them to what it was made for.
 MAX_PIECES = 64
@@ -29,38 +35,106 @@ MAX_PIECES = 64
 
 def transfer(
     model: str | Path, tokenizer: str | Path, output: str | Path, *, method: str = "hypernet",
-    hypernet: str | Path | None = None, overwrite: bool = False, seed: int = 0,
+    hypernet: str | Path | None = None, language: str | int | None = None, special: str = "keep-target",
+    revision: str | None = None, overwrite: bool = False, seed: int = 0, measure: Sequence[str | Path] = (),
+    push: str | None = None,
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the base `model` with the `tokenizer` in place of its own; returns `output`.
 
     model: "pico", a folder or a Hub name. tokenizer: a folder with tokenizer.json, that file, or a Hub name. method: "hypernet"
-    or one of zett.methods.METHODS. hypernet: its folder, for "hypernet"; None: the shipped one, for "pico". All but the
-    vocabulary's rows is copied byte for byte, and so are the tokenizer's files. Bad input is a UserError, with nothing written.
+    or one of zett.methods.METHODS. hypernet: its folder or Hub name, for "hypernet"; None: the shipped one, for "pico".
+    language: of the tokenizer, by code or number, for hypernetworks that know languages. special: one of
+    zett.vocab.special.MODES. revision: of the base model, on the Hub. measure: text files, on which bits per byte before and
+    after are measured for the card. push: the name under which the result goes to the Hub as well. All but the vocabulary's
+    rows is copied byte for byte, and so are the tokenizer's files, but for the ones that `special` changes. Bad input is a
+    UserError, with nothing written.
     """
-    from zett import folders
-    from zett.lms import find_folder, load_base_model
+    from zett import folders, hub
+    from zett.cards import transfer_card
+    from zett.lms import check_causal, find_folder, load_base_model
+    from zett.lms.layers import product_dtype
     from zett.vocab import load_tokenizer
+    from zett.vocab.special import adapt_special, check_mode, special_section, special_warnings
 
     output = Path(output).expanduser()
-    hypernet = _check_method(method, hypernet, model)
+    hypernet = _check_method(method, hypernet, model, language)
+    check_mode(special)
     # Before anything slow: a run of minutes that then may not write is a bad joke.
-    inputs = [find_folder(model), *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
+    windows = _read_windows(measure)
+    if push is not None:
+        hub.check_push(push)
+    inputs = [find_folder(model, revision), *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
     folders.check_output(output, overwrite=overwrite, marker="config.json", inputs=[p for p in inputs if p.exists()])
-    base = load_base_model(model, body=False)
-    target = load_tokenizer(tokenizer)
-    table = transfer_table(base, target, method=method, hypernet=hypernet, seed=seed)
+    base = load_base_model(model, revision=revision, dtype=product_dtype("auto").name, body=bool(windows))
+    if windows:
+        check_causal(base)
+    given = load_tokenizer(tokenizer)
     command = ["zett", "transfer", "--model", str(model), "--tokenizer", str(tokenizer), "--method", method]
     command += ["--hypernet", str(hypernet)] if hypernet else []
+    command += ["--language", str(language)] if language is not None else []
+    command += ["--revision", revision] if revision else []
+    command += ["--special", special] if special != "keep-target" else []
     command += ["--seed", str(seed)] if seed else []
+    command += ["--measure", *map(str, measure)] if measure else []
     command += ["--output", str(output)]
-    with folders.new_folder(output) as folder:
-        write_model(folder, base, target, table, tokenizer_file=_single_file(tokenizer))
-        card = _card(base, target, tokenizer, method, hypernet, shlex.join(command), output.name)
+    with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
+        target = adapt_special(given, base.vocab, special, Path(scratch))
+        table = transfer_table(base, target, method=method, hypernet=hypernet, language=language, seed=seed)
+        write_model(folder, base, target, table, tokenizer_file=_single_file(tokenizer) if target is given else None)
+        result = _measured(base, folder, windows) if windows else None
+        card = transfer_card(
+            output.name, base=base.name, revision=revision, tokenizer=f"`{tokenizer}`: {target.kind}, {len(target)} ids",
+            method=method, hypernet=hypernet, command=shlex.join(command), result=result,
+        )  # fmt: skip
+        card += special_section(target, base.vocab, special, len(given))
+        warnings = special_warnings(target, base.vocab)
         (folder / "README.md").write_text(card, encoding="utf-8")
+    for line in warnings:
+        logging.getLogger("zett").warning("zett: warning: %s", line)
+    if push is not None:
+        hub.push(output, push, "Tokenizer transferred by zett")
     return output
 
 
-def _check_method(method: str, hypernet, model):
+# Text that is measured: windows of so many bytes each.
+WINDOW, WINDOWS = 512, 256
+
+
+def _read_windows(files: Sequence[str | Path]) -> list[str]:
+    from zett.evaluate.bpb import byte_windows
+
+    texts = []
+    for file in files:
+        try:
+            texts.append(Path(file).expanduser().read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    windows = byte_windows(texts, window=WINDOW, count=WINDOWS) if texts else []
+    if texts and not windows:
+        raise UserError(f"{', '.join(map(str, files))}: too short to measure anything on; at least {WINDOW} bytes of text")
+    return windows
+
+
+def _measured(base, folder: Path, windows: list[str]) -> str:
+    """One sentence: bits per byte of the base model and of the one in `folder`."""
+    from zett.evaluate.bpb import bits_per_byte, encode_windows
+    from zett.lms import load_base_model
+    from zett.lms.layers import product_dtype
+    from zett.table import bucket
+
+    new = load_base_model(folder, body=False)
+    bits = []
+    for table, vocab in ((base.table, base.vocab), (new.table, new.vocab)):
+        table = _float32(table).pad(bucket(len(vocab)))
+        encoded = encode_windows(windows, vocab.tokenizer)
+        bits.append(bits_per_byte(base.graphdef, base.params, table, base.bos_row, encoded, dtype=product_dtype("auto")))
+    size = sum(len(w.encode()) for w in windows)
+    return f"{bits[1]:.4f} bits per byte, {bits[0]:.4f} before ({bits[1] / bits[0]:.3f} times), on {size} bytes of text"
+
+
+def _check_method(method: str, hypernet, model, language):
     """The hypernetwork to use, or None for a training-free method."""
     from zett.config import nearest
     from zett.methods import METHODS
@@ -70,6 +144,8 @@ def _check_method(method: str, hypernet, model):
             raise UserError(f"method {method!r} does not exist; {nearest(method, ['hypernet', *METHODS])}")
         if hypernet is not None:
             raise UserError(f"hypernet is {str(hypernet)!r}, but method {method!r} uses none; leave one of the two out")
+        if language is not None:
+            raise UserError(f"language is {language!r}, but method {method!r} makes no use of it; leave it out")
         return None
     if hypernet is None and str(model) != "pico":
         raise UserError(
@@ -78,18 +154,30 @@ def _check_method(method: str, hypernet, model):
     return "pico" if hypernet is None else hypernet
 
 
-def transfer_table(base, target, *, method: str = "hypernet", hypernet: str | Path | None = None, seed: int = 0):
-    """The `EmbeddingTable` of `base` for the Vocabulary `target`: `len(target)` valid rows, float32."""
+def transfer_table(
+    base, target, *, method: str = "hypernet", hypernet: str | Path | None = None,
+    language: str | int | None = None, seed: int = 0,
+):  # fmt: skip
+    """The `EmbeddingTable` of `base` for the Vocabulary `target`: `len(target)` valid rows.
+
+    In float32 from a hypernetwork, else in the dtype of the base's table.
+    """
     from zett.methods import METHODS
     from zett.vocab import surface_forms
 
-    hypernet = _check_method(method, hypernet, base.name)
-    forms = surface_forms(target, base.vocab, MAX_PIECES)
+    hypernet = _check_method(method, hypernet, base.name, language)
     if method != "hypernet":
-        return METHODS[method](base.table, base.vocab, target, forms, seed=seed)
+        return METHODS[method](base.table, base.vocab, target, surface_forms(target, base.vocab, MAX_PIECES), seed=seed)
     from zett.hypernet import load_hypernet
 
-    return load_hypernet(hypernet)(base.table, base.vocab, target, forms, fingerprint=base.fingerprint)
+    base = dataclasses.replace(base, table=_float32(base.table))
+    return load_hypernet(hypernet).table_for(base, target, language=language)
+
+
+def _float32(table):
+    import jax
+
+    return jax.tree.map(lambda x: np.asarray(x, np.float32) if np.ndim(x) else x, table)
 
 
 def write_model(folder: Path, base, target, table, *, tokenizer_file: Path | None = None) -> None:
@@ -97,52 +185,122 @@ def write_model(folder: Path, base, target, table, *, tokenizer_file: Path | Non
 
     tokenizer_file: the tokenizer.json to copy, if it is all there is; else the files come from `target.folder`.
     """
+    from zett.lms.unported import vocabulary_config
+    from zett.vocab.special import follow_ids
+
     size = int(table.num_valid)
     if size != len(target):
         raise ValueError(f"the table has {size} rows for a tokenizer of {len(target)}")
-    if table.bias is not None:
-        raise ValueError(f"models of type {base.hf_config['model_type']!r} have no output bias, but the table has one")
-    _write_weights(folder, base, table, size)
+    if (table.bias is None) != (base.table.bias is None):
+        raise ValueError(f"the table {'lacks' if table.bias is None else 'has'} an output bias, unlike {base.name}'s")
     tokenizer_class = _copy_tokenizer(folder, target, tokenizer_file)
-    for pattern in LEGAL_FILES:
-        for path in sorted(base.folder.glob(pattern)):
+    for path in _companions(base.folder):
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
+        else:
             shutil.copyfile(path, folder / path.name)
     # Absent ids are written as null: where the key is missing, Transformers assumes Llama's own ids.
-    ids = {f"{role}_token_id": target.roles.get(role) for role in ("bos", "eos", "pad")}
-    hf_config = {**base.hf_config, "vocab_size": size, "tie_word_embeddings": table.output is None, **ids}
+    ids = dict.fromkeys(f"{role}_token_id" for role in ("bos", "eos", "pad"))
+    hf_config = _follow_other_ids(follow_ids({**ids, **base.hf_config}, target, base.vocab), base, target)
+    owner = vocabulary_config(hf_config, folder / "config.json")
+    owner["vocab_size"] = size
+    if (table.output is None) != (base.table.output is None):
+        for part in (hf_config, owner):
+            part["tie_word_embeddings"] = table.output is None
+    hf_config |= _write_weights(folder, base, table, size, hf_config)
     # Without it AutoTokenizer would guess from model_type, and rewrite the tokenizer into a Llama's.
     hf_config["tokenizer_class"] = tokenizer_class
     write_json(folder / "config.json", hf_config)
     generation = base.folder / "generation_config.json"
     settings = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
-    settings = {k: v for k, v in settings.items() if k not in (*ids, *OLD_TOKEN_SETTINGS)}
-    write_json(folder / "generation_config.json", {**settings, **{k: v for k, v in ids.items() if v is not None}})
+    own_ends = {"eos_token_id": base.hf_config.get("eos_token_id")}
+    settings = {k: v for k, v in {**ids, **own_ends, **settings}.items() if k not in OLD_TOKEN_SETTINGS}
+    settings = _follow_other_ids(follow_ids(settings, target, base.vocab, several=True), base, target)
+    write_json(folder / "generation_config.json", {k: v for k, v in settings.items() if k not in ids or v is not None})
 
 
-def _write_weights(folder: Path, base, table, size: int) -> None:
-    """The base's safetensors files, shard by shard, with new vocabulary rows in the old ones' dtype."""
-    import jax.numpy as jnp
+def _follow_other_ids(config: dict, base, target) -> dict:
+    """`config` with the target's ids of tokens without a usual role, such as `image_token_id` and `decoder_start_token_id`."""
+    from zett.vocab import ROLES
 
-    from zett.lms import FAMILIES, weights
+    def follow(key: str, old: int) -> int:
+        text = base.vocab.tokenizer.id_to_token(old)
+        roles = [role for role, i in base.vocab.roles.items() if i == old and role in target.roles]
+        new = target.special.get(text, target.roles[roles[0]] if roles else None)
+        if new is None:
+            raise UserError(
+                f"{base.folder / 'config.json'}: {key} is the token {text!r} ({old}), which the target tokenizer lacks; "
+                "give a tokenizer that has it, or --special add-missing"
+            )
+        return new
 
-    family = importlib.import_module(FAMILIES[base.hf_config["model_type"]])
+    followed = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            value = _follow_other_ids(value, base, target)
+        elif (match := re.fullmatch(r"(.+)_token_(id|ids|index)", key)) and match[1] not in ROLES and value is not None:
+            value = [follow(key, i) for i in value] if isinstance(value, list) else follow(key, value)
+        followed[key] = value
+    return followed
+
+
+def _companions(folder: Path) -> list[Path]:
+    """What follows a model wherever it goes: licences, and the modules of a sentence-embedding model."""
+    paths = [path for pattern in LEGAL_FILES for path in sorted(folder.glob(pattern))]
+    modules = folder / "modules.json"
+    if modules.is_file():
+        try:
+            names = [module["path"] for module in json.loads(modules.read_text(encoding="utf-8")) if module["path"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{modules} is not a list of modules with paths ({error!r}); copy or download it again") from error
+        absent = [name for name in names if Path(name).name != name or not (folder / name).is_dir()]
+        if absent:
+            raise UserError(f"{modules} names folders that are not in {folder}: {', '.join(map(str, absent))}")
+        paths += [modules, *(folder / name for name in names)]
+        paths += [folder / name for name in SENTENCE_FILES if (folder / name).is_file()]
+    return paths
+
+
+def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dict:
+    """The base's safetensors files, shard by shard, with new vocabulary rows in the old ones' dtype.
+
+    Returns the fields of config.json that have to follow, where positions depend on the padding id.
+    """
+    from zett.lms import weights
+    from zett.lms.unported import PADDED_POSITIONS
+
     stored = weights.stored_tensors(base.folder)
-    dtypes = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    dtype = jnp.dtype(dtypes[stored[family.INPUT_ROWS].dtype])
-    rows = {family.INPUT_ROWS: np.asarray(table.input)[:size].astype(dtype)}
-    if table.output is not None:
-        rows[family.OUTPUT_ROWS] = np.asarray(table.output)[:size].astype(dtype)
+    new: dict[str, np.ndarray] = {}
+    for names, rows in ((base.names.input, table.input), (base.names.output, table.output_rows), (base.names.bias, table.bias)):
+        new |= dict.fromkeys(names, _in_dtype(rows, size, weights.FLOATS[stored[names[0]].dtype]) if names else None)
+    fields = {}
+    family, padding = _family(base), (base.hf_config.get("pad_token_id", 1), hf_config["pad_token_id"])
+    if hasattr(family, "follow_padding"):
+        name = weights.spelled(family, stored)[next(row.key for row in family.WEIGHTS if row.path == "positions")]
+        new[name], fields = family.follow_padding(weights.read_tensor(stored, name), *padding)
+    elif family is None and base.hf_config["model_type"] in PADDED_POSITIONS and padding[0] != padding[1]:
+        raise UserError(
+            f"the positions of a model of type {base.hf_config['model_type']!r} count from its padding id, which would change "
+            f"from {padding[0]} to {padding[1]}; give a tokenizer with padding id {padding[0]}"
+        )
+
+    def order(item: tuple):  # as stored, so that long runs are copied at once; wide types first, which keeps all aligned
+        tensor = item[1]
+        return -(tensor.nbytes // max(int(np.prod(tensor.shape)), 1)), tensor.start
+
     shards: dict[Path, dict[str, np.ndarray | weights.Stored]] = {}
-    for name, tensor in stored.items():
-        if name == family.OUTPUT_ROWS and name not in rows:
-            continue  # a tied model's second copy
-        shards.setdefault(tensor.file, {})[name] = rows.pop(name, tensor)
-    shards[stored[family.INPUT_ROWS].file] |= rows  # what is left: the output rows of a tied model that becomes untied
-    for file, tensors in shards.items():
+    for name, tensor in sorted(stored.items(), key=order):
+        shard = shards.setdefault(tensor.file, {})
+        shard[name] = new.get(name, tensor)
+        if name == base.names.input[0] and table.output is not None and not base.names.output:  # a tied model becomes untied
+            if family is None or family.OUTPUT_ROWS is None:
+                raise ValueError(f"{base.name} has no output rows of its own, but the table has")
+            shard[family.OUTPUT_ROWS] = _in_dtype(table.output, size, weights.FLOATS[tensor.dtype])
+    for file, tensors in sorted(shards.items()):
         weights.write_tensors(folder / file.name, tensors, weights.file_metadata(file))
     if not (base.folder / weights.WEIGHTS_FILE).is_file():
         index = json.loads((base.folder / weights.INDEX_FILE).read_text(encoding="utf-8"))
-        index["weight_map"] = {name: file.name for file, tensors in shards.items() for name in tensors}
+        index["weight_map"] = {name: file.name for file, tensors in sorted(shards.items()) for name in tensors}
         everything = [tensor for tensors in shards.values() for tensor in tensors.values()]
         totals = {
             "total_size": sum(t.nbytes for t in everything),
@@ -151,6 +309,25 @@ def _write_weights(folder: Path, base, table, size: int) -> None:
         known = index.get("metadata") or {}
         index["metadata"] = {**known, **{k: v for k, v in totals.items() if k in known or k == "total_size"}}
         write_json(folder / weights.INDEX_FILE, index)
+    return fields
+
+
+def _family(base):
+    """The module of the base's family, or None if it is not ported."""
+    from zett.lms import FAMILIES
+
+    return None if base.config is None else importlib.import_module(FAMILIES[base.hf_config["model_type"]])
+
+
+def _in_dtype(rows, size: int, dtype: np.dtype, chunk: int = 4096) -> np.ndarray:
+    """The first `size` rows in `dtype`; cast some at a time, since two copies of a large table may not fit."""
+    if isinstance(rows, np.ndarray) and rows.dtype == dtype:
+        return rows[:size]
+    cast = np.empty((size, *rows.shape[1:]), dtype)
+    for start in range(0, size, chunk):
+        stop = min(start + chunk, size)
+        cast[start:stop] = np.asarray(rows[start:stop])
+    return cast
 
 
 def _single_file(tokenizer: str | Path) -> Path | None:
@@ -176,35 +353,3 @@ def _copy_tokenizer(folder: Path, target, file: Path | None) -> str:
         special = {f"{role}_token": target.tokenizer.id_to_token(i) for role, i in target.roles.items()}
         write_json(config, {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **special})
     return json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class") or "PreTrainedTokenizerFast"
-
-
-def _card(base, target, tokenizer, method: str, hypernet, command: str, title: str) -> str:
-    """README.md of a transferred model."""
-    on_hub = base.name != "pico" and not Path(base.name).expanduser().exists()
-    made_by = f"the hypernetwork `{hypernet}`, zero-shot" if method == "hypernet" else f"the training-free method `{method}`"
-    return f"""---
-library_name: transformers
-tags: [zett, tokenizer-transfer]
-{f"base_model: {base.name}" if on_hub else ""}
----
-
-# {title}
-
-`{base.name}` with another tokenizer. The rows of the embedding tables were made by {made_by}; nothing was trained after that.
-All other weights are the base model's, bit for bit, and the tokenizer's files are the ones that were given.
-
-| | |
-|---|---|
-| base model | `{base.name}` |
-| tokenizer | `{tokenizer}`: {target.kind}, {len(target)} ids |
-| method | {method} |
-| hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |
-
-Made with:
-
-```
-{command}
-```
-
-The base model's licence applies.
-""".replace("\n\n---", "\n---")

@@ -323,7 +323,7 @@ def _row(file: Path, text_column: str, i: int) -> str:
 
 
 def _plain(file: Path) -> str:
-    return _decoded(file)
+    return file_text(file)
 
 
 @functools.lru_cache(maxsize=8)
@@ -332,7 +332,7 @@ def _column(file: Path, text_column: str) -> list[str]:
     if _kind(file) == ".parquet":
         return _parquet_column(file, text_column)
     texts = []
-    for number, line in enumerate(_decoded(file).split("\n"), 1):
+    for number, line in enumerate(file_text(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -352,7 +352,7 @@ def _parquet_column(file: Path, text_column: str) -> list[str]:
 
     try:
         # A parquet file is read from its end, so one that is compressed as a whole has to be unpacked first.
-        content = pyarrow.BufferReader(_bytes(file)) if file.suffix in (".gz", ".zst") else str(file)
+        content = pyarrow.BufferReader(file_bytes(file)) if file.suffix in (".gz", ".zst") else str(file)
         with parquet.ParquetFile(content) as table:
             names = table.schema_arrow.names
             if text_column not in names:
@@ -365,15 +365,17 @@ def _parquet_column(file: Path, text_column: str) -> list[str]:
         raise TextError(f"{file}: not a readable parquet file: {error}") from None
 
 
-def _decoded(file: Path) -> str:
-    data = _bytes(file)
+def file_text(file: Path) -> str:
+    """What a text file, perhaps compressed, holds. Raises TextError, with the place of the first byte that is not UTF-8."""
+    data = file_bytes(file)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise TextError(f"{file}: not UTF-8 at byte {error.start}") from None
 
 
-def _bytes(file: Path) -> bytes:
+def file_bytes(file: Path) -> bytes:
+    """What a file holds, without the compression that its name tells. Raises TextError."""
     if file.suffix not in (".gz", ".zst"):
         return file.read_bytes()
     try:

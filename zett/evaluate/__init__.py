@@ -79,6 +79,7 @@ def evaluate(
     targets: "Sequence[str] | Mapping[str, Vocabulary] | None" = None,
     *,
     hypernets: Mapping[str, str | Path] | None = None,
+    language: str | int | None = None,
     methods: Sequence[str] | Mapping[str, Callable] = BASELINES,
     windows: Sequence[str] | None = None,
     text: str = "python",
@@ -94,7 +95,8 @@ def evaluate(
     """Bits per byte of `base` with its own tokenizer and with every target, by every method, on the same held-out bytes.
 
     base: a `BaseModel`, or what `load_base_model` takes. targets: specs for `load_target` (None: `DEFAULT_TARGETS`), or
-    vocabularies by name. hypernets: folders by name. methods: names in `METHODS`, or functions with their signature, by name.
+    vocabularies by name. hypernets: folders by name; language: of the targets, by code or number, where they know languages.
+    methods: names in `METHODS`, or functions with their signature, by name.
     windows: pieces of text, each scored alone; None: `text_bytes` of the held-out split of `text`, in pieces of `window` bytes.
     dtype: of matrix products. progress: show a bar; None: in a terminal only. Raises UserError.
     """
@@ -103,7 +105,7 @@ def evaluate(
 
     from zett.evaluate.bpb import encode_windows, window_nats
     from zett.evaluate.targets import DEFAULT_TARGETS, load_target
-    from zett.lms import load_base_model
+    from zett.lms import check_causal, load_base_model
     from zett.lms.layers import product_dtype
     from zett.table import bucket
     from zett.transfer import MAX_PIECES
@@ -113,7 +115,8 @@ def evaluate(
     dtype = product_dtype(dtype).name
     if isinstance(base, str | Path):
         base = load_base_model(str(base), dtype=dtype)
-    functions = _functions(base, hypernets or {}, methods)
+    check_causal(base)
+    functions = _functions(base, hypernets or {}, methods, language)
     given = windows is not None
     if windows is None:
         windows = held_out_windows(text, text_bytes, window, text_column=text_column, seed=seed)
@@ -142,14 +145,12 @@ def evaluate(
     results = []
     for name, target in targets.items():
         encoded = encode_windows(windows, target.tokenizer)
-        # A hypernetwork reads as many pieces as it was made for, a training-free method whole tokens, as in a transfer.
-        forms = functools.cache(functools.partial(surface_forms, target, base.vocab))
+        forms = surface_forms(target, base.vocab, MAX_PIECES)
         nats, seconds = {}, {}
         for method, function in functions.items():
             bar.set_description(f"{name}, {method}")
             clock = time.perf_counter()
-            pieces = getattr(function, "max_pieces", MAX_PIECES)
-            table = function(base.table, base.vocab, target, forms(pieces), seed=seed)
+            table = function(base.table, base.vocab, target, forms, seed=seed)
             seconds[method] = time.perf_counter() - clock
             nats[method] = nats_of(table, encoded)
             bar.update()
@@ -160,7 +161,7 @@ def evaluate(
                 vocab_size=len(target),
                 tokens_per_byte=encoded.num_tokens / encoded.total_bytes,
                 relative_length=encoded.num_tokens / own.num_tokens,
-                shared=float(np.mean(forms(MAX_PIECES).same >= 0)),
+                shared=float(np.mean(forms.same >= 0)),
                 bytes_lost=bytes_lost(windows, encoded, target),
                 losses=tuple(target.losses),
                 scores=_scores(nats, original, encoded.total_bytes, draws, seconds),
@@ -185,7 +186,13 @@ def evaluate(
         },
         hypernets={name: str(path) for name, path in (hypernets or {}).items()},
         targets=results,
-        settings={"seed": seed, "batch_size": batch_size, "dtype": dtype, "bootstrap_resamples": RESAMPLES},
+        settings={
+            "seed": seed,
+            "batch_size": batch_size,
+            "dtype": dtype,
+            "bootstrap_resamples": RESAMPLES,
+            "language": language,
+        },
         environment=environment(),
     )
 
@@ -229,7 +236,7 @@ def common_bytes(a: bytes, b: bytes) -> int:
     return len(a) - row.bit_count()
 
 
-def _functions(base, hypernets: Mapping, methods) -> dict[str, Callable]:
+def _functions(base, hypernets: Mapping, methods, language) -> dict[str, Callable]:
     """Name -> function with the signature of `METHODS`; hypernetworks first."""
     from zett.config import nearest
     from zett.methods import METHODS
@@ -238,10 +245,7 @@ def _functions(base, hypernets: Mapping, methods) -> dict[str, Callable]:
     for name, folder in hypernets.items():
         from zett.hypernet import load_hypernet
 
-        function = load_hypernet(folder)
-        bound = functools.partial(function, fingerprint=base.fingerprint)
-        bound.max_pieces = function.config.max_pieces  # type: ignore[attr-defined]
-        functions[name] = bound
+        functions[name] = _method_of(load_hypernet(folder), base, language)
     for name in methods:
         if name in functions:
             raise UserError(
@@ -256,6 +260,15 @@ def _functions(base, hypernets: Mapping, methods) -> dict[str, Callable]:
     if not functions:
         raise UserError("there is no method to evaluate; give --hypernet or --method")
     return functions
+
+
+def _method_of(hypernet, base, language) -> Callable:
+    """A hypernetwork as a method. It makes its surface forms itself: a published one has a source tokenizer of its own."""
+
+    def method(table, source, target, forms, *, seed=0):
+        return hypernet.table_for(base, target, language=language)
+
+    return method
 
 
 def _short_name(spec: str, specs: Sequence[str]) -> str:
@@ -332,6 +345,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="[NAME=]DIR",
     )
+    add("--language", "language of the targets, by code or number, where the hypernetworks know languages", metavar="CODE")
     add(
         "--target",
         "target tokenizers instead of the default ones: a folder, a tokenizer.json, or KIND-SIZE, trained on the spot, such as "
@@ -382,6 +396,7 @@ def run(args: argparse.Namespace) -> int:
         args.model,
         [*(args.target or DEFAULT_TARGETS), *args.tokenizer],
         hypernets=_named_hypernets(args.hypernet, args.model),
+        language=args.language,
         methods=list(dict.fromkeys(args.method)),
         text=args.text,
         text_bytes=args.text_bytes,

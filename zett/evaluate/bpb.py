@@ -96,7 +96,7 @@ def _nll(graphdef, params, table: EmbeddingTable, bos_row, ids_BL, lengths_B, dt
         h_LD, ids_L, weights_L = xs
         return chunked_cross_entropy(
             h_LD, table.output_rows, bias, ids_L, weights_L,
-            num_valid=table.num_valid, chunk=min(len(ids_L), 1024), dtype=dtype,
+            num_valid=table.num_valid, softcap=body.config.logit_softcap, chunk=min(len(ids_L), 1024), dtype=dtype,
         )  # fmt: skip
 
     return jax.lax.map(window, (h_BLD, ids_BL, weights_BL))

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,53 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from zett import hub
 from zett.errors import UserError
 from zett.lms import weights
+from zett.lms.layers import Remat
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
 
 # model_type of a config.json -> module with Body, Config, WEIGHTS, INPUT_ROWS, OUTPUT_ROWS, IGNORED.
-FAMILIES = {"llama": "zett.lms.llama"}
+FAMILIES = {
+    "bert": "zett.lms.bert",
+    "gemma": "zett.lms.gemma",
+    "gemma2": "zett.lms.gemma2",
+    "gemma3_text": "zett.lms.gemma3",
+    "gpt2": "zett.lms.gpt2",
+    "gpt_neox": "zett.lms.gpt_neox",
+    "llama": "zett.lms.llama",
+    "mistral": "zett.lms.mistral",
+    "modernbert": "zett.lms.modernbert",
+    "olmo2": "zett.lms.olmo2",
+    "phi3": "zett.lms.phi3",
+    "qwen2": "zett.lms.qwen2",
+    "qwen3": "zett.lms.qwen3",
+    "roberta": "zett.lms.roberta",
+    "smollm3": "zett.lms.smollm3",
+    "starcoder2": "zett.lms.starcoder2",
+    "xlm-roberta": "zett.lms.roberta",
+}
+# Of these, the ones whose output rows are the input rows where a config.json does not say; Transformers writes what differs.
+TIED = {
+    "bert", "gemma", "gemma2", "gemma3_text", "gpt2", "modernbert", "roberta", "smollm3", "starcoder2", "xlm-roberta",
+}  # fmt: skip
+# Kinds of model that are refused, with the reason, and model types of each.
+REFUSED = {
+    "a mixture of experts": (
+        "dbrx deepseek_v2 deepseek_v3 ernie4_5_moe glm4_moe gpt_oss granitemoe granitemoeshared jetmoe llama4_text minimax "
+        "mixtral olmoe phimoe qwen2_moe qwen3_moe qwen3_next switch_transformers"
+    ).split(),
+    "multimodal": (
+        "aya_vision gemma3 gemma3n gemma4 idefics2 idefics3 internvl llama4 llava llava_next llava_onevision mistral3 mllama "
+        "paligemma phi4_multimodal pixtral qwen2_5_omni qwen2_5_vl qwen2_vl qwen3_vl qwen3_vl_moe smolvlm"
+    ).split(),
+}
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "LICENSE*", "NOTICE*"]
-# Subfolders hold other formats, and consolidated.safetensors the same weights once more.
-HUB_IGNORED = ["*/*", "consolidated*"]
+# Subfolders hold other formats, but for the numbered ones, the modules of sentence-embedding models; consolidated.safetensors
+# holds the same weights once more.
+HUB_IGNORED = ["[!0-9]*/*", "consolidated*"]
 
 # Of config.json, part of the fingerprint: changing this list disowns every hypernetwork that exists.
 SHAPE_FIELDS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
@@ -34,7 +69,8 @@ SHAPE_FIELDS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_la
 class BaseModel:
     """A pretrained language model: body (`graphdef` and `params`, stacked float32) and table `[len(vocab), D]`, as values.
 
-    hf_config: its config.json. config: the family's. params and graphdef are None if it was loaded without its body.
+    hf_config: its config.json. config: the family's. names: where its files keep the table. Loaded without its body, config
+    (of an architecture that is not ported), params and graphdef are None, and the table is in the dtype of the files.
     """
 
     name: str
@@ -45,13 +81,14 @@ class BaseModel:
     params: dict | None
     table: EmbeddingTable
     vocab: Vocabulary
+    names: weights.VocabularyNames
 
     @property
     def bos_row(self) -> np.ndarray:
-        """Input row `[D]` that opens a text: of bos, else of eos, else the mean of all rows."""
+        """Input row `[D]` that opens a text: of bos, else of eos, else the mean of all rows; float32."""
         rows = np.asarray(self.table.input)
         row = self.vocab.roles.get("bos", self.vocab.roles.get("eos"))
-        return rows.mean(0) if row is None else rows[row]
+        return rows.mean(0, dtype=np.float32) if row is None else rows[row].astype(np.float32)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -59,64 +96,127 @@ class BaseModel:
         digest = hashlib.sha256(json.dumps([self.hf_config.get(field) for field in SHAPE_FIELDS]).encode())
         for rows in (self.table.input, self.table.output):
             # Values, not files: the same model stored in a wider dtype or in other shards is the same model.
-            digest.update(b"-" if rows is None else np.ascontiguousarray(rows, np.float32).tobytes())
+            if rows is None:
+                digest.update(b"-")
+                continue
+            values = np.asarray(rows)
+            for start in range(0, len(values), 4096):  # a copy of all of it may not fit
+                digest.update(np.ascontiguousarray(values[start : start + 4096], np.float32).view(np.uint8).data)
         return digest.hexdigest()
 
 
-def load_base_model(name: str | Path, *, dtype: str = "float32", revision: str | None = None, body: bool = True) -> BaseModel:
+def load_base_model(
+    name: str | Path, *, dtype: str = "float32", param_dtype: str = "float32", mesh: jax.sharding.Mesh | None = None,
+    remat: Remat = "none", revision: str | None = None, body: bool = True,
+) -> BaseModel:  # fmt: skip
     """Load "pico" (in the package), a Hugging Face folder, or a name on the Hugging Face Hub (at `revision`).
 
-    dtype: of the body's matrix products; parameters are float32. body=False reads the table and the tokenizer alone (the
-    weights are checked all the same). UserError for anything that is not a model of a known family with whole weights.
+    dtype: of the body's matrix products. param_dtype: of its parameters; the table is float32. mesh: the devices to spread the
+    body over, by the partition specs of its family (axes "fsdp" and "tensor"); every device gets the whole table. remat: what
+    a backward pass keeps of each layer, everything ("none"), results of matrix products ("dots") or inputs ("full"). body=False
+    reads the table and the tokenizer alone, of any architecture (the weights of known families are checked all the same).
+    UserError for anything that is not a model of a known family with whole weights.
     """
     folder = find_folder(name, revision)
     hf_config = weights.read_json(folder / "config.json")
-    family, config = _family(hf_config, folder / "config.json")
-    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: family.Body(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))))
+    try:
+        family, config = _family(hf_config, folder / "config.json")
+    except Unported:
+        if body:
+            raise
+        return _unported(str(name), folder, hf_config)
+    as_stored = weights.stored_tensors(folder)
+    stored = weights.canonical(as_stored, family)
+    if hasattr(family, "HEAD"):
+        config = dataclasses.replace(config, head=any(name.startswith(family.HEAD) for name in stored))
+    make_body = functools.partial(family.Body, config, dtype=jnp.dtype(dtype), remat=remat)
+    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: make_body(rngs=nnx.Rngs(0))))
     shapes = {path: leaf.shape for path, leaf in weights.flatten(nnx.to_pure_dict(abstract)).items()}
     tied = is_tied(hf_config)
-    stored = weights.stored_tensors(folder)
     weights.check_tensors(stored, family, config, shapes, vocab_size=hf_config["vocab_size"], tied=tied)
-    rows = weights.read_tensor(stored, family.INPUT_ROWS).astype(np.float32)
-    output = weights.read_tensor(stored, family.OUTPUT_ROWS).astype(np.float32) if family.OUTPUT_ROWS in stored else None
-    if tied and output is not None and not np.array_equal(rows, output):
+    names = weights.names_of_family(family, as_stored)
+    table, vocab = _table(folder, as_stored, names, tied=tied)
+    if not body:
+        return BaseModel(str(name), folder, hf_config, config, None, None, table, vocab, names)
+    params = weights.load_body(stored, family, config, shapes, dtype=param_dtype, mesh=mesh)
+    # On the device, where every call of a jitted function finds it.
+    columns = (table.input, table.output, table.bias)
+    placed = (None if rows is None else weights.replicated(np.asarray(rows), mesh) for rows in columns)
+    table = EmbeddingTable.of(*placed)
+    return BaseModel(str(name), folder, hf_config, config, graphdef, params, table, vocab, names)
+
+
+def _unported(name: str, folder: Path, hf_config: dict) -> BaseModel:
+    """A model whose body is not computed here: its table, found in its files, and its tokenizer."""
+    from zett.lms.unported import find_names
+
+    stored = weights.stored_tensors(folder)
+    names = find_names(hf_config, stored, folder)
+    table, vocab = _table(folder, stored, names, tied=not names.output)
+    return BaseModel(name, folder, hf_config, None, None, None, table, vocab, names)
+
+
+def _table(folder: Path, stored, names: weights.VocabularyNames, *, tied: bool) -> tuple[EmbeddingTable, Vocabulary]:
+    """The table in the dtype of the files, mapped from them, and the vocabulary that it belongs to."""
+
+    def read(copies: tuple[str, ...], *, alike: bool = True):
+        if not copies:
+            return None
+        rows = weights.read_tensor(stored, copies[0])
+        for other in copies[1:] if alike else ():
+            if not weights.same(stored, copies[0], other):
+                raise UserError(f"{folder}: {copies[0]} and {other} should be the same, but differ")
+        return rows
+
+    # Untied, the model computes with one of the biases, and the other is whatever it was.
+    rows, output, bias = read(names.input), read(names.output), read(names.bias, alike=tied)
+    if tied and output is not None and not weights.same(stored, names.input[0], names.output[0]):
         raise UserError(
-            f"{folder / 'config.json'} says tie_word_embeddings, but {family.OUTPUT_ROWS} differs from {family.INPUT_ROWS} in "
-            f"{stored[family.OUTPUT_ROWS].file.name}; if the output rows are meant, set tie_word_embeddings to false"
+            f"{folder / 'config.json'} says tie_word_embeddings, but {names.output[0]} differs from {names.input[0]} in "
+            f"{stored[names.output[0]].file.name}; if the output rows are meant, set tie_word_embeddings to false"
         )
     vocab = load_tokenizer(folder)
-    if len(rows) < len(vocab):
-        raise UserError(
-            f"{folder}: the tokenizer has {len(vocab)} ids, the embedding table only {len(rows)} rows; they do not match"
-        )
+    size = len(vocab)
+    if len(rows) < size:
+        raise UserError(f"{folder}: the tokenizer has {size} ids, the embedding table only {len(rows)} rows; they do not match")
     # Rows beyond the tokenizer are padding that was never trained: no token has them, and methods must not learn from them.
-    table = EmbeddingTable.of(rows[: len(vocab)], None if tied or output is None else output[: len(vocab)])
-    if not body:
-        return BaseModel(str(name), folder, hf_config, config, None, None, table, vocab)
-    params = weights.load_body(stored, family, config, shapes)
-    params, table = jax.tree.map(
-        jnp.asarray, (params, table)
-    )  # on the device, where every call of a jitted function finds them
-    return BaseModel(str(name), folder, hf_config, config, graphdef, params, table, vocab)
+    output = None if tied or output is None else output[:size]
+    return EmbeddingTable.of(rows[:size], output, None if bias is None else bias[:size]), vocab
+
+
+def check_causal(base: BaseModel) -> None:
+    """UserError unless texts have probabilities, and so bits per byte: the base's tokens see only what comes before them."""
+    if not getattr(base.config, "causal", True):
+        kind = base.hf_config["model_type"]
+        raise UserError(f"{base.name} is a bidirectional encoder ({kind}); this needs a causal language model")
+
+
+class Unported(UserError):
+    """A model that is whole, but of an architecture, or with a setting of one, that is not computed here."""
 
 
 def is_tied(hf_config: dict) -> bool:
-    """Whether the output rows are the input rows; Llama's default is that they are not."""
-    return bool(hf_config.get("tie_word_embeddings", False))
+    """Whether the output rows are the input rows, by the family's default if the config does not say."""
+    return bool(hf_config.get("tie_word_embeddings", hf_config.get("model_type") in TIED))
 
 
 def _family(hf_config: dict, where: Path):
     kind = hf_config.get("model_type")
+    reason = next((reason for reason, kinds in REFUSED.items() if kind in kinds), None)
+    if reason:
+        raise Unported(f"{where}: model_type is {kind!r}, {reason}, which is not computed here")
     if kind not in FAMILIES:
-        raise UserError(f"{where}: model_type is {kind!r}; supported: {', '.join(sorted(FAMILIES))}")
+        raise Unported(f"{where}: model_type is {kind!r}; supported: {', '.join(sorted(FAMILIES))}")
     family = importlib.import_module(FAMILIES[kind])
     try:
         config = family.Config.from_hf(hf_config)
         hf_config["vocab_size"] + 0
     except KeyError as error:
         raise UserError(f"{where} has no field {error}; a model of type {kind!r} needs it") from error
-    except (ValueError, TypeError) as error:
+    except TypeError as error:
         raise UserError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise Unported(f"{where}: {error}") from error
     return family, config
 
 
@@ -136,36 +236,9 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
         return folder
     if folder.exists():
         raise UserError(f"{folder} is a file; give the folder of the model")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", str(name)):
+    if not hub.is_name(str(name)):
         raise UserError(f"there is no folder {folder} with a base model")
-    return _download(str(name), revision)
-
-
-def _download(name: str, revision: str | None) -> Path:
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    missing = f"there is no folder {name!r}, and on the Hugging Face Hub"
-    try:
-        folder = huggingface_hub.snapshot_download(
-            name, revision=revision, allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED
-        )
-    except errors.GatedRepoError as error:
-        raise UserError(
-            f"{name} is gated: ask for access at https://huggingface.co/{name}, then run `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UserError(f"{name} has no revision {revision!r} on the Hugging Face Hub") from error
-    except errors.RepositoryNotFoundError as error:
-        raise UserError(f"{missing} there is no public model of that name (if it is private, run `hf auth login`)") from error
-    except errors.HFValidationError as error:
-        raise UserError(f"{missing} no model can have that name") from error
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{missing} it could not be reached ({reason}); give a folder, or try again online") from error
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"{name} on the Hugging Face Hub is not a model: it has no config.json")
-    return Path(folder)
+    return hub.download(str(name), HUB_FILES, ignored=HUB_IGNORED, revision=revision)
 
 
 def save_base_model(folder: str | Path, config, body_params: dict, table, tokenizer, *, dtype: str, record: dict) -> None:

@@ -4,11 +4,18 @@ Shapes are written as suffixes: B batch, L positions, D model width, F feed-forw
 K head width, V vocabulary rows, S surface-form positions.
 """
 
+import contextlib
 import functools
+import re
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+# What a backward pass keeps of each layer: everything; its input alone; its input and the results of its matrix products.
+Remat = Literal["none", "full", "dots"]
 
 
 def product_dtype(name: str):
@@ -35,7 +42,7 @@ def dot(x, w, dtype):
     The backward products run with the same operand type: left to itself JAX would multiply the float32 cotangent with
     mixed operands, which is slower on every backend and twice as slow on CPUs.
     """
-    return _product(x, w, (((x.ndim - 1,), (0,)), ((), ())), dtype).astype(x.dtype)
+    return _dot_forward(x, w, dtype)[0]
 
 
 def _product(a, b, dimensions, dtype):
@@ -47,7 +54,8 @@ def _product(a, b, dimensions, dtype):
 
 
 def _dot_forward(x, w, dtype):
-    return dot(x, w, dtype), (x, w)
+    # Not by way of `dot`, within which rematerialisation would see no product that it could keep.
+    return _product(x, w, (((x.ndim - 1,), (0,)), ((), ())), dtype).astype(x.dtype), (x, w)
 
 
 def _dot_backward(dtype, residuals, g):
@@ -76,65 +84,196 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square normalisation over the last axis, computed in float32."""
+    """Root-mean-square normalisation over the last axis, computed in float32; the factor is `offset + scale`."""
 
-    def __init__(self, width: int, eps: float):
-        self.scale = nnx.Param(jnp.ones(width))
-        self.eps = eps
+    def __init__(self, width: int, eps: float, offset: float = 0.0):
+        self.scale = nnx.Param(jnp.full(width, 1.0 - offset))
+        self.eps, self.offset = eps, offset
 
     def __call__(self, x):
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + self.eps)
-        return (normed * self.scale[...]).astype(x.dtype)
+        scale = self.scale[...]
+        return (normed * (scale + self.offset if self.offset else scale)).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
     """Layer normalisation over the last axis, computed in float32."""
 
-    def __init__(self, width: int, eps: float):
+    def __init__(self, width: int, eps: float, use_bias: bool = True):
         self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
+        self.bias = nnx.Param(jnp.zeros(width)) if use_bias else None
         self.eps = eps
 
     def __call__(self, x):
-        x32 = x.astype(jnp.float32)
-        centred = x32 - jnp.mean(x32, -1, keepdims=True)
-        normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + self.eps)
-        return (normed * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return layer_norm(x, self.scale[...], None if self.bias is None else self.bias[...], self.eps)
 
 
-def rope(x_BLHK, positions_BL, inv_freq):
-    """Rotary position embedding in the half-split layout of Hugging Face; angles in float32 because positions are large."""
+def layer_norm(x, scale, bias, eps):
+    x32 = x.astype(jnp.float32)
+    centred = x32 - jnp.mean(x32, -1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + eps)
+    return (normed * scale if bias is None else normed * scale + bias).astype(x.dtype)
+
+
+ACTIVATIONS: dict[str, Callable] = {
+    "silu": nnx.silu,
+    "swish": nnx.silu,
+    "relu": nnx.relu,
+    "gelu": functools.partial(nnx.gelu, approximate=False),
+    "gelu_new": nnx.gelu,
+    "gelu_pytorch_tanh": nnx.gelu,
+    "gelu_fast": nnx.gelu,
+    "quick_gelu": lambda x: x * nnx.sigmoid(1.702 * x),
+}
+
+
+def check_activation(name: str) -> str:
+    """`name` if it is one of ACTIVATIONS; ValueError otherwise."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"hidden_act is {name!r}; supported: {', '.join(sorted(ACTIVATIONS))}")
+    return name
+
+
+def rope(x_BLHK, positions_BL, inv_freq, factor=1.0):
+    """Rotary position embedding in the half-split layout of Hugging Face; angles in float32 because positions are large.
+
+    inv_freq `[R / 2]`: the first R of the K columns are rotated. factor: of cosines and sines (YaRN, LongRoPE).
+    """
     angles = positions_BL[:, :, None, None].astype(jnp.float32) * inv_freq
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    a, b = jnp.split(x_BLHK.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_BLHK.dtype)
+    if not (isinstance(factor, float) and factor == 1.0):
+        cos, sin = cos * factor, sin * factor
+    width = 2 * inv_freq.shape[-1]
+    a, b = jnp.split(x_BLHK[..., :width].astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_BLHK.dtype)
+    return rotated if width == x_BLHK.shape[-1] else jnp.concatenate([rotated, x_BLHK[..., width:]], -1)
 
 
-def attention(q_BLHK, k_BLNK, v_BLNK, *, mask=None, dtype):
-    """Causal attention; `mask` [B, 1 or H, L, L] is True where a query may look (causality is added here)."""
-    out = jax.nn.dot_product_attention(
-        q_BLHK.astype(dtype), k_BLNK.astype(dtype), v_BLNK.astype(dtype), mask=mask, is_causal=True
+def positions_and_mask(x_BLD, positions_BL=None, mask_BL=None, segments_BL=None):
+    """Positions `[B, L]` and attention mask `[B, 1, 1 or L, L]` (or None) of a batch, as every body takes them.
+
+    mask_BL is False at padding, on either side; positions then count from the first real token. segments_BL numbers the
+    sequences packed into a row, each one run of columns that looks only at itself and whose positions count from its start.
+    """
+    batch = x_BLD.shape[:2]
+    if positions_BL is None:
+        index = jnp.broadcast_to(jnp.arange(batch[1]), batch)
+        if segments_BL is not None:
+            first = jnp.pad(segments_BL[:, 1:] != segments_BL[:, :-1], ((0, 0), (1, 0)))
+            positions_BL = index - jax.lax.cummax(jnp.where(first, index, 0), axis=1)
+        elif mask_BL is not None:
+            positions_BL = jnp.maximum(jnp.cumsum(mask_BL, -1) - 1, 0)
+        else:
+            positions_BL = index
+    mask = None if mask_BL is None else mask_BL[:, None, None, :].astype(bool)
+    if segments_BL is not None:
+        same = (segments_BL[:, :, None] == segments_BL[:, None, :])[:, None]
+        mask = same if mask is None else mask & same
+    return positions_BL, mask
+
+
+def learned_positions(table_PD, positions_BL, segments_BL=None):
+    """Rows `[B, L, D]` of a table of learned positions; ValueError for texts longer than it, as far as shapes tell.
+
+    JAX itself would give all positions beyond the last one the last row.
+    """
+    length, most = positions_BL.shape[1], table_PD.shape[0]
+    if segments_BL is None and length > most:
+        raise ValueError(f"texts of {length} tokens, but the model has positions for {most}")
+    return table_PD[positions_BL]
+
+
+def attention(q_BLHK, k_BLNK, v_BLNK, *, mask=None, causal=True, window=None, scale=None, softcap=None, dtype):
+    """Attention `[B, L, H, K]` with operands in `dtype` and the softmax in float32.
+
+    mask: broadcastable to `[B, 1 or H, L, L]`, True where a query may look; causality is added here. window: as Transformers
+    counts it, keys less than `window` back if causal, else at most `window` away; may be a traced scalar. scale: of the
+    logits (None: `K ** -0.5`). softcap: logits become `softcap * tanh(logits / softcap)`. On NVIDIA GPUs cuDNN's flash
+    attention is used where it can be.
+    """
+    length = q_BLHK.shape[1]
+    dtype = jnp.dtype(dtype)
+    q, k, v = (x.astype(dtype) for x in (q_BLHK, k_BLNK, v_BLNK))
+    if isinstance(window, int) and window >= length:
+        window = None
+    # cuDNN counts a causal window itself, and then skips the blocks outside of it.
+    counted = causal and isinstance(window, int)
+    cudnn = softcap is None and cudnn_takes(
+        _compute_capability(), dtype, q.shape[-1], length, masked=mask is not None or (window is not None and not counted)
     )
+    if window is not None and not (cudnn and counted):
+        back = jnp.arange(length)[:, None] - jnp.arange(length)
+        near = (back < window if causal else jnp.abs(back) <= window)[None, None]
+        mask = near if mask is None else mask & near
+    # float32 means float32: without this a TPU multiplies in bfloat16 and an NVIDIA GPU in TF32.
+    exact = jax.default_matmul_precision("highest") if dtype == jnp.float32 else contextlib.nullcontext()
+    with exact:
+        if softcap is not None:
+            out = _softcapped_attention(q, k, v, mask, causal, scale, softcap)
+        elif cudnn:
+            out = jax.nn.dot_product_attention(
+                q, k, v, mask=None if mask is None else jnp.broadcast_to(mask, (*mask.shape[:2], length, length)),
+                is_causal=causal, scale=scale, local_window_size=(window - 1, 0) if counted else None, implementation="cudnn",
+            )  # fmt: skip
+        else:
+            out = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, scale=scale)
     return out.astype(q_BLHK.dtype)
+
+
+def _compute_capability() -> float:
+    """Of the NVIDIA GPU that is computed on; 0 elsewhere."""
+    if jax.default_backend() != "gpu":
+        return 0.0
+    name = str(getattr(jax.local_devices()[0], "compute_capability", ""))
+    return float(name) if re.fullmatch(r"\d+\.\d+", name) else 0.0  # AMD's have other names
+
+
+def cudnn_takes(capability: float, dtype, width: int, length: int, *, masked: bool) -> bool:
+    """Whether cuDNN's flash attention has a kernel, forward and backward, for heads of `width`; see jax._src.cudnn."""
+    if capability < 8 or dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    return width % 8 == 0 and width <= (256 if capability >= 9 else 128) and not (masked and length % 2)
+
+
+def _softcapped_attention(q_BLHK, k_BLNK, v_BLNK, mask, causal, scale, softcap):
+    b, length, heads, width = q_BLHK.shape
+    groups = k_BLNK.shape[2]
+    q = q_BLHK.reshape(b, length, groups, heads // groups, width)
+    logits = jnp.einsum("blngk,bmnk->bnglm", q, k_BLNK, preferred_element_type=jnp.float32)
+    logits = softcap * jnp.tanh(logits * ((width**-0.5 if scale is None else scale) / softcap))
+    allowed = jnp.tril(jnp.ones((length, length), bool))[None, None] if causal else jnp.ones((1, 1, 1, length), bool)
+    allowed = allowed if mask is None else allowed & mask
+    # One mask for all heads, or one for each query head.
+    allowed = allowed[:, :, None] if allowed.shape[1] == 1 else allowed.reshape(-1, groups, heads // groups, *allowed.shape[2:])
+    # Finite, so that a query which may look nowhere gets numbers and no NaN.
+    logits = jnp.where(allowed, logits, -0.7 * jnp.finfo(jnp.float32).max)
+    probabilities = jax.nn.softmax(logits, -1).astype(q_BLHK.dtype)
+    return jnp.einsum("bnglm,bmnk->blngk", probabilities, v_BLNK).reshape(q_BLHK.shape)
 
 
 # Up to this many layers are unrolled: on CPUs a loop costs a fifth of the speed, and small models compile fast either way.
 UNROLLED = 8
 
 
-def scan_layers(layers, x, *args, keep_hidden: bool = False):
+def scan_layers(layers, x, *args, per_layer: dict | None = None, keep_hidden: bool = False, remat: Remat = "none", **kwargs):
     """Run layers stacked along a leading axis in order; beyond `UNROLLED`, compile time does not grow with their number.
 
-    Returns the last layer's output and, if `keep_hidden`, every layer's input stacked `[layers, ...]`.
+    Every layer is called with `args`, `kwargs` and its slices of the arrays `per_layer`. Returns the last layer's output and,
+    if `keep_hidden`, every layer's input stacked `[layers, ...]`.
     """
     graphdef, state = nnx.split(layers)
-
-    def step(x, layer_state):
-        return nnx.merge(graphdef, layer_state)(x, *args), (x if keep_hidden else None)
-
     number = jax.tree.leaves(state)[0].shape[0]
-    return jax.lax.scan(step, x, state, unroll=number if number <= UNROLLED else 1)
+
+    def step(x, slices):
+        layer_state, own = slices
+        return nnx.merge(graphdef, layer_state)(x, *args, **kwargs, **own), (x if keep_hidden else None)
+
+    if remat != "none":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+        # Within a loop nothing can be merged with its recomputation; in unrolled layers the compiler would undo it.
+        step = jax.checkpoint(step, policy=policy, prevent_cse=number <= UNROLLED)
+    return jax.lax.scan(step, x, (state, per_layer or {}), unroll=number if number <= UNROLLED else 1)
 
 
 def stack_layers(make, number: int, rngs: nnx.Rngs):

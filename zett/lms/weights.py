@@ -1,16 +1,34 @@
 """Hugging Face safetensors <-> parameters of a body, strict in both directions.
 
 A base family lists its tensors once, as rows of `Weight`; loading and saving both read that list, and every tensor that is
-unknown, missing or misshapen is reported in one error.
+unknown, missing or misshapen is reported in one error. What a family module says beside WEIGHTS:
+
+- INPUT_ROWS, OUTPUT_ROWS: names of the vocabulary's tensors; OUTPUT_ROWS is None where there never is a head of its own.
+- BIAS: name of the output bias `[V]`; absent or None where there is none.
+- COPIES: `{name: name}`, tensors that some files hold twice (`decoder.weight` of the input rows); absent: none.
+- PREFIX: "bert.", where files of a model without head leave it out of the names; absent: "".
+- RENAMED: `{pattern: replacement}` of names that old files spell otherwise; absent: none.
+- HEAD: "lm_head.", if the body's config has a field `head`: whether there are tensors whose names begin so.
+- RENAMED: `{pattern: replacement}`, other spellings of names that files have (`LayerNorm.gamma`); absent: none.
+- HEAD: what the names of an optional head's tensors begin with ("cls.predictions."): where a file has none of them, the
+  config's field `head` is false and there are no output rows and no bias; absent: the head is not optional.
+- IGNORED: patterns of tensors that are neither needed nor wrong: buffers, poolers.
 """
 
 import dataclasses
+import errno
+import functools
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.errors import UserError
 
@@ -23,12 +41,35 @@ class Weight:
 
     key: Hugging Face name. path: dotted path in the body. transform: None or TRANSPOSE (torch stores `[out, in]`).
     when: name of a boolean field of the family's config that says whether the tensor exists.
+    spec: partition of one layer's parameter, in our layout, over the mesh axes "fsdp" and "tensor"; (): not partitioned.
+    first: number of the first layer that has the tensor.
     """
 
     key: str
     path: str
     transform: str | None = None
     when: str | None = None
+    spec: tuple = ()
+    first: int = 0
+
+
+# Partition specs of kernels `[in, out]`: of a layer that leads into attention or the feed-forward width, and of one back.
+WIDEN, NARROW = ("fsdp", "tensor"), ("tensor", "fsdp")
+
+
+def dense_rows(key: str, path: str, spec: tuple, *, transform: str | None = TRANSPOSE, bias: str | bool = True) -> list[Weight]:
+    """Rows of a `Linear`; bias: whether it has one, or the name of the config's field that says so."""
+    rows = [Weight(f"{key}.weight", f"{path}.kernel", transform, None, spec)]
+    if bias:
+        when = bias if isinstance(bias, str) else None
+        rows.append(Weight(f"{key}.bias", f"{path}.bias", None, when, ("tensor",) if spec == WIDEN else ()))
+    return rows
+
+
+def norm_rows(key: str, path: str, *, bias: str | bool = True) -> list[Weight]:
+    """Rows of a `LayerNorm`; bias as for `dense_rows`."""
+    rows = [Weight(f"{key}.weight", f"{path}.scale")]
+    return rows + ([Weight(f"{key}.bias", f"{path}.bias", when=bias if isinstance(bias, str) else None)] if bias else [])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +88,9 @@ class Stored:
 
 
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-FLOATS = ("F64", "F32", "F16", "BF16")
-_TYPE_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+# Floating-point types of safetensors that can be vocabulary rows or parameters.
+FLOATS = {name: jnp.dtype(t) for name, t in {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}.items()}
+_TYPE_NAMES = {str(dtype): name for name, dtype in FLOATS.items()}
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
@@ -65,13 +107,18 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     # A name with a slash could point outside of the folder.
     absent = [n for n in names if Path(n).name != n or not (folder / n).is_file()]
     if absent:
-        raise UserError(f"{index} names files that are not in {folder}: {_listed(absent)}; copy or download them")
+        raise UserError(f"{index} names files that are not in {folder}: {listed(absent)}; copy or download them")
     tensors: dict[str, Stored] = {}
+    twice = []
     for name in names:
-        tensors |= _read_header(folder / name)
+        found = _read_header(folder / name)
+        twice += [f"{k} in {tensors[k].file.name} and {name}" for k in found if k in tensors]
+        tensors |= found
+    if twice:
+        raise UserError(f"the files that {index} names hold tensors twice: {listed(twice)}; copy or download the folder again")
     wrong = sorted(k for k in {*weight_map, *tensors} if k not in tensors or weight_map.get(k) != tensors[k].file.name)
     if wrong:
-        raise UserError(f"{index} does not say what its files hold: {_listed(wrong)}; copy or download the folder again")
+        raise UserError(f"{index} does not say what its files hold: {listed(wrong)}; copy or download the folder again")
     return tensors
 
 
@@ -116,11 +163,58 @@ def file_metadata(file: Path) -> dict[str, str]:
 
 
 def read_tensor(stored: Mapping[str, Stored], name: str) -> np.ndarray:
-    """One tensor in its stored dtype."""
-    from safetensors import safe_open
+    """One floating-point tensor in its stored dtype: read-only, mapped from the file, so that what is not used is not read."""
+    t = stored[name]
+    return np.asarray(np.memmap(t.file, np.uint8, "r", t.start, t.nbytes)).view(FLOATS[t.dtype]).reshape(t.shape)
 
-    with safe_open(stored[name].file, framework="numpy") as f:
-        return f.get_tensor(name)
+
+def same(stored: Mapping[str, Stored], a: str, b: str) -> bool:
+    """Whether two tensors hold the same values."""
+    x, y = read_tensor(stored, a), read_tensor(stored, b)
+    return x.shape == y.shape and all(np.array_equal(x[i : i + 4096], y[i : i + 4096]) for i in range(0, len(x), 4096))
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyNames:
+    """Names, as the files spell them, of the tensors with a row for each token. Of several, the others are copies of the first.
+
+    input: rows `[V, D]`. output: rows `[V, D]`; (): tied, or no head. bias: of the output, `[V]`; (): none.
+    """
+
+    input: tuple[str, ...]
+    output: tuple[str, ...] = ()
+    bias: tuple[str, ...] = ()
+
+
+def names_of_family(family, stored: Mapping[str, Stored]) -> VocabularyNames:
+    """Which of the files' tensors are the vocabulary of a model of this family."""
+    theirs = spelled(family, stored)
+
+    def of(name: str | None) -> tuple[str, ...]:
+        return tuple(theirs[n] for n in (name, *(k for k, v in _copies(family).items() if v == name)) if n in theirs)
+
+    # Where both biases are there, Transformers computes with the copy, which is the output layer's own.
+    return VocabularyNames(of(family.INPUT_ROWS), of(family.OUTPUT_ROWS), of(getattr(family, "BIAS", None))[::-1])
+
+
+def canonical(stored: Mapping[str, Stored], family) -> dict[str, Stored]:
+    """The tensors, in the same order, by the names that the family uses: with its PREFIX, and those of RENAMED changed."""
+    prefix, known = getattr(family, "PREFIX", ""), {family.OUTPUT_ROWS, getattr(family, "BIAS", None), *_copies(family)}
+    if any(name.startswith(prefix) for name in stored):
+        prefix = ""
+    named = {name if name in known else prefix + name: tensor for name, tensor in stored.items()}
+    for pattern, ours in getattr(family, "RENAMED", {}).items():
+        named = {re.sub(pattern, ours, name): tensor for name, tensor in named.items()}
+    return named
+
+
+def spelled(family, stored: Mapping[str, Stored]) -> dict[str, str]:
+    """The files' own names by the family's."""
+    return dict(zip(canonical(stored, family), stored))
+
+
+def _copies(family) -> dict[str, str]:
+    return getattr(family, "COPIES", {})
 
 
 def check_tensors(
@@ -128,7 +222,7 @@ def check_tensors(
 ) -> None:
     """UserError, with all of them, if tensors are missing, unknown, misshapen or not floating-point.
 
-    shapes: shape of each parameter of the body by dotted path. The family module has WEIGHTS, INPUT_ROWS, OUTPUT_ROWS, IGNORED.
+    shapes: shape of each parameter of the body by dotted path. stored: by the family's own names (`canonical`).
     """
     expected = {}
     for row in _rows(family, config, shapes):
@@ -136,16 +230,21 @@ def check_tensors(
             shape = shapes[row.path][1:] if "{i}" in row.key else shapes[row.path]
             expected[name] = tuple(shape[::-1] if row.transform == TRANSPOSE else shape)
     expected[family.INPUT_ROWS] = (vocab_size, config.hidden_size)
-    if not tied or family.OUTPUT_ROWS in stored:
+    headless = family.OUTPUT_ROWS is None or not getattr(config, "head", True)
+    if family.OUTPUT_ROWS in stored or not (tied or headless):
         expected[family.OUTPUT_ROWS] = (vocab_size, config.hidden_size)
+    bias = getattr(family, "BIAS", None)
+    if bias is not None and (bias in stored or (not headless and getattr(config, "output_bias", True))):
+        expected[bias] = (vocab_size,)
+    expected |= {name: expected[copied] for name, copied in _copies(family).items() if name in stored and copied in expected}
     ignored = [name for name in stored if any(re.fullmatch(pattern, name) for pattern in family.IGNORED)]
     faults = []
     missing = sorted(expected.keys() - stored.keys())
     if missing:
-        faults.append(f"missing: {_listed(missing)}")
+        faults.append(f"missing: {listed(missing)}")
     unknown = sorted(stored.keys() - expected.keys() - set(ignored))
     if unknown:
-        faults.append(f"unknown: {_listed([f'{name} in {stored[name].file.name}' for name in unknown])}")
+        faults.append(f"unknown: {listed([f'{name} in {stored[name].file.name}' for name in unknown])}")
     both = sorted(expected.keys() & stored.keys())
     misshapen = [name for name in both if stored[name].shape != expected[name]]
     if misshapen:
@@ -153,30 +252,126 @@ def check_tensors(
             f"{name} in {stored[name].file.name} is {list(stored[name].shape)}, not {list(expected[name])}"
             for name in misshapen
         ]
-        faults.append(f"misshapen: {_listed(described)}")
+        faults.append(f"misshapen: {listed(described)}")
     coded = [name for name in both if stored[name].dtype not in FLOATS]
     if coded:
         described = [f"{name} in {stored[name].file.name} is {stored[name].dtype}" for name in coded]
-        faults.append(f"not one of {', '.join(FLOATS)} (quantised?): {_listed(described)}")
+        faults.append(f"not one of {', '.join(FLOATS)} (quantised?): {listed(described)}")
     if faults:
         folder = next(iter(stored.values())).file.parent if stored else "the folder"
         raise UserError(f"the weights in {folder} do not fit its config.json: " + "; ".join(faults))
 
 
-def load_body(stored: Mapping[str, Stored], family, config, shapes: Mapping[str, tuple]) -> dict:
-    """The body's parameters as a nested dict of float32 arrays, layers stacked along axis 0, read tensor by tensor."""
+# Platforms that compute in the host's memory: loading fills a parameter's memory there, instead of that of the device.
+HOST_MEMORY = ("cpu",)
+
+
+def load_body(
+    stored: Mapping[str, Stored], family, config, shapes: Mapping[str, tuple], *, dtype="float32", mesh: Mesh | None = None
+) -> dict:
+    """The body's parameters as a nested dict of arrays in `dtype`, layers stacked along axis 0, on the device.
+
+    With a mesh (axes "fsdp", "tensor" and any others) each parameter is partitioned by its row's `spec`, and each device gets
+    its part alone. Read tensor by tensor: on an accelerator the host holds one at a time, on a CPU nothing is held twice.
+    """
+    rows = _rows(family, config, shapes)
+    shardings = _shardings(rows, shapes, mesh)
     params: dict = {}
-    for row in _rows(family, config, shapes):
-        value = np.empty(shapes[row.path], np.float32)
+    for row in rows:
+        parts = []
         for name, layer in _names(row, shapes[row.path]):
-            tensor = read_tensor(stored, name)
-            value[layer] = tensor.T if row.transform == TRANSPOSE else tensor
+            parts.append((functools.partial(_in_our_layout, stored, name, row.transform), layer))
         *parents, leaf = row.path.split(".")
         node = params
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[leaf] = value
+        node[leaf] = _on_device(parts, shapes[row.path], jnp.dtype(dtype), shardings[row.path])
     return params
+
+
+def replicated(rows: np.ndarray, mesh: Mesh | None) -> jax.Array:
+    """An array in float32 on the device, or on every device of the mesh."""
+    sharding = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    return _on_device([(lambda: rows, ...)], rows.shape, np.dtype(np.float32), sharding)
+
+
+def _in_our_layout(stored: Mapping[str, Stored], name: str, transform: str | None) -> np.ndarray:
+    tensor = read_tensor(stored, name)
+    return tensor.T if transform == TRANSPOSE else tensor
+
+
+def _shardings(rows: list[Weight], shapes: Mapping[str, tuple], mesh: Mesh | None) -> dict[str, NamedSharding | None]:
+    """By path; UserError that lists the parameters that the mesh cannot divide."""
+    if mesh is None:
+        return {row.path: None for row in rows}
+    shardings: dict[str, NamedSharding | None] = {}
+    faults = []
+    for row in rows:
+        shape = shapes[row.path]
+        if unknown := set(row.spec) - {None, "fsdp", "tensor"}:
+            raise ValueError(f"{row.path}: the axes {unknown} of its spec are neither 'fsdp' nor 'tensor'")
+        stacked = (None,) if "{i}" in row.key else ()
+        spec = (*stacked, *(axis if axis in mesh.shape else None for axis in row.spec))
+        faults += [f"{row.path} {list(shape)} by {a}={mesh.shape[a]}" for n, a in zip(shape, spec) if a and n % mesh.shape[a]]
+        shardings[row.path] = NamedSharding(mesh, PartitionSpec(*spec))
+    if faults:
+        raise UserError(f"the mesh {dict(mesh.shape)} does not divide these parameters evenly: {listed(faults)}")
+    return shardings
+
+
+def _on_device(parts: Sequence[tuple[Callable, Any]], shape: tuple, dtype, sharding: NamedSharding | None) -> jax.Array:
+    """The array of `shape` and `dtype` whose layers, or whose whole, with the index `...`, are what `parts` return."""
+    devices = jax.devices() if sharding is None else list(sharding.device_set)
+    stacked = parts[0][1] is not ...
+    if not stacked:
+        return _placed(functools.partial(_read, parts[0][0], dtype), shape, sharding)
+    if devices[0].platform in HOST_MEMORY:
+        return _placed(functools.partial(_read_stacked, [tensor for tensor, _ in parts], dtype), shape, sharding)
+    layer_sharding = sharding and NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    value = _zeros(shape, dtype, sharding)
+    for tensor, i in parts:
+        layer = _placed(functools.partial(_read, tensor, dtype), shape[1:], layer_sharding)
+        value = jax.block_until_ready(_with_layer(value, layer, i))  # else the host runs ahead, with many layers in memory
+    return value
+
+
+def _placed(read: Callable, shape: tuple, sharding: NamedSharding | None) -> jax.Array:
+    if sharding is None:
+        return jax.device_put(read((slice(None),) * len(shape)))
+    return jax.make_array_from_callback(shape, sharding, read)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype", "sharding"))
+def _zeros(shape, dtype, sharding):
+    value = jnp.zeros(shape, dtype)
+    return value if sharding is None else jax.lax.with_sharding_constraint(value, sharding)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _with_layer(stack, layer, i):
+    return jax.lax.dynamic_update_index_in_dim(stack, layer, i, 0)
+
+
+def _read_stacked(tensors: list[Callable], dtype: np.dtype, index: tuple) -> np.ndarray:
+    """The part `index` of the tensors stacked along axis 0, in `dtype`."""
+    some, inner = tensors[index[0]], index[1:]
+    shape = (len(some), *some[0]()[inner].shape)
+    size = int(np.prod(shape)) * dtype.itemsize
+    # Arrays that begin at a multiple of 64 bytes are taken over by JAX on a CPU; others it copies.
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    stack = memory[start : start + size].view(dtype).reshape(shape)
+    for value, tensor in zip(stack, some):
+        view = tensor()[inner]
+        # Transposed views some columns at a time, which is three times faster than all at once.
+        step = 32 if view.ndim == 2 and view.strides[0] < view.strides[1] else max(view.shape[-1], 1)
+        for column in range(0, view.shape[-1], step):
+            value[..., column : column + step] = view[..., column : column + step]
+    return stack
+
+
+def _read(tensor: Callable, dtype: np.dtype, index: tuple) -> np.ndarray:
+    return _read_stacked([tensor], dtype, (slice(None), *index))[0]
 
 
 def body_tensors(params: dict, family, config, dtype) -> dict[str, np.ndarray]:
@@ -213,11 +408,11 @@ def _names(row: Weight, shape: tuple):
     """Pairs of Hugging Face name and index into the parameter."""
     if "{i}" not in row.key:
         return [(row.key, ...)]
-    return [(row.key.replace("{i}", str(i)), i) for i in range(shape[0])]
+    return [(row.key.replace("{i}", str(row.first + i)), i) for i in range(shape[0])]
 
 
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray | Stored], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; `Stored` tensors are copied byte for byte, whatever their type, a few MB at a time.
+    """Write a safetensors file; `Stored` tensors are copied byte for byte, whatever their type, by the system where it can.
 
     The library's own writer wants all tensors in memory and hides a full disk behind an error of its own.
     """
@@ -231,23 +426,56 @@ def write_tensors(file: Path, tensors: Mapping[str, np.ndarray | Stored], metada
     text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
     with open(file, "wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
+        for tensor in _runs(tensors.values()):
             if isinstance(tensor, Stored):
                 _copy(tensor, out)
             else:
                 out.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
 
 
-def _copy(stored: Stored, out, chunk: int = 1 << 22) -> None:
+def _runs(tensors):
+    """The tensors, those that follow each other in a file joined."""
+    run = None
+    for tensor in tensors:
+        if run is not None and isinstance(tensor, Stored) and (tensor.file, tensor.start) == (run.file, run.stop):
+            run = dataclasses.replace(run, stop=tensor.stop)
+            continue
+        if run is not None:
+            yield run
+            run = None
+        if isinstance(tensor, Stored):
+            run = tensor
+        else:
+            yield tensor
+    if run is not None:
+        yield run
+
+
+def _copy(stored: Stored, out) -> None:
+    out.flush()
     with open(stored.file, "rb") as source:
-        source.seek(stored.start)
-        left = stored.nbytes
-        while left:
-            data = source.read(min(chunk, left))
-            if not data:
+        position = stored.start
+        copy = functools.partial(getattr(os, "copy_file_range", _read_and_write), source.fileno(), out.fileno())
+        while position < stored.stop:
+            try:
+                done = copy(min(stored.stop - position, 1 << 28), position)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                copy = functools.partial(_read_and_write, source.fileno(), out.fileno())  # not between these file systems
+                continue
+            if not done:
                 raise UserError(f"{stored.file} became shorter while it was read")
-            out.write(data)
-            left -= len(data)
+            position += done
+
+
+def _read_and_write(source: int, target: int, count: int, position: int) -> int:
+    """What `os.copy_file_range` does, a few MB at a time."""
+    data = os.pread(source, min(count, 1 << 22), position)
+    written = 0
+    while written < len(data):
+        written += os.write(target, data[written:])
+    return written
 
 
 def read_json(path: Path) -> dict:
@@ -263,6 +491,6 @@ def read_json(path: Path) -> dict:
     return value
 
 
-def _listed(names: list[str], most: int = 12) -> str:
+def listed(names: list[str], most: int = 12) -> str:
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -7,23 +7,44 @@ import numpy as np
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary
 
+# Rows at a time: float32 copies of a large model's whole table would not fit beside it.
+CHUNK = 4096
+
 
 def build_table(
-    source_table: EmbeddingTable, source: Vocabulary, forms: SurfaceForms, new_rows: Callable[[np.ndarray], np.ndarray]
+    source_table: EmbeddingTable,
+    source: Vocabulary,
+    forms: SurfaceForms,
+    new_rows: Callable[[np.ndarray], Callable[[SurfaceForms], np.ndarray]],
 ) -> EmbeddingTable:
-    """The target's table: `new_rows` of the source rows `[V0, D]` gives `[V, D]`, in which shared tokens keep their own rows.
+    """The target's table, in the dtype of the source's; shared tokens keep their own rows.
 
-    Rows beyond the source tokenizer are padding; `new_rows` does not see them. A bias is passed as `[V0, 1]`.
+    `new_rows` gets the source rows `[V0, D]` and returns a function from some of the forms, in order, to their rows `[n, D]` in
+    float32. Rows beyond the source tokenizer are padding; `new_rows` does not see them. A bias is passed as `[V0, 1]`.
     """
-    shared = forms.same >= 0
 
     def build(rows):
         if rows is None:
             return None
-        rows = np.asarray(rows).astype(np.float32)[: len(source)]
+        rows = np.asarray(rows)[: len(source)]
         columns = rows.reshape(len(rows), -1)
-        new = new_rows(columns).astype(np.float32)
-        new[shared] = columns[forms.same[shared]]
-        return new.reshape(-1, *rows.shape[1:])
+        rows_of = new_rows(columns)
+        table = np.empty((len(forms), columns.shape[1]), rows.dtype)
+        for start in range(0, len(forms), CHUNK):
+            some = forms.take(np.arange(start, min(start + CHUNK, len(forms))))
+            new = rows_of(some)
+            shared = some.same >= 0
+            new[shared] = columns[some.same[shared]]
+            table[start : start + CHUNK] = new
+        return table.reshape(-1, *rows.shape[1:])
 
     return EmbeddingTable.of(build(source_table.input), build(source_table.output), build(source_table.bias))
+
+
+def column_means(rows: np.ndarray, around: np.ndarray | None = None) -> np.ndarray:
+    """Mean of each column of `rows [V, D]`, or of its squared distance to `around [D]`: `[D]` float32."""
+    total = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), CHUNK):
+        some = rows[start : start + CHUNK].astype(np.float32)
+        total += (some if around is None else np.square(some - around)).sum(0, dtype=np.float64)
+    return (total / len(rows)).astype(np.float32)

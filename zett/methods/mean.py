@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from zett.methods.common import build_table
+from zett.methods.common import build_table, column_means
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary
 
@@ -11,4 +11,9 @@ def mean(
     source_table: EmbeddingTable, source: Vocabulary, target: Vocabulary, forms: SurfaceForms, *, seed: int = 0
 ) -> EmbeddingTable:
     """The mean of the source rows; `seed` is not used."""
-    return build_table(source_table, source, forms, lambda rows: np.tile(rows.mean(0), (len(target), 1)))
+
+    def new_rows(rows):
+        mean = column_means(rows)
+        return lambda some: np.tile(mean, (len(some), 1))
+
+    return build_table(source_table, source, forms, new_rows)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from zett.methods.common import build_table
+from zett.methods.common import build_table, column_means
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary
 
@@ -14,7 +14,8 @@ def random(
     rng = np.random.default_rng(seed)
 
     def new_rows(rows):
-        noise = rng.standard_normal((len(target), rows.shape[1]), dtype=np.float32)
-        return rows.mean(0) + rows.std(0) * noise
+        mean = column_means(rows)
+        deviation = np.sqrt(column_means(rows, around=mean))
+        return lambda some: mean + deviation * rng.standard_normal((len(some), rows.shape[1]), dtype=np.float32)
 
     return build_table(source_table, source, forms, new_rows)

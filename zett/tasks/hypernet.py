@@ -15,8 +15,17 @@ from zett.config import Config
 from zett.data.text import Documents, open_text
 from zett.errors import UserError
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
-from zett.hypernet import TrainedHypernet, hypernet_graph, load_hypernet, make_hypernet, pack_forms, save_hypernet, source_rows
-from zett.lms import load_base_model
+from zett.hypernet import (
+    TrainedHypernet,
+    fit_scales,
+    hypernet_graph,
+    load_hypernet,
+    make_hypernet,
+    pack_forms,
+    save_hypernet,
+    source_rows,
+)
+from zett.lms import check_causal, load_base_model
 from zett.lms.layers import product_dtype
 from zett.losses import chunked_cross_entropy
 from zett.table import bucket
@@ -29,14 +38,15 @@ class HypernetTask:
         data = config.data
         self.config, self.workdir = config, workdir
         self.dtype = product_dtype(config.train.dtype)
-        self.base = load_base_model(config.base, dtype=self.dtype.name)
+        self.base = load_base_model(config.base, dtype=self.dtype.name, remat=config.train.remat)
+        check_causal(self.base)
         opened = functools.partial(
             open_text, text_column=data.text_column, package_bytes=data.package_bytes, stream_bytes=data.stream_bytes
         )
         self.documents: Documents = opened(data.source, split="train")
         held_out = opened(data.valid_source or data.source, split="valid")
-        sources = [opened(spec, split="train") for spec in config.sampler.sources] or [self.documents]
-        self.sampler = Sampler(config.sampler, sources, self.base.vocab, config.hypernet.max_pieces, config.seed)
+        self.sources = [opened(spec, split="train") for spec in config.sampler.sources] or [self.documents]
+        self.sampler = Sampler(config.sampler, self.sources, self.base.vocab, config.hypernet.max_pieces, config.seed)
         self.tokens_per_step = data.batch_size * data.length
         table = self.base.table
         self.hidden_size, self.tied = table.input.shape[1], table.output is None
@@ -50,8 +60,12 @@ class HypernetTask:
     def init(self):
         c = self.config
         if c.init is None:
-            return nnx.to_pure_dict(nnx.split(make_hypernet(c.hypernet, self.hidden_size, self.tied, self.dtype, c.seed))[1])
+            fresh = fresh_params(c, self.base)
+            fitted = c.hypernet.rescale == "fitted"
+            return fit_scales(self.graphdef, fresh, self.frozen["rows"], c.seed) if fitted else fresh
         trained = load_hypernet(c.init)
+        if trained.base["fingerprint"] is None:
+            raise UserError(f"config.init, {c.init}, cannot be trained further: its source tokenizer is not the base model's")
         trained.check_base(self.base.fingerprint)
         if trained.config != c.hypernet:
             theirs, ours = dataclasses.asdict(trained.config), dataclasses.asdict(c.hypernet)
@@ -66,13 +80,11 @@ class HypernetTask:
         data = self.config.data
         draw = self.sampler.draw(step)
         rng = np.random.default_rng([self.config.seed, step, 0])
-        ids = np.zeros((data.batch_size, data.length), np.int64)
-        lengths = np.zeros(data.batch_size, np.int32)
-        for b in range(data.batch_size):
-            row = self._row(draw.tokenizer, rng, data.length)
-            lengths[b] = len(row)
-            ids[b] = row + row[:1] * (data.length - len(row))  # filled with a token that is used anyway; its weight is 0
-        weights = (np.arange(data.length) < lengths[:, None]).astype(np.float32)
+        documents = self.documents if draw.source is None else self.sources[draw.source]
+        ids, lengths = draw.encode([_excerpt(documents, rng, data.length) for _ in range(data.batch_size)], data.length)
+        inside = np.arange(data.length) < np.maximum(lengths, 1)[:, None]
+        ids = np.where(inside, ids, ids[:, :1])  # filled with a token that is used anyway; its weight is 0
+        weights = inside.astype(np.float32)
         used, targets = np.unique(ids, return_inverse=True)
         others = np.setdiff1d(np.flatnonzero(draw.forms.lengths), used, assume_unique=True)
         room = bucket(max(self.config.sampler.rows, len(used) + 256), 1024)
@@ -85,20 +97,12 @@ class HypernetTask:
         return {
             "targets": targets.reshape(ids.shape).astype(np.int32),
             "weights": weights,
-            "bytes": np.float32(sum(len(draw.tokens[i]) for i in ids[weights > 0])),
-            "forms": pack_forms(forms),
+            "bytes": np.float32(draw.tokens.lengths[ids[inside]].sum()),
+            "forms": pack_forms(forms, language=draw.source if self.config.hypernet.languages else None),
             "log_weight": log_weight,
             "num_valid": np.int32(len(rows)),
             "same": forms.same,
         }
-
-    def _row(self, tokenizer, rng: np.random.Generator, length: int) -> list[int]:
-        """At most `length` tokens from a random place, at a line's beginning, in a random document."""
-        text = self.documents[int(rng.integers(len(self.documents)))]
-        start = int(rng.integers(max(len(text) - 4 * length, 1)))
-        start = text.find("\n", start) + 1 if start else 0
-        # Twelve characters a token are more than any tokenizer packs into one on average.
-        return tokenizer.encode(text[start : start + 12 * length], add_special_tokens=False).ids[:length] or [0]
 
     # --------------------------------------------------------------------------------------------------------- loss
 
@@ -112,7 +116,7 @@ class HypernetTask:
         h = body(jnp.concatenate([first, inputs[targets[:, :-1]]], 1))
         nats = chunked_cross_entropy(
             h.reshape(-1, d), outputs, batch["log_weight"], targets.reshape(-1), batch["weights"].reshape(-1),
-            num_valid=batch["num_valid"], dtype=self.dtype,
+            num_valid=batch["num_valid"], softcap=self.base.config.logit_softcap, dtype=self.dtype,
         )  # fmt: skip
         lm = nats / batch["weights"].sum()
         lexical = self._lexical(rows, frozen["rows"], batch)
@@ -134,10 +138,6 @@ class HypernetTask:
 
     # --------------------------------------------------------------------------------------------------- evaluation
 
-    def _trained(self, params) -> TrainedHypernet:
-        base = {"name": self.base.name, "fingerprint": self.base.fingerprint}
-        return TrainedHypernet(self.config.hypernet, params, self.hidden_size, self.tied, base)
-
     def evaluate(self, params) -> dict[str, float]:
         """Zero-shot bits per byte on unseen tokenizers, as ratios to the original model's."""
         if self._targets is None:
@@ -153,7 +153,10 @@ class HypernetTask:
             self._original = self._bits(self.base.table, own)
         results = {}
         for spec, target, forms, windows in self._targets:
-            table = self._trained(params)(self.base.table, self.base.vocab, target, forms, dtype=self.dtype)
+            language = 0 if self.config.hypernet.languages else None  # of the first source
+            table = trained_for(self.base, self.config, params)(
+                self.base.table, self.base.vocab, target, forms, language=language, dtype=self.dtype
+            )
             results[spec] = self._bits(table.pad(bucket(len(target))), windows) / self._original
         return results | {"score": math.exp(sum(map(math.log, results.values())) / len(results))}
 
@@ -161,24 +164,49 @@ class HypernetTask:
         return bits_per_byte(self.base.graphdef, self.frozen["body"], table, self.frozen["bos"], windows, dtype=self.dtype)
 
     def export(self, params, folder: Path, record: dict) -> None:
-        trained = dataclasses.replace(self._trained(params), params=jax.tree.map(np.asarray, params))
-        save_hypernet(folder, trained, self.base.vocab, record)
-        (folder / "README.md").write_text(
-            training_card(f"Hypernetwork for {self.base.name}", self._about(params, record), self.workdir, record)
-        )
+        release(folder, self.config, self.base, params, record, self.workdir)
 
-    def _about(self, params, record: dict) -> str:
-        size = sum(x.size for x in jax.tree.leaves(params))
-        sources = ", ".join(map(repr, self.config.sampler.sources or (self.config.data.source,)))
-        return f"""
-Predicts embedding tables that make the base model {self.base.name!r} work with other tokenizers, zero-shot. Trained by
+
+def fresh_params(config: Config, base) -> dict:
+    """Parameters to start from, float32."""
+    tied, dtype = base.table.output is None, product_dtype(config.train.dtype)
+    return nnx.to_pure_dict(nnx.split(make_hypernet(config.hypernet, base.table.input.shape[1], tied, dtype, config.seed))[1])
+
+
+def trained_for(base, config: Config, params) -> TrainedHypernet:
+    """The hypernetwork of a run, for its base model."""
+    name = {"name": base.name, "fingerprint": base.fingerprint}
+    return TrainedHypernet(config.hypernet, params, base.table.input.shape[1], base.table.output is None, name)
+
+
+def release(folder: Path, config: Config, base, params, record: dict, workdir: Path) -> None:
+    """Write what a run in `workdir` has made; record: its "step" and "config"."""
+    save_hypernet(folder, trained_for(base, config, jax.tree.map(np.asarray, params)), base.vocab, record)
+    card = training_card(f"Hypernetwork for {base.name}", _about(config, base, params, record), workdir, record)
+    (folder / "README.md").write_text(card)
+
+
+def _about(config: Config, base, params, record: dict) -> str:
+    size = sum(x.size for x in jax.tree.leaves(params))
+    sources = ", ".join(map(repr, config.sampler.sources or (config.data.source,)))
+    return f"""
+Predicts embedding tables that make the base model {base.name!r} work with other tokenizers, zero-shot. Trained by
 zett.
 
-- Base model: {self.base.name}, fingerprint {self.base.fingerprint[:16]}; it works with this one alone
+- Base model: {base.name}, fingerprint {base.fingerprint[:16]}; it works with this one alone
 - Parameters: {size:,}
-- Data: {self.config.data.source!r}; tokenizers drawn from {sources}
-- Steps: {record["step"]:,} of {self.tokens_per_step:,} tokens, a new tokenizer each
+- Data: {config.data.source!r}; tokenizers drawn from {sources}
+- Steps: {record["step"]:,} of {config.data.batch_size * config.data.length:,} tokens, a new tokenizer each
 - Numbers below: bits per byte over the original model's, on tokenizers that were never trained on
 - Licence of the weights: Apache-2.0
-- Use: `zett transfer --model {self.base.name} --hypernet FOLDER --tokenizer DIR --output DIR`
+- Use: `zett transfer --model {base.name} --hypernet FOLDER --tokenizer DIR --output DIR`
 """
+
+
+def _excerpt(documents: Documents, rng: np.random.Generator, length: int) -> str:
+    """Text for `length` tokens from a random place, at a line's beginning, in a random document."""
+    text = documents[int(rng.integers(len(documents)))]
+    start = int(rng.integers(max(len(text) - 4 * length, 1)))
+    start = text.find("\n", start) + 1 if start else 0
+    # Twelve characters a token are more than any tokenizer packs into one on average.
+    return text[start : start + 12 * length]

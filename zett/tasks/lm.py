@@ -67,7 +67,8 @@ class LMTask:
         self.graphdef, _ = nnx.split(nnx.eval_shape(self._body))
 
     def _body(self):
-        return LlamaBody(self.model_config, dtype=self.dtype, rngs=nnx.Rngs(self.config.seed))
+        rngs = nnx.Rngs(self.config.seed)
+        return LlamaBody(self.model_config, dtype=self.dtype, remat=self.config.train.remat, rngs=rngs)
 
     def init(self):
         body = nnx.to_pure_dict(nnx.split(self._body())[1])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +11,21 @@ from typing import Any
 import numpy as np
 
 from zett.errors import UserError
-from zett.vocab.bytes import BYTE_TOKEN, token_bytes, tokenizer_kind
+from zett.vocab.bytes import BYTE_TO_CHAR, BYTE_TOKEN, TokenFormat, token_bytes, token_format
 from zett.vocab.decompose import Decomposer
-
-ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
+from zett.vocab.normalise import Normaliser
+from zett.vocab.special import ROLES, WELL_KNOWN, pair_special
 
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
     """A tokenizer's vocabulary, by token id.
 
-    tokens: `[V]` bytes that each token stands for; b"" for special, unused and missing ids.
+    tokens: `[V]` bytes that each token stands for; b"" for special, reserved and missing ids.
     special: id of each special token by its text. roles: id by role (bos, eos, pad, ...), where the tokenizer has that role.
     log_prior: `[V]` float32, natural log of the token's expected share of a text: Unigram scores, else from the rank by id.
-    kind: "byte-level BPE", "SentencePiece BPE", "Unigram" or "WordPiece". losses: what the tokenizer does not preserve.
-    tokenizer: the `tokenizers.Tokenizer`. folder: where it came from, or None.
+    kind: see `TokenFormat`. losses: what the tokenizer does not preserve of a text, in words; () if nothing.
+    tokenizer: the `tokenizers.Tokenizer`. folder: where it came from, or None. format: how the tokenizer's model spells tokens.
     """
 
     tokens: tuple[bytes, ...]
@@ -35,9 +36,34 @@ class Vocabulary:
     losses: tuple[str, ...]
     tokenizer: Any
     folder: Path | None = None
+    format: TokenFormat | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @functools.cached_property
+    def normaliser(self) -> Normaliser:
+        """What the tokenizer does to texts before its model sees them."""
+        return Normaliser(self.tokenizer, self.format or token_format(self.tokenizer), self.tokens)
+
+    @functools.cached_property
+    def rules(self) -> tuple[str, ...]:
+        """What the tokenizer adds to a text, and which characters it reads as others, in words."""
+        return self.normaliser.rules()
+
+    def normalise(self, text: str) -> bytes:
+        """The bytes that the tokens of `tokenizer.encode(text, add_special_tokens=False)` spell together.
+
+        Not more than `losses` names is missing from the text, and not more than `rules` names is added. If `losses` names
+        characters outside the vocabulary, those are still in here: in the encoding each unknown token (b"" in `tokens`) stands
+        for one or more of them, and a BPE without an unknown token leaves them out.
+        """
+        return self.normaliser([text])[0]
+
+    @functools.cached_property
+    def decompose(self) -> Decomposer:
+        """Takes byte strings apart into tokens of this vocabulary."""
+        return Decomposer(self)
 
     @functools.cached_property
     def id_of(self) -> dict[bytes, int]:
@@ -78,87 +104,41 @@ class SurfaceForms:
 
 def surface_forms(target: Vocabulary, source: Vocabulary, max_pieces: int = 8) -> SurfaceForms:
     """Decompose every target token into source pieces, as the source tokenizer's own model would."""
-    pieces, lengths = pad_pieces(Decomposer(source)(target.tokens), max_pieces)
+    pieces, lengths = source.decompose.cached(target.tokens).padded(max_pieces)
     same = np.asarray([source.id_of.get(token, -1) if token else -1 for token in target.tokens], np.int32)
     for i, partner in pair_special(target, source).items():
         pieces[i, 0], lengths[i], same[i] = partner, 1, partner
     return SurfaceForms(pieces, lengths, token_features(target.tokens, target.log_prior), same)
 
 
-def pad_pieces(decompositions: list[list[int]], max_pieces: int) -> tuple[np.ndarray, np.ndarray]:
-    """`[V, S]` right-padded ids and `[V]` lengths; what is longer than S is cut."""
-    lengths = np.minimum([len(d) for d in decompositions], max_pieces).astype(np.int32)
-    pieces = np.zeros((len(lengths), max_pieces), np.int32)
-    flat = [i for d in decompositions for i in d[:max_pieces]]
-    pieces[np.arange(max_pieces) < lengths[:, None]] = flat
-    return pieces, lengths
-
-
 def token_features(tokens: Sequence[bytes], log_prior: np.ndarray) -> np.ndarray:
     """`[V, 5]` float32; the meaning of a token depends on the longer ones that are used instead of it where they fit."""
-    size = sum(1 for t in tokens if t)
-    log_size = np.full(len(tokens), np.log(max(size, 1)))
-    prefixes, suffixes = _extensions(tokens), _extensions([t[::-1] for t in tokens])
     lengths = np.asarray([len(t) for t in tokens])
+    return feature_columns(lengths, _extensions(tokens), _extensions([t[::-1] for t in tokens]), log_prior)
+
+
+def feature_columns(lengths: np.ndarray, prefixes: np.ndarray, suffixes: np.ndarray, log_prior: np.ndarray) -> np.ndarray:
+    """`[V, 5]` float32; lengths in bytes; prefixes, suffixes: how many longer tokens begin or end with the token."""
+    log_size = np.full(len(lengths), np.log(max((lengths > 0).sum(), 1)))
     columns = [(log_prior + 9) / 2, log_size - 8.5, np.log1p(prefixes) - 1, np.log1p(suffixes) - 1, np.log1p(lengths) - 1.5]
     return np.stack(columns, 1).astype(np.float32)
 
 
 def _extensions(tokens: Sequence[bytes]) -> np.ndarray:
     """For each token, how many longer tokens begin with it."""
-    order = sorted(set(tokens))
-    starts = {token: i for i, token in enumerate(order)}
-    # In sorted order the tokens with a given prefix are the run that begins at it; a stack finds all runs' ends in one pass.
-    ends = np.zeros(len(order), np.int64)
-    stack: list[int] = []
-    for i, token in enumerate(order):
-        while stack and not token.startswith(order[stack[-1]]):
-            ends[stack.pop()] = i
-        stack.append(i)
-    for i in stack:
-        ends[i] = len(order)
-    return np.asarray([ends[starts[t]] - starts[t] - 1 if t else 0 for t in tokens])
+    from zett.vocab.words import extensions
 
-
-# -------------------------------------------------------------------------------------------------------- special tokens
-
-# What stands in for a role that the source has no token for, in order.
-_STAND_INS = {
-    "bos": ("bos", "cls", "eos"),
-    "eos": ("eos", "sep", "bos"),
-    "cls": ("cls", "bos"),
-    "sep": ("sep", "eos"),
-    "pad": ("pad", "eos"),
-    "unk": ("unk",),
-    "mask": ("mask",),
-}
-
-
-def pair_special(target: Vocabulary, source: Vocabulary) -> dict[int, int]:
-    """Source id for each special target id: the token with the same text, else with the same or the nearest role."""
-    pairs = {i: source.special[text] for text, i in target.special.items() if text in source.special}
-    for role, i in reversed(target.roles.items()):
-        partner = next((source.roles[r] for r in _STAND_INS[role] if r in source.roles), None)
-        if partner is not None:
-            pairs[i] = partner
-    return pairs
+    return extensions(np.frombuffer(b"".join(tokens), np.uint8), np.cumsum([0, *map(len, tokens)]))
 
 
 # --------------------------------------------------------------------------------------------------------------- loading
 
-_WELL_KNOWN = {
-    "bos": ("<s>", "<bos>", "<|endoftext|>", "<|begin_of_text|>", "[BOS]"),
-    "eos": ("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "[EOS]"),
-    "pad": ("<pad>", "<|pad|>", "[PAD]"),
-    "unk": ("<unk>", "[UNK]"),
-    "mask": ("<mask>", "[MASK]"),
-    "cls": ("[CLS]",),
-    "sep": ("[SEP]",),
-}
+SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt",
+    "vocab.json", "merges.txt", "vocab.txt", "config.json", *SENTENCEPIECE_FILES,
 )  # fmt: skip
+MAX_FILE_BYTES = 256 * 2**20  # reading takes ten times as much memory; the largest in use have 40 MB
 
 
 def load_tokenizer(path: str | Path) -> Vocabulary:
@@ -166,24 +146,34 @@ def load_tokenizer(path: str | Path) -> Vocabulary:
 
     Raises UserError if there is none, or one of a kind that cannot be read.
     """
-    import tokenizers
-
     folder = _locate(path)
     file = folder / "tokenizer.json"
-    if file.exists():
-        try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"{file} is not a tokenizer: {error}") from None
-    else:
-        tokenizer = _converted(folder)
+    tokenizer = _read(file) if file.exists() else _converted(folder)
+    # Settings of a training; here a text is one sequence of tokens, all of them, and the same each time.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None):
+        tokenizer.model.dropout = None
     declared: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         declared |= _declared_roles(folder / name)
     try:
         return vocabulary_of(tokenizer, declared, folder)
     except UserError as error:
-        raise UserError(f"{file}: {error}") from None
+        raise UserError(f"{file if file.exists() else folder}: {error}") from None
+
+
+def _read(file: Path):
+    import tokenizers
+
+    if (size := file.stat().st_size) > MAX_FILE_BYTES:
+        raise UserError(f"{file} has {size / 2**20:.0f} MiB; tokenizers of up to {MAX_FILE_BYTES // 2**20} MiB are read")
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except BaseException as error:  # the library raises bare Exception, and what its Rust code panics with is not even that
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise UserError(f"{file} is not a tokenizer: {error}") from None
+        raise
 
 
 def _locate(path: str | Path) -> Path:
@@ -210,16 +200,40 @@ def _single_file(file: Path) -> Path:
 
 def _converted(folder: Path):
     """The fast form of a slow tokenizer, made by Transformers."""
-    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+    if not any((folder / name).exists() for name in TOKENIZER_FILES if name != "config.json"):
         raise UserError(f"{folder} holds no tokenizer (no tokenizer.json or vocabulary file)")
+    if not any((folder / name).exists() for name in ("tokenizer_config.json", "config.json")):
+        raise UserError(
+            f"{folder}: no tokenizer.json, and nothing that says which class of tokenizer the vocabulary file is for; "
+            'put in a tokenizer_config.json with a line like {"tokenizer_class": "GPT2Tokenizer"}'
+        )
+    pieces = next(filter(Path.exists, (folder / name for name in SENTENCEPIECE_FILES)), None)
+    if pieces is not None and importlib.util.find_spec("sentencepiece") is None:
+        raise UserError(f"{folder}: no tokenizer.json, and reading {pieces.name} takes a package: pip install sentencepiece")
     import transformers
 
     try:
-        loaded = transformers.AutoTokenizer.from_pretrained(folder)
-        return loaded.backend_tokenizer
+        loaded = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder}: no tokenizer.json, and Transformers cannot convert what is there: {reason}") from None
+    if type(loaded).__name__ == "ByT5Tokenizer":
+        return _byt5(loaded.added_tokens_decoder)
+    if not hasattr(loaded, "backend_tokenizer"):
+        raise UserError(f"{folder}: no tokenizer.json, and Transformers has no fast form of {type(loaded).__name__}")
+    return loaded.backend_tokenizer
+
+
+def _byt5(special: dict[int, Any]):
+    """ByT5's tokenizer, which is code without files: byte b has the id b + 3, special tokens stand before and after."""
+    import tokenizers
+
+    vocab = {char: byte + 3 for byte, char in enumerate(BYTE_TO_CHAR)} | {token.content: i for i, token in special.items()}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens([token for _, token in sorted(special.items())])
+    return tokenizer
 
 
 def _declared_roles(file: Path) -> dict[str, str]:
@@ -242,41 +256,36 @@ def _declared_roles(file: Path) -> dict[str, str]:
 
 def vocabulary_of(tokenizer, declared: dict[str, str] | None = None, folder: Path | None = None) -> Vocabulary:
     """The vocabulary of a `tokenizers.Tokenizer`; `declared` gives texts of special tokens by role."""
-    spec = json.loads(tokenizer.to_str())
-    kind = tokenizer_kind(spec)
-    tokens = token_bytes(tokenizer)
+    form = token_format(tokenizer)
+    tokens = token_bytes(tokenizer, form)
     if not any(tokens):
         raise UserError("the vocabulary is empty")
-    added = tokenizer.get_added_tokens_decoder()
-    special = {token.content: i for i, token in added.items() if token.special}
-    unknown = spec["model"].get("unk_token")
-    if unknown and tokenizer.token_to_id(unknown) is not None:
-        special.setdefault(unknown, tokenizer.token_to_id(unknown))
+    special = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    if form.unknown is not None and tokenizer.token_to_id(form.unknown) is not None:
+        special.setdefault(form.unknown, tokenizer.token_to_id(form.unknown))
     roles = {}
     for role in ROLES:
-        candidates = [declared[role]] if declared and role in declared else [t for t in _WELL_KNOWN[role] if t in special]
+        candidates = [declared[role]] if declared and role in declared else [t for t in WELL_KNOWN[role] if t in special]
         ids = [tokenizer.token_to_id(text) for text in candidates]
         if ids and ids[0] is not None:
             roles[role] = ids[0]
-    losses = _losses(spec, kind)
-    return Vocabulary(tuple(tokens), special, roles, _log_prior(spec, kind, tokens), kind, losses, tokenizer, folder)
+    prior = _score_prior(form.scores, tokens) if form.scores else rank_prior(tokens)
+    losses = Normaliser(tokenizer, form, tokens).losses()
+    return Vocabulary(tuple(tokens), special, roles, prior, form.kind, losses, tokenizer, folder, form)
 
 
-def _log_prior(spec: dict, kind: str, tokens: Sequence[bytes]) -> np.ndarray:
-    if kind == "Unigram":
-        pieces = [piece for piece, _ in spec["model"]["vocab"]]
-        scores = np.asarray([score for _, score in spec["model"]["vocab"]], np.float64)
-        # SentencePiece gives bytes the score 0, the best there is, but uses them as a last resort only.
-        fallback = np.asarray([BYTE_TOKEN.fullmatch(piece) is not None for piece in pieces])
-        scores[fallback] = np.minimum(scores[fallback], scores[~fallback].min(initial=0.0) - 1)
-        scores = np.concatenate([scores, np.full(max(len(tokens) - len(scores), 0), scores.min())])[: len(tokens)]
-        return unigram_prior(scores, tokens)
-    return rank_prior(tokens)
+def _score_prior(vocab: Sequence[tuple[str, float]], tokens: Sequence[bytes]) -> np.ndarray:
+    scores = np.asarray([score for _, score in vocab], np.float64)
+    # SentencePiece gives bytes the score 0, the best there is, but uses them as a last resort only.
+    fallback = np.asarray([BYTE_TOKEN.fullmatch(piece) is not None for piece, _ in vocab])
+    scores[fallback] = np.minimum(scores[fallback], scores[~fallback].min(initial=0.0) - 1)
+    scores = np.concatenate([scores, np.full(max(len(tokens) - len(scores), 0), scores.min())])[: len(tokens)]
+    return unigram_prior(scores, tokens)
 
 
 def rank_prior(tokens: Sequence[bytes]) -> np.ndarray:
     """Zipf's law by id, which is the order of training for BPE and WordPiece: `[V]` natural logs."""
-    present = np.asarray([bool(t) for t in tokens])
+    present = _present(tokens)
     rank = np.cumsum(present)
     prior = -np.log(rank + 10.0)
     return (prior - np.log(np.exp(prior[present]).sum())).astype(np.float32)
@@ -284,23 +293,10 @@ def rank_prior(tokens: Sequence[bytes]) -> np.ndarray:
 
 def unigram_prior(scores: np.ndarray, tokens: Sequence[bytes]) -> np.ndarray:
     """Unigram scores (natural logs), normalised over the tokens that stand for text: `[V]`."""
-    present = np.asarray([bool(t) for t in tokens])
+    present = _present(tokens)
     scores = np.clip(scores, -25.0, 0.0)
     return (scores - np.log(np.exp(scores[present]).sum())).astype(np.float32)
 
 
-def _losses(spec: dict, kind: str) -> tuple[str, ...]:
-    losses = []
-    parts = json.dumps(spec.get("normalizer"))
-    for mark, loss in (
-        ('"Lowercase"', "letter case"), ('"lowercase": true', "letter case"), ('"StripAccents"', "accents"),
-        ('"NFKC"', "compatibility forms (NFKC)"), ('"NFKD"', "compatibility forms (NFKD)"), ('"NFC"', "composition (NFC)"),
-        ('"Precompiled"', "compatibility forms (SentencePiece charsmap)"), ('"clean_text": true', "control characters"),
-    ):  # fmt: skip
-        if mark in parts and loss not in losses:
-            losses.append(loss)
-    if kind == "WordPiece":
-        losses.append("spaces")
-    if kind == "WordPiece" or (kind in ("Unigram", "SentencePiece BPE") and not spec["model"].get("byte_fallback")):
-        losses.append("characters outside the vocabulary")
-    return tuple(losses)
+def _present(tokens: Sequence[bytes]) -> np.ndarray:
+    return np.fromiter(map(bool, tokens), np.bool_, len(tokens))

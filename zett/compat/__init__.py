@@ -1,0 +1,1 @@
+"""What others have published, read into this project's own forms."""

@@ -1,0 +1,341 @@
+"""What happens when a model gets another tokenizer: two tokenizers compared, before anything is trained or transferred."""
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zett.config import HypernetConfig
+from zett.errors import UserError
+from zett.inspect.texts import parallel_texts, texts_by_language
+from zett.inspect.tokenizer import describe, show_id, splits_marks
+from zett.vocab import Vocabulary, load_tokenizer
+from zett.vocab.special import special_tokens, special_warnings
+
+TEXT_BYTES = 1_000_000
+
+
+def inspect(
+    source: str | Path | Vocabulary, target: str | Path | Vocabulary, *, text: Sequence[str | Path] = (),
+    parallel: Sequence[str | Path] = (), reference: str | None = None, max_pieces: int | None = None,
+    text_column: str = "text", text_bytes: int = TEXT_BYTES,
+) -> dict:  # fmt: skip
+    """Compare the tokenizer `target` with `source`, a base model's, as a JSON-able dict.
+
+    source, target: a folder with tokenizer.json (a model's is one), that file, a Hub name, or "pico". text: files and folders
+    for tokens per byte, by language. parallel: tables of the same content in several languages, for token premiums relative to
+    the language `reference`. max_pieces: S, how many source pieces a hypernetwork reads of a token (default: a new
+    hypernetwork's). text_bytes: the most that is read of a language. Raises UserError.
+
+    Keys: "source" and "target" (see `describe`), "pair", "special", "text" and "premium" (None without texts), "warnings" (each
+    with "topic", "what" and "do").
+    """
+    names = [str(given.folder or "tokenizer") if isinstance(given, Vocabulary) else str(given) for given in (source, target)]
+    vocabs = [given if isinstance(given, Vocabulary) else _load(given) for given in (source, target)]
+    # Read first: a mistake in the files should not cost the time of the rest.
+    texts = texts_by_language(text, text_column, text_bytes) if text else None
+    pairs = parallel_texts(parallel, reference, text_bytes) if parallel else None
+    base, new = vocabs
+    lengths = base.decompose.cached(new.tokens).lengths
+    size = HypernetConfig().max_pieces if max_pieces is None else max_pieces
+    report = {
+        "source": describe(base, names[0]),
+        "target": describe(new, names[1]),
+        "pair": _pair(base, new, lengths, size),
+        "special": [dataclasses.asdict(token) | {"reserved": token.reserved} for token in special_tokens(new, base)],
+        "text": None if texts is None else _on_text(base, new, texts, lengths, size),
+        "premium": None if pairs is None else _premium(base, new, *pairs),
+    }
+    return report | {"warnings": _warnings(report, base, new)}
+
+
+def _load(name: str | Path) -> Vocabulary:
+    return load_tokenizer(Path(__file__).parents[1] / "assets" / "pico" if str(name) == "pico" else name)
+
+
+def _pair(source: Vocabulary, target: Vocabulary, lengths: np.ndarray, size: int) -> dict:
+    """How the target's tokens look in the source's pieces."""
+    present = [i for i, token in enumerate(target.tokens) if token]
+    shared = {target.tokens[i] for i in present} & source.id_of.keys()
+    used = lengths[present]
+    longest = sorted(present, key=lambda i: (-lengths[i], i))[:20]
+    lacking = [b for b in range(256) if bytes([b]) not in source.id_of]
+    return {
+        "shared": len(shared),
+        "shared_of_target": len(shared) / len(target.id_of),
+        "shared_of_source": len(shared) / max(len(source.id_of), 1),
+        "pieces_per_token": {str(n): int(c) for n, c in enumerate(np.bincount(used)) if c},
+        "mean_pieces": float(used.mean()),
+        "max_pieces": size,
+        "longer": int((used > size).sum()),
+        "longest": [{"token": show_id(target, i), "pieces": int(lengths[i])} for i in longest if lengths[i] > size],
+        "bytes_without_source_token": len(lacking),
+    }
+
+
+def _on_text(source: Vocabulary, target: Vocabulary, texts: dict[str, list[str]], lengths: np.ndarray, size: int) -> dict:
+    """Tokens per byte and what the target's tokens in use are made of, by language and over all."""
+    shared = np.asarray([token in source.id_of for token in target.tokens])
+    languages = {}
+    for language, documents in texts.items():
+        ids = [_ids(vocab, documents) for vocab in (source, target)]
+        counted = {
+            "documents": len(documents),
+            "bytes": sum(len(text.encode("utf-8", "replace")) for text in documents),
+            "source_tokens": len(ids[0]),
+            "target_tokens": len(ids[1]),
+            "source_unknown": int((ids[0] == source.roles.get("unk", -1)).sum()),
+            "target_unknown": int((ids[1] == target.roles.get("unk", -1)).sum()),
+            "target_shared": int(shared[ids[1]].sum()),
+            "target_longer": int((lengths[ids[1]] > size).sum()),
+        }
+        languages[language] = counted | _rates(counted)
+    total = {key: sum(counted[key] for counted in languages.values()) for key in counted}
+    return {"languages": languages, "all": total | _rates(total)}
+
+
+def _rates(counted: dict) -> dict:
+    size, old, new = (max(counted[key], 1) for key in ("bytes", "source_tokens", "target_tokens"))
+    return {
+        "source_tokens_per_byte": counted["source_tokens"] / size,
+        "target_tokens_per_byte": counted["target_tokens"] / size,
+        "relative_length": counted["target_tokens"] / old,
+        "target_shared_share": counted["target_shared"] / new,
+        "target_longer_share": counted["target_longer"] / new,
+    }
+
+
+def _ids(vocab: Vocabulary, texts: list[str]) -> np.ndarray:
+    encodings = vocab.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    return np.concatenate([np.asarray(encoding.ids, np.int64) for encoding in encodings])
+
+
+def _premium(source: Vocabulary, target: Vocabulary, reference: str, pairs: dict[str, list[tuple[str, str]]]) -> dict:
+    """Tokens and bytes that a language takes for what the reference language says, and unknown tokens."""
+    languages = {}
+    for language, both in pairs.items():
+        unknown: dict[str, float] = {}
+        counts = {"bytes": [sum(len(t.encode("utf-8", "replace")) for t in side) for side in zip(*both)]}
+        for name, vocab in (("source", source), ("target", target)):
+            ids = [_ids(vocab, list(side)) for side in zip(*both)]
+            counts[name] = [len(side) for side in ids]
+            unknown[f"{name}_unknown"] = float((ids[1] == vocab.roles.get("unk", -1)).mean()) if len(ids[1]) else 0.0
+        languages[language] = {"pairs": len(both)} | {name: b / max(a, 1) for name, (a, b) in counts.items()} | unknown
+    return {"reference": reference, "languages": languages}
+
+
+# -------------------------------------------------------------------------------------------------------------- warnings
+
+
+def _warnings(report: dict, source: Vocabulary, target: Vocabulary) -> list[dict]:
+    """What a user should know before a transfer, the weightiest first: topic, what is the case, what to do."""
+    found: list[dict] = []
+
+    def warn(topic: str, what: str, do: str) -> None:
+        found.append({"topic": topic, "what": what, "do": do})
+
+    old, new, pair = report["source"], report["target"], report["pair"]
+    if old["digits"]["scheme"] != new["digits"]["scheme"]:
+        warn(
+            "digits",
+            f"Numbers are cut otherwise: 1234567 as {'|'.join(old['digits']['example'])} ({old['digits']['scheme']}) before, "
+            f"as {'|'.join(new['digits']['example'])} ({new['digits']['scheme']}) now.",
+            "Expect arithmetic to suffer most. Take a tokenizer with the same scheme, or train on text with numbers after.",
+        )
+    lost = [loss for loss in new["losses"] if loss not in old["losses"]]
+    if lost:
+        warn(
+            "losses",
+            f"The target does not preserve {_and(lost)}, which the source does.",
+            "The model can neither see nor write that any more. Take a byte-level tokenizer if it matters (in code, it does).",
+        )
+    measured = report["text"] and report["text"]["all"]
+    if measured and measured["relative_length"] > 1.1:
+        warn(
+            "length",
+            f"Your text takes {measured['relative_length']:.0%} of the source's tokens: pieces are finer.",
+            "Generation gets slower, and the body has seldom seen such short pieces: measure it with `zett eval`.",
+        )
+    if measured and measured["target_unknown"] > measured["source_unknown"]:
+        warn(
+            "unknown tokens",
+            f"{measured['target_unknown']} of {measured['target_tokens']} tokens of your text are unknown to the target.",
+            "That text is lost. Take a tokenizer with byte fallback, or one made for these languages.",
+        )
+    if pair["longer"]:
+        share = f", {measured['target_longer_share']:.2%} of those in your text" if measured else ""
+        examples = ", ".join(f"{t['token']} ({t['pieces']})" for t in pair["longest"][:3])
+        warn(
+            "long tokens",
+            f"{pair['longer']} tokens ({pair['longer'] / new['tokens']:.1%}{share}) have more than {pair['max_pieces']} source "
+            f"pieces, such as {examples}: a hypernetwork reads no more than that.",
+            "Harmless if they are rare. Else train with a larger hypernet.max_pieces.",
+        )
+    if pair["shared_of_target"] < 0.3:
+        warn(
+            "overlap",
+            f"Only {pair['shared_of_target']:.0%} of the target's tokens are in the source: most rows have to be made up.",
+            "Training-free methods are weak here: use a hypernetwork, and measure with `zett eval`.",
+        )
+    if pair["bytes_without_source_token"] and source.kind != "WordPiece":
+        warn(
+            "bytes",
+            f"The source has no token for {pair['bytes_without_source_token']} of the 256 bytes.",
+            "Target tokens with these get rows that say little: keep to scripts that the source covers.",
+        )
+    _warn_special(warn, report, source, target)
+    for name, vocab, facts in (("source", source, old), ("target", target, new)):
+        if facts["unreachable"]["count"] > 0.005 * facts["tokens"]:
+            count = facts["unreachable"]["count"]
+            warn(
+                "unreachable tokens",
+                f"{count} tokens of the {name} come out of no text ({count / facts['tokens']:.1%}), such as "
+                f"{', '.join(facts['unreachable']['examples'][:4])}.",
+                "Their rows are never used: wasted memory."
+                if vocab is target
+                else "Their rows were never trained as they look.",
+            )
+    if splits_marks(target):
+        warn(
+            "combining marks",
+            "The target's pre-tokeniser cuts words at combining marks: Hindi, Bengali, Khmer and others fall into letters.",
+            "For these languages take a tokenizer whose pattern keeps marks inside words (\\p{M}).",
+        )
+    if report["premium"]:
+        _warn_premium(warn, report["premium"])
+    return found
+
+
+def _warn_special(warn, report: dict, source: Vocabulary, target: Vocabulary) -> None:
+    old, new = report["source"], report["target"]
+    if old["before_text"] and not new["before_text"]:
+        warn(
+            "beginning of text",
+            f"The source puts {' '.join(old['before_text'])} before every text, the target puts nothing.",
+            "The body expects it: write it into your prompts, or transfer with --special map-to-source.",
+        )
+    spaces = ["a space is put before" in " ".join(facts["rules"]) for facts in (old, new)]
+    if spaces[0] != spaces[1]:
+        which = ("source", "target") if spaces[0] else ("target", "source")
+        warn(
+            "space at the beginning",
+            f"The {which[0]} puts a space before a text (or every word), the {which[1]} does not.",
+            "A first word, and a word after a special token, is another token than in the base model; little to worry about.",
+        )
+    for line in special_warnings(target, source):
+        warn("chat template", line, "See the table of special tokens.")
+    predicted = [t["text"] for t in report["special"] if t["fate"] == "predicted" and t["role"]]
+    if predicted:
+        warn(
+            "special tokens",
+            f"Of the target's, {_few(predicted)} {_have(predicted)} no counterpart in the base model.",
+            "The rows of such tokens carry no meaning before they are trained.",
+        )
+    dropped = [t["text"] for t in report["special"] if t["fate"] == "dropped"]
+    if dropped:
+        warn(
+            "special tokens",
+            f"Of the base model's, {_few(dropped)} {_have(dropped)} no counterpart in the target.",
+            "To keep them, transfer with --special add-missing.",
+        )
+
+
+def _warn_premium(warn, premium: dict) -> None:
+    dear = {name: p for name, p in premium["languages"].items() if p["target"] > 1.2 * p["source"] and p["target"] > 1.5}
+    if dear:
+        worst = sorted(dear, key=lambda name: -dear[name]["target"] / dear[name]["source"])[:5]
+        listed = ", ".join(f"{name} ({dear[name]['source']:.1f} to {dear[name]['target']:.1f})" for name in worst)
+        warn(
+            "token premium",
+            f"{len(dear)} languages get dearer, in tokens for what {premium['reference']} says in one: {listed}.",
+            "Take a tokenizer that was trained on these languages if you serve them.",
+        )
+
+
+def _few(words: Sequence[str]) -> str:
+    return _and(words) if len(words) <= 6 else f"{', '.join(words[:6])} and {len(words) - 6} more"
+
+
+def _have(words: Sequence[str]) -> str:
+    return "has" if len(words) == 1 else "have"
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+# ---------------------------------------------------------------------------------------------------------- command line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `zett inspect`."""
+    add = parser.add_argument
+    add("--source", required=True, help="the base model's tokenizer: a folder, a tokenizer.json, a Hub name, or pico")
+    add("--target", required=True, help="the other tokenizer")
+    add(
+        "--text", nargs="+", default=[], metavar="PATH",
+        help="text files (txt, md, rst, py, jsonl, tsv, csv, parquet, also with .gz or .zst) and folders of them, for tokens "
+        "per byte by language: a table's column lang, else the name of the file or its folder",
+    )  # fmt: skip
+    add(
+        "--parallel", nargs="+", default=[], metavar="PATH",
+        help="tables (parquet, jsonl, tsv, csv) of the same content in several languages, for token premiums: a column for "
+        "each language; or en, xx, lang; or text, lang, id",
+    )  # fmt: skip
+    add("--reference", metavar="LANG", help="language that premiums are relative to (default: en, if it is there)")
+    add("--text-column", default="text", metavar="NAME", help="column of the tables of --text (default: %(default)s)")
+    add("--text-bytes", type=int, default=TEXT_BYTES, metavar="N", help="bytes to read of each language (default: %(default)s)")
+    add("--hypernet", metavar="DIR", help="hypernetwork whose S counts (how many source pieces it reads of a token)")
+    add("--max-pieces", type=int, metavar="S", help=f"or S itself (default: {HypernetConfig().max_pieces})")
+    add("--json", metavar="FILE", help="write everything as JSON ('-': to the terminal, in place of the tables)")
+    add("--html", metavar="FILE", help="write a page with plots, one file that needs nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect as the arguments say: print tables, write the files. Raises UserError."""
+    from zett.inspect.page import page
+    from zett.inspect.terminal import tables
+
+    for name in ("text_bytes", "max_pieces"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; it has to be greater than 0")
+    if args.hypernet and args.max_pieces:
+        raise UserError("--hypernet and --max-pieces both say S; give one of the two")
+    report = inspect(
+        args.source, args.target, text=args.text, parallel=args.parallel, reference=args.reference,
+        max_pieces=_pieces_of(args.hypernet) if args.hypernet else args.max_pieces,
+        text_column=args.text_column, text_bytes=args.text_bytes,
+    )  # fmt: skip
+    as_json = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    print(as_json if args.json == "-" else tables(report), end="")
+    outputs = [(args.json if args.json != "-" else None, as_json), (args.html, page(report) if args.html else "")]
+    _write((Path(file).expanduser(), content) for file, content in outputs if file)
+    return 0
+
+
+def _pieces_of(hypernet: str) -> int:
+    folder = Path(__file__).parents[1] / "assets" / "pico-hypernet" if hypernet == "pico" else Path(hypernet).expanduser()
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        # ZeTT's published ones call it by another name.
+        return int(config["hypernet"]["max_pieces"] if "hypernet" in config else config["hn_surface_maxlen"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"--hypernet {hypernet}: no hypernetwork there (a folder whose config.json says max_pieces)") from None
+
+
+def _write(files: Iterable[tuple[Path, str]]) -> None:
+    """Each file whole or not at all."""
+    for path, content in files:
+        beside = path.with_name(f".{path.name}.tmp")
+        try:
+            beside.write_bytes(content.encode("utf-8", "backslashreplace"))
+            os.replace(beside, path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        finally:
+            beside.unlink(missing_ok=True)

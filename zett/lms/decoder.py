@@ -1,0 +1,265 @@
+"""What the decoder families with RMSNorm and rotary positions share; each of them is this with other settings.
+
+Reference: Transformers' `modeling_*.py` of the families; parity is tested in `tests/test_decoders.py`.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Literal, Self
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from zett.lms.layers import (
+    ACTIVATIONS,
+    Linear,
+    Remat,
+    RMSNorm,
+    attention,
+    check_activation,
+    positions_and_mask,
+    rope,
+    scan_layers,
+    stack_layers,
+)
+from zett.lms.rope import Rope
+from zett.lms.weights import NARROW, WIDEN, Weight, dense_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """Shape of a body. Field names follow this project; `from_hf` maps Hugging Face's.
+
+    windows: None, or for each layer how far it looks back (None: everywhere). attention_scale: of the attention logits (None:
+    `head_dim ** -0.5`). The class variables are what a family fixes.
+    """
+
+    hidden_size: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 64
+    intermediate_size: int = 768
+    activation: str = "silu"
+    norm_eps: float = 1e-5
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    max_positions: int = 2048
+    rope: Rope = Rope()
+    windows: tuple[int | None, ...] | None = None
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+
+    # Transformers' defaults, for fields that a config.json may lack.
+    defaults: ClassVar[dict[str, Any]] = {"max_position_embeddings": 2048}
+    rope_theta: ClassVar[float] = 10000.0
+    qk_norm: ClassVar[Literal["head", "all"] | None] = None  # queries and keys are normalised, each head or all together
+    norm_offset: ClassVar[float] = 0.0  # what the weights of norms are added to
+    scaled_inputs: ClassVar[bool] = False  # input rows are multiplied by the root of the model width
+
+    @property
+    def qkv_bias(self) -> bool:
+        return self.attention_bias
+
+    @property
+    def ropes(self) -> tuple[Rope | None, ...]:
+        """The rotary positions of each layer; None: it has none."""
+        return (self.rope,) * self.num_layers
+
+    @classmethod
+    def from_hf(cls, hf: dict) -> Self:
+        """Map a Hugging Face `config.json`; raises ValueError for a setting that is not computed here."""
+        config = cls(**cls._fields({**cls.defaults, **hf}))
+        config.rope.check_width(config.head_dim)
+        return config
+
+    @classmethod
+    def _fields(cls, hf: dict) -> dict[str, Any]:
+        heads = hf["num_attention_heads"]
+        if hf.get("use_bidirectional_attention"):
+            raise ValueError("use_bidirectional_attention is set; this port computes causal attention only")
+        return {
+            "hidden_size": hf["hidden_size"],
+            "num_layers": hf["num_hidden_layers"],
+            "num_heads": heads,
+            "num_kv_heads": hf.get("num_key_value_heads") or heads,
+            "head_dim": hf.get("head_dim") or hf["hidden_size"] // heads,
+            "intermediate_size": hf["intermediate_size"],
+            "activation": check_activation(hf.get("hidden_activation") or hf.get("hidden_act") or "silu"),
+            "norm_eps": hf.get("rms_norm_eps", 1e-6),
+            "attention_bias": hf.get("attention_bias", False),
+            "mlp_bias": hf.get("mlp_bias", False),
+            "max_positions": hf["max_position_embeddings"],
+            "rope": cls._rope(hf),
+        }
+
+    @classmethod
+    def _rope(cls, hf: dict) -> Rope:
+        found = Rope.from_hf(hf, theta=cls.rope_theta)
+        if found.partial != 1.0:
+            raise ValueError(f"partial_rotary_factor is {found.partial}; this port rotates whole heads only")
+        return found
+
+
+def layer_windows(hf: dict, sliding: list[bool]) -> tuple[int | None, ...] | None:
+    """The windows of `layer_types`, or where the config has none, of the layers that the family makes `sliding`."""
+    types = hf.get("layer_types") or ["sliding_attention" if local else "full_attention" for local in sliding]
+    unknown = sorted(set(types) - {"sliding_attention", "full_attention"})
+    if unknown or len(types) != len(sliding):
+        raise ValueError(f"layer_types has {len(types)} entries, {unknown or 'all known'}, for {len(sliding)} layers")
+    if "sliding_attention" not in types:
+        return None
+    if not hf.get("sliding_window"):
+        raise ValueError("layer_types has sliding_attention, but there is no sliding_window")
+    return tuple(hf["sliding_window"] if kind == "sliding_attention" else None for kind in types)
+
+
+class Attention(nnx.Module):
+    def __init__(self, c: DecoderConfig, dtype, rngs: nnx.Rngs):
+        self.config, self.dtype = c, dtype
+        self.make_projections(rngs)
+        std = (2 * c.num_layers * c.hidden_size) ** -0.5
+        self.o = Linear(c.num_heads * c.head_dim, c.hidden_size, std=std, use_bias=c.attention_bias, dtype=dtype, rngs=rngs)
+        if c.qk_norm:
+            widths = (c.head_dim,) * 2 if c.qk_norm == "head" else (c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim)
+            self.q_norm, self.k_norm = (RMSNorm(width, c.norm_eps, c.norm_offset) for width in widths)
+
+    def make_projections(self, rngs: nnx.Rngs):
+        c = self.config
+        options = {"use_bias": c.qkv_bias, "dtype": self.dtype, "rngs": rngs}
+        self.q = Linear(c.hidden_size, c.num_heads * c.head_dim, **options)
+        self.k = Linear(c.hidden_size, c.num_kv_heads * c.head_dim, **options)
+        self.v = Linear(c.hidden_size, c.num_kv_heads * c.head_dim, **options)
+
+    def project(self, x_BLD):
+        """Queries, keys and values, `[B, L, heads * K]` each."""
+        return self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
+
+    def __call__(self, x_BLD, positions_BL, mask, *, rotary, window):
+        c = self.config
+        q, k, v = self.project(x_BLD)
+        if c.qk_norm == "all":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (y.reshape(*x_BLD.shape[:2], -1, c.head_dim) for y in (q, k, v))
+        if c.qk_norm == "head":
+            q, k = self.q_norm(q), self.k_norm(k)
+        out = attention(
+            rope(q, positions_BL, *rotary), rope(k, positions_BL, *rotary), v,
+            mask=mask, window=window, scale=c.attention_scale, softcap=c.attention_softcap, dtype=self.dtype,
+        )  # fmt: skip
+        return self.o(out.reshape(*x_BLD.shape[:2], c.num_heads * c.head_dim))
+
+
+class MLP(nnx.Module):
+    def __init__(self, c: DecoderConfig, dtype, rngs: nnx.Rngs):
+        options = {"use_bias": c.mlp_bias, "dtype": dtype, "rngs": rngs}
+        self.gate = Linear(c.hidden_size, c.intermediate_size, **options)
+        self.up = Linear(c.hidden_size, c.intermediate_size, **options)
+        self.down = Linear(c.intermediate_size, c.hidden_size, std=(2 * c.num_layers * c.intermediate_size) ** -0.5, **options)
+        self.activation = c.activation
+
+    def __call__(self, x):
+        return self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x))
+
+
+class Layer(nnx.Module):
+    """Norms before attention and feed-forward network."""
+
+    Attention: type = Attention
+    MLP: type = MLP
+
+    def __init__(self, c: DecoderConfig, dtype, rngs: nnx.Rngs):
+        self.norm_attention = RMSNorm(c.hidden_size, c.norm_eps, c.norm_offset)
+        self.attention = self.Attention(c, dtype, rngs)
+        self.norm_mlp = RMSNorm(c.hidden_size, c.norm_eps, c.norm_offset)
+        self.mlp = self.MLP(c, dtype, rngs)
+
+    def __call__(self, x, positions_BL, mask, *, rotary, window):
+        x = x + self.attention(self.norm_attention(x), positions_BL, mask, rotary=rotary, window=window)
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class Decoder(nnx.Module):
+    """All of a model but its vocabulary: `x [B, L, D] -> h [B, L, D]`, final norm included.
+
+    dtype: of matrix products. remat: what a backward pass keeps of each layer; see `layers.Remat`.
+    """
+
+    Layer: type = Layer
+
+    def __init__(self, config: DecoderConfig, *, dtype=jnp.float32, remat: Remat = "none", rngs: nnx.Rngs):
+        self.layers = stack_layers(lambda r: self.Layer(config, dtype, r), config.num_layers, rngs)
+        self.norm: Any = RMSNorm(config.hidden_size, config.norm_eps, config.norm_offset)
+        self.config, self.dtype, self.remat = config, dtype, remat
+
+    def __call__(self, x_BLD, *, positions_BL=None, mask_BL=None, segments_BL=None, keep_hidden=False):
+        """Hidden states `[B, L, D]` for input rows `x_BLD`; see `positions_and_mask` for padding and packed sequences.
+
+        With `keep_hidden`, also the input of every layer followed by the output, stacked `[layers + 1, B, L, D]`.
+        """
+        c = self.config
+        if c.scaled_inputs:
+            # Transformers rounds the factor to the model's dtype, and so did the training of the models.
+            x_BLD = x_BLD * jnp.asarray(c.hidden_size**0.5, self.dtype).astype(x_BLD.dtype)
+        positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL)
+        everywhere = x_BLD.shape[1]
+        windows = [min(window or everywhere, everywhere) for window in c.windows or (None,) * c.num_layers]
+        rotary = {found: _frequencies(found, c, positions_BL) for found in dict.fromkeys(c.ropes)}
+        same: dict[str, Any] = {}
+        per_layer: dict[str, Any] = {}
+        if len(set(windows)) == 1:
+            same["window"] = windows[0]
+        else:
+            per_layer["window"] = np.asarray(windows)
+        if len(rotary) == 1:
+            same["rotary"] = rotary[c.ropes[0]]
+        else:
+            per_layer["rotary"] = tuple(jnp.stack(values) for values in zip(*(rotary[found] for found in c.ropes)))
+        x, inputs = scan_layers(
+            self.layers, x_BLD, positions_BL, mask, **same,
+            per_layer=per_layer, keep_hidden=keep_hidden, remat=self.remat,
+        )  # fmt: skip
+        h = self.norm(x)
+        return (h, jnp.concatenate([inputs, h[None]])) if keep_hidden else h
+
+
+def _frequencies(found: Rope | None, c: DecoderConfig, positions_BL):
+    """Inverse frequencies and factor of a layer; all zero where it has no positions, which rotates nothing."""
+    if found is None:
+        return np.zeros(c.head_dim // 2, np.float32), 1.0
+    return found.frequencies(c.head_dim, c.max_positions, positions_BL)
+
+
+# ---------------------------------------------------------------------------------------------------------- weights
+
+
+def projections(module: str, names: dict[str, str], ours: str, spec: tuple, bias: str | bool) -> list[Weight]:
+    """Rows of the `Linear`s of a layer: `names` theirs to ours; spec and bias as for `dense_rows`."""
+    layers = [dense_rows(f"model.layers.{{i}}.{module}.{k}", f"layers.{ours}.{v}", spec, bias=bias) for k, v in names.items()]
+    return [row for rows in layers for row in rows]
+
+
+def layer_norm(key: str, path: str) -> Weight:
+    return Weight(f"model.layers.{{i}}.{key}.weight", f"layers.{path}.scale")
+
+
+ATTENTION_WEIGHTS = [
+    *projections("self_attn", {"q_proj": "q", "k_proj": "k", "v_proj": "v"}, "attention", WIDEN, "qkv_bias"),
+    *projections("self_attn", {"o_proj": "o"}, "attention", NARROW, "attention_bias"),
+]
+QK_NORM_WEIGHTS = [
+    layer_norm("self_attn.q_norm", "attention.q_norm"),
+    layer_norm("self_attn.k_norm", "attention.k_norm"),
+]
+MLP_WEIGHTS = [
+    *projections("mlp", {"gate_proj": "gate", "up_proj": "up"}, "mlp", WIDEN, "mlp_bias"),
+    *projections("mlp", {"down_proj": "down"}, "mlp", NARROW, "mlp_bias"),
+]
+NORM_WEIGHTS = [
+    layer_norm("input_layernorm", "norm_attention"),
+    layer_norm("post_attention_layernorm", "norm_mlp"),
+]
+FINAL_NORM = Weight("model.norm.weight", "norm.scale")
+# Buffers that old checkpoints carry and that are computed here.
+ROTARY_BUFFERS = [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"]

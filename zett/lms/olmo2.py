@@ -1,0 +1,54 @@
+"""The OLMo 2 family: Llama with norms after attention and feed-forward network, and queries and keys normalised as a whole."""
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+from flax import nnx
+
+from zett.lms import llama
+from zett.lms.decoder import (
+    ATTENTION_WEIGHTS,
+    FINAL_NORM,
+    MLP,
+    MLP_WEIGHTS,
+    QK_NORM_WEIGHTS,
+    Attention,
+    Decoder,
+    DecoderConfig,
+    layer_norm,
+)
+from zett.lms.layers import RMSNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class Olmo2Config(DecoderConfig):
+    defaults: ClassVar[dict[str, Any]] = {"rms_norm_eps": 1e-5, "max_position_embeddings": 2048}
+    qk_norm: ClassVar[Literal["all"]] = "all"
+
+
+class Olmo2Layer(nnx.Module):
+    def __init__(self, c: DecoderConfig, dtype, rngs: nnx.Rngs):
+        self.attention = Attention(c, dtype, rngs)
+        self.norm_attended = RMSNorm(c.hidden_size, c.norm_eps)
+        self.mlp = MLP(c, dtype, rngs)
+        self.norm_fed = RMSNorm(c.hidden_size, c.norm_eps)
+
+    def __call__(self, x, positions_BL, mask, *, rotary, window):
+        x = x + self.norm_attended(self.attention(x, positions_BL, mask, rotary=rotary, window=window))
+        return x + self.norm_fed(self.mlp(x))
+
+
+class Olmo2Body(Decoder):
+    Layer = Olmo2Layer
+
+
+WEIGHTS = [
+    *ATTENTION_WEIGHTS,
+    *QK_NORM_WEIGHTS,
+    *MLP_WEIGHTS,
+    layer_norm("post_attention_layernorm", "norm_attended"),
+    layer_norm("post_feedforward_layernorm", "norm_fed"),
+    FINAL_NORM,
+]
+INPUT_ROWS, OUTPUT_ROWS, PREFIX, IGNORED = llama.INPUT_ROWS, llama.OUTPUT_ROWS, llama.PREFIX, llama.IGNORED
+Body, Config = Olmo2Body, Olmo2Config

@@ -1,0 +1,75 @@
+"""The vocabulary of a model whose architecture is not ported: which of its tensors have a row for each token.
+
+They are known by their names and by the vocabulary's size in config.json. What cannot be told for sure is refused.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from zett.errors import UserError
+from zett.lms.weights import FLOATS, Stored, VocabularyNames, listed, same
+
+# By the part of the name before ".weight" or ".bias", which says what a tensor is in nearly every architecture there is.
+INPUT = (
+    "embed_tokens", "wte", "word_embeddings", "word_embedding", "word_embed", "embed_in", "tok_embeddings", "token_embedding",
+    "token_embeddings", "tokens_embed", "embeddings", "embedding", "embed", "shared",
+)  # fmt: skip
+OUTPUT = ("lm_head", "output", "embed_out", "head", "decoder", "output_layer", "vocab_projector", "generator_lm_head", "proj")
+# Model types whose positions count from the padding id, as RoBERTa's do.
+PADDED_POSITIONS = (
+    "camembert data2vec-text esm ibert layoutlmv3 lilt longformer luke markuplm mpnet roberta-prelayernorm xlm-roberta-xl xmod"
+).split()
+
+
+def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> VocabularyNames:
+    """The names of the vocabulary's tensors; UserError, with the candidates, if they are not certain.
+
+    A tensor of any kind with a dimension of the vocabulary's size counts: one that stays as it was would be wrong.
+    """
+    where = folder / "config.json"
+    owner = vocabulary_config(hf_config, where)
+    size = owner["vocab_size"]
+    shaped = {name: t for name, t in stored.items() if size in t.shape}
+    kinds: dict[str, list[str]] = {"input": [], "output": [], "bias": [], "unknown": []}
+    for name, tensor in shaped.items():
+        *path, last = name.split(".")
+        module = path[-1] if path and last in ("weight", "bias") else last
+        kind = "unknown"
+        if len(tensor.shape) == 2 and tensor.shape[0] == size:
+            kind = "input" if module in INPUT else "output" if module in OUTPUT else "unknown"
+        elif len(tensor.shape) == 1 and last == "bias" and module in (*OUTPUT, "predictions"):
+            kind = "bias"
+        kinds[kind].append(name)
+    per_layer = [name for name in stored if "embed_tokens_per_layer" in name and name not in shaped]
+    if kinds["unknown"] or per_layer or not kinds["input"]:
+        raise UserError(
+            f"{folder}: cannot tell which tensors have a row for each of the {size} tokens; "
+            f"of the right size or name: {listed([*shaped, *per_layer]) or 'none'}"
+        )
+    coded = [f"{name} is {t.dtype}" for name, t in shaped.items() if t.dtype not in FLOATS]
+    if coded:
+        raise UserError(f"{folder}: not one of {', '.join(FLOATS)} (quantised?): {listed(coded)}")
+    for kind, names in kinds.items():
+        names.sort(key=len)
+        if any(not same(stored, names[0], name) for name in names[1:]):
+            raise UserError(f"{folder}: several tensors could be the {kind} rows, and they differ: {listed(names)}")
+    tied = owner.get("tie_word_embeddings", hf_config.get("tie_word_embeddings"))
+    if kinds["output"] and tied is not False:
+        one, other = kinds["input"][0], kinds["output"][0]
+        if same(stored, one, other):  # a copy of the input rows, to be changed with them
+            return VocabularyNames((*kinds["input"], *kinds["output"]), (), tuple(kinds["bias"]))
+        if tied:
+            raise UserError(
+                f"{where} says tie_word_embeddings, but {other} differs from {one}; "
+                "if the output rows are meant, set tie_word_embeddings to false"
+            )
+    return VocabularyNames(tuple(kinds["input"]), tuple(kinds["output"]), tuple(kinds["bias"]))
+
+
+def vocabulary_config(hf_config: dict, where: Path) -> dict:
+    """The part of config.json that gives the vocabulary's size: the whole, or that of the language model in a larger one."""
+    parts = [hf_config] if "vocab_size" in hf_config else [c for c in hf_config.values() if isinstance(c, dict)]
+    found = [part for part in parts if isinstance(part.get("vocab_size"), int)]
+    if len(found) != 1:
+        raise UserError(f"{where} has {'several numbers' if found else 'no number'} 'vocab_size'")
+    return found[0]

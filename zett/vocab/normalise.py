@@ -1,0 +1,111 @@
+"""What a tokenizer does to a text before its model sees it: in bytes, and in plain words."""
+
+from collections.abc import Iterable, Sequence
+
+from zett.vocab.bytes import TokenFormat, components
+
+
+class Normaliser:
+    """Text to the bytes that a tokenizer hands to its model: normalised, with the spaces that it adds, without those it drops.
+
+    The library's own normaliser, pre-tokeniser and search for added tokens run here, in front of a model of 256 bytes.
+    tokens: `[V]` what each token of the tokenizer stands for.
+    """
+
+    def __init__(self, tokenizer, form: TokenFormat, tokens: Sequence[bytes]):
+        import tokenizers
+
+        spell = {f"<0x{byte:02X}>": byte for byte in range(256)}
+        self._bare = tokenizers.Tokenizer(tokenizers.models.BPE(spell, [], byte_fallback=True))
+        if tokenizer.normalizer is not None:
+            self._bare.normalizer = tokenizer.normalizer
+        if tokenizer.pre_tokenizer is not None:
+            self._bare.pre_tokenizer = tokenizer.pre_tokenizer
+        added = sorted(tokenizer.get_added_tokens_decoder().items())
+        self._bare.add_tokens([token for _, token in added])
+        self._added = {self._bare.token_to_id(token.content): tokens[i] for i, token in added}
+        self._special = next((token.content for _, token in added if token.special), None)
+        self._form = form
+
+    def __call__(self, texts: Iterable[str]) -> list[bytes]:
+        """The bytes of each text."""
+        if self._form.continuing or self._form.word_end:
+            encodings = self._bare.encode_batch(list(texts), add_special_tokens=False)
+            return [self._join(encoding.ids, encoding.word_ids) for encoding in encodings]
+        # Without marks of words it does not matter where they end; this gives no word ids, and takes half the time.
+        encodings = self._bare.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [self._join(ids, [i in self._added for i in ids]) for ids in (encoding.ids for encoding in encodings)]
+
+    def _join(self, ids: list[int], words: Sequence) -> bytes:
+        """The bytes of runs of `ids` that have the same entry in `words`."""
+        parts = []
+        start = 0
+        for end in range(1, len(ids) + 1):
+            if end == len(ids) or words[end] != words[start]:
+                if ids[start] in self._added:
+                    parts += [self._added[i] for i in ids[start:end]]
+                else:
+                    parts.append(self._form.word(bytes(ids[start:end]).decode()))
+                start = end
+        return b"".join(parts)
+
+    def _is_one_word(self, text: str) -> bool:
+        return len(set(self._bare.encode(text, add_special_tokens=False).word_ids)) == 1
+
+    def losses(self) -> tuple[str, ...]:
+        """What does not survive, in words: of two texts that differ only in it, the model gets the same."""
+        found = []
+        for loss, text, other, unless in _LOSSES:
+            one, two = self([text, other])
+            if one == two and unless not in found:
+                found.append(loss)
+        gone = [c for c in _ASCII if c.encode() not in self([f"a{c}a"])[0]]
+        if gone:
+            found.append(f"the characters {' '.join(gone)}")
+        for step in components(self._bare.normalizer):
+            if step["type"] == "Replace":
+                (pattern,) = step["pattern"].values()
+                if not set(pattern) <= _OF_SPACES:
+                    found.append(f"the difference between {pattern!r} and {step['content']!r}")
+        if not self._form.complete:
+            found.append("characters outside the vocabulary")
+        return tuple(found)
+
+    def rules(self) -> tuple[str, ...]:
+        """What is added to a text, and what is read as something else than it spells, in words."""
+        found = []
+        plain, spaced, section = self(["a", " a", f"a{self._special}a"])
+        if self._form.continuing:
+            found.append("a space is put before every word that begins with a letter or a digit")
+        elif self._form.word_end:
+            found.append("a space is put after every word")
+        elif plain[:1] == b" ":
+            after = "; the same after a special token" if self._special and section == plain + plain else ""
+            which = "every text" if spaced == b" " + plain else "a text that does not begin with one"
+            found.append(f"a space is put before {which}{after}")
+        if (mark := self._form.continuing) and self._is_one_word(mark + "a"):
+            found.append(f"a word that begins with {mark!r} can be read as what follows")
+        if self._form.space and self([f"a{self._form.space}a"]) == self(["a a"]):
+            found.append(f"{self._form.space!r} is read as a space")
+        if self._form.byte_tokens and self._form.kind == "Unigram":
+            found.append('"<0x41>" and the like can be read as the byte of that number')
+        return tuple(found)
+
+
+# A loss, two texts that it makes one, and the loss that includes it.
+_LOSSES = (
+    ("letter case", "Aa", "aa", None),
+    ("accents", "é", "e", None),
+    ("composition (NFC)", "e\u0301", "é", "accents"),
+    ("compatibility forms (NFKC)", "ﬁ", "fi", None),
+    ("accents on compatibility forms", "№\u0308", "№", "accents"),
+    ("control characters", "a\x01b", "ab", None),
+    ("spaces", "a ,", "a,", None),
+    ("runs of spaces", "a  b", "a b", "spaces"),
+    ("a space at the beginning", " a", "a", "spaces"),
+    ("a space at the end", "a ", "a", "spaces"),
+    ("line breaks", "a\nb", "a b", "spaces"),
+)
+_ASCII = "".join(chr(i) for i in range(33, 127) if not chr(i).isupper())
+# What patterns that stand for spaces only are made of; the losses above name what they do.
+_OF_SPACES = set(r" \s\A\z^$|+*{}0123456789,")
