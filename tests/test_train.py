@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from zett.checkpoint import Checkpoints, checksum, write_json
-from zett.config import Config, from_dict
+from zett.config import Config, MeshConfig, from_dict
 from zett.errors import UserError
+from zett.mesh import make_mesh
 from zett.optim import make_optimizer
 from zett.train import train
 
@@ -99,9 +100,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole, corpus, tmp_path, monk
     # The whole state, the optimizer's included, is the same at the end.
     states = [Checkpoints(w / "checkpoints", 2) for w in (whole[0], tmp_path / "run")]
     assert [c.steps()[-1] for c in states] == [12, 12]
-    task = zett.train.make_task(tiny(corpus), whole[0])
-    params = task.init()
-    blank = zett.train.TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(tiny(corpus).optim, 12).init(params))
+    task = zett.train.make_task(tiny(corpus), whole[0], make_mesh(MeshConfig()))
+    blank = zett.train.initial_state(task, make_optimizer(tiny(corpus).optim, 12), make_mesh(MeshConfig()))
     trees = [c.restore(blank, 12) for c in states]
     for a, b in zip(*map(jax.tree.leaves, trees), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -302,25 +302,28 @@ def test_the_checksum_sees_every_bit_and_every_place():
 
 
 def spoilt(monkeypatch, steps):
-    """Make the batches of `steps` ones whose gradient is not finite."""
+    """Multiply the loss of `steps` by NaN."""
     import zett.train
 
-    make_task = zett.train.make_task
+    make_step = zett.train.make_step
 
-    def make(config, workdir):
-        task = make_task(config, workdir)
-        loss = task.loss
+    class Spoilt:
+        def __init__(self, task):
+            self.task = task
 
-        def spoiling(params, frozen, batch):
-            value, metrics = loss(params, frozen, batch["inner"])
+        def loss(self, params, frozen, batch):
+            value, metrics = self.task.loss(params, frozen, batch["inner"])
             return value * batch["factor"], metrics
 
-        batch = task.batch
-        task.batch = lambda step: {"inner": batch(step), "factor": np.float32(np.nan if step in steps else 1)}
-        task.loss = spoiling
-        return task
+    def make(task, optimizer):
+        step_fn = make_step(Spoilt(task), optimizer)
 
-    monkeypatch.setattr(zett.train, "make_task", make)
+        def step(state, frozen, batch):
+            return step_fn(state, frozen, {"inner": batch, "factor": np.float32(np.nan if int(state.step) in steps else 1)})
+
+        return step
+
+    monkeypatch.setattr(zett.train, "make_step", make)
 
 
 def test_a_step_that_is_not_finite_is_left_out_and_counted(corpus, tmp_path, monkeypatch):

@@ -75,9 +75,9 @@ class Checkpoints:
             except UserError as error:
                 faults.append((step, error))
                 continue
-            for bad, error in faults:
+            for bad, fault in faults:
                 aside = self._folder.parent / f"damaged-checkpoint-{bad}"
-                say(f"{error}; going on from step {step}, and the damaged one is kept as {aside}")
+                say(f"{fault}; going on from step {step}, and the damaged one is kept as {aside}")
                 self._move_aside(bad, aside)
             return restored
         if faults:
@@ -136,7 +136,7 @@ def checksum(tree):
         x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
         bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")).astype(jnp.uint32)
         place = jnp.full(bits.shape, 2 * number + 1, jnp.uint32)
-        for axis, size in enumerate(bits.shape):
+        for axis in range(bits.ndim):
             stride = 2 * math.prod(bits.shape[axis + 1 :]) % 2**32
             place = place + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride)
         total = total + jnp.sum(bits * place, dtype=jnp.uint32)

@@ -175,11 +175,20 @@ def _train(argv: list[str], prog: str) -> int:
     parser.add_argument("--workdir", required=True, help="folder of the run; a run that is there already is resumed")
     # Only for --help: split_overrides takes these out before argparse sees them.
     parser.add_argument("--config.SECTION.FIELD", metavar="VALUE", dest="_", help="set a field of the config, may be repeated")
+    group = parser.add_argument_group("several processes", "the same command for each, on one machine or many")
+    group.add_argument("--distributed", action="store_true", help="find the others: TPU pods, SLURM, Open MPI, Kubernetes")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="by hand: address of the first process")
+    group.add_argument("--processes", type=int, metavar="N", help="by hand: how many there are")
+    group.add_argument("--process", type=int, metavar="I", help="by hand: which one this is, from 0")
     _add_debug(parser)
     rest, overrides = split_overrides(argv)
     args = parser.parse_args(rest)
     config = load_config(args.config, overrides)
     _quiet(args.debug)
+    if args.distributed or any(x is not None for x in (args.coordinator, args.processes, args.process)):
+        from zett.mesh import start_processes
+
+        start_processes(args.coordinator, args.processes, args.process)
     from zett.train import train
 
     train(config, args.workdir)

@@ -103,11 +103,11 @@ class SamplerConfig:
     max_bytes: int = 16  # longest candidate
     noise_mean: float = -13.8  # of "substring": ln of the median of the noise, scores adding up to 1 (the paper: -11.5 and 4)
     noise_std: float = 2.0
-    rows: int = 2048  # rows predicted in a step: the batch's tokens, then random others
+    rows: int = 2048  # rows predicted in a step: the batch's tokens, then random others; 0: the whole vocabulary
 
     def __post_init__(self):
         kinds = ("bpe", "unigram", "substring", "wordpiece")
-        for name in (*kinds, "queue", "source_exponent"):
+        for name in (*kinds, "queue", "source_exponent", "rows"):
             if getattr(self, name) < 0:
                 raise UserError(f"config.sampler.{name} is {getattr(self, name)}; it has to be 0 or more")
         for name in ("pool", "pool_bytes", "inventory", "inventory_bytes", "queue_step", "max_bytes"):
@@ -190,7 +190,7 @@ class Config:
     def __post_init__(self):
         positive = [
             "data.batch_size", "data.length", "tokenizer.vocab_size", "hypernet.width", "hypernet.layers", "hypernet.heads",
-            "hypernet.max_pieces", "sampler.rows", "sampler.min_size", "sampler.shards", "train.steps", "train.log_every",
+            "hypernet.max_pieces", "sampler.min_size", "sampler.shards", "train.steps", "train.log_every",
             "train.eval_every", "train.checkpoint_every", "train.keep", "train.ahead", "train.workers", "train.max_skipped",
             "optim.clip",
         ]  # fmt: skip

@@ -23,12 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 from tqdm import tqdm
 
 from zett import config as config_lib
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.lms.layers import LayerNorm, Linear
+from zett.mesh import to_host
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary, load_tokenizer, surface_forms
 from zett.vocab.vocabulary import FEATURES
@@ -55,8 +57,20 @@ class PackedForms:
     language: np.ndarray | None = None
 
 
-def pack_forms(forms: SurfaceForms, *, multiple: int = 256, language: int | None = None) -> PackedForms:
-    """Pack surface forms in rows; their number is a multiple of `multiple`, so that few shapes are compiled."""
+def pack_forms(forms: SurfaceForms, *, multiple: int = 256, language: int | None = None, groups: int = 1) -> PackedForms:
+    """Pack surface forms in rows; their number is a multiple of `multiple`, so that few shapes are compiled.
+
+    groups: if more than 1, token i is packed in group i % groups, all of one shape, `[groups, ...]`; they have to divide R.
+    """
+    if groups > 1:
+        if len(forms) % groups:
+            raise ValueError(f"{len(forms)} tokens cannot be packed in {groups} groups alike")
+        step = max(multiple // groups, 1)
+        parts = [
+            pack_forms(forms.take(np.arange(g, len(forms), groups)), multiple=step, language=language) for g in range(groups)
+        ]
+        most = max(len(part.packed) for part in parts)
+        return jax.tree.map(lambda *x: np.stack(x), *(_with_rows(part, most) for part in parts))
     rows, most = forms.pieces.shape
     extra = int(language is not None)
     s, lengths = most + extra, np.where(forms.lengths > 0, forms.lengths + extra, 0)
@@ -88,6 +102,18 @@ def pack_forms(forms: SurfaceForms, *, multiple: int = 256, language: int | None
     features = np.clip(forms.features, -4, 4)
     number = None if language is None else np.asarray(language, np.int32)
     return PackedForms(packed, owner, position, first, forms.pieces, forms.lengths, features, number)
+
+
+def _with_rows(forms: PackedForms, number: int) -> PackedForms:
+    """With empty rows at the end."""
+    (n, width), tokens = forms.packed.shape, len(forms.lengths)
+    empty = np.zeros((number - n, width), np.int32)
+    return dataclasses.replace(
+        forms,
+        packed=np.concatenate([forms.packed, empty]),
+        owner=np.concatenate([forms.owner, np.full_like(empty, tokens)]),
+        position=np.concatenate([forms.position, empty]),
+    )
 
 
 class Projector(nnx.Module):
@@ -220,6 +246,31 @@ class Hypernet(nnx.Module):
         return jnp.einsum("rse,rs->re", scaled[forms.pieces], used / jnp.maximum(forms.lengths, 1)[:, None])
 
 
+def predict(hypernet: Hypernet, rows_VE, forms: PackedForms):
+    """Predicted rows `[R, E]` of forms that are packed in groups, `[G, ...]` each, or in none."""
+    if forms.packed.ndim == 2:
+        return hypernet(rows_VE, forms)
+    # Over the groups nothing is shared, so that each device computes its own.
+    rows_GRE = jax.vmap(lambda group: hypernet(rows_VE, group))(forms)
+    return rows_GRE.swapaxes(0, 1).reshape(-1, rows_GRE.shape[-1])
+
+
+def partition_rules(c: HypernetConfig) -> list[tuple[str, PartitionSpec]]:
+    """How the parameters lie on a mesh; every one is matched by one rule, and every rule is used."""
+    widen, narrow, whole = PartitionSpec("fsdp", "tensor"), PartitionSpec("tensor", "fsdp"), PartitionSpec()
+    rules = [
+        (r"piece\.kernel", widen),
+        (r"(.*\.)?projector\.up\.kernel|layers\.\d+\.(qkv|up)\.kernel", widen),
+        (r"(.*\.)?projector\.down\.kernel|layers\.\d+\.(out|down)\.kernel|heads\.\d+\.dense\.kernel", narrow),
+        (r"(.+\.)?(bias|scale|shift)", whole),
+        (r"positions|fallback", whole),
+    ]
+    rules += [(r"features\.kernel", whole)] if c.features else []
+    rules += [(r"languages", whole)] if c.languages else []
+    rules += [(r"bias\.kernel", whole)] if c.bias else []
+    return rules
+
+
 def source_rows(table: EmbeddingTable):
     """Rows that the network reads, `[V, E]`: input and output rows side by side, or the one kind there is when tied."""
     return table.input if table.output is None else jnp.concatenate([table.input, table.output], -1)
@@ -341,7 +392,7 @@ class TrainedHypernet:
                 if whole is None:
                     used, packed = _renumbered(packed, size)
                 rows = rows_of(used) if whole is None else whole
-                part = np.asarray(predict_rows(graphdef, params, rows, packed))
+                part = to_host(predict_rows(graphdef, params, rows, packed))
                 predicted[start : start + chunk] = part[: len(forms) - start]
                 bar.update(min(chunk, len(forms) - start))
         special = np.asarray([i for i in range(len(forms)) if 0 <= forms.same[i] < size and not target.tokens[i]], np.int64)

@@ -13,31 +13,36 @@ def chunked_cross_entropy(
 ):
     """Weighted sum of the negative log-likelihoods of `targets`, in nats, without ever holding all logits.
 
-    h `[N, D]`, out_rows `[V, D]`, bias `[V]` (log-weights or zeros), targets `[N]`, weights `[N]` float32; rows from
-    `num_valid` on do not exist. softcap: products become `softcap * tanh(product / softcap)` before the bias.
+    h `[N, D]` or `[B, L, D]`, out_rows `[V, D]`, bias `[V]` (log-weights or zeros), targets and weights (float32) `[N]` or
+    `[B, L]`; rows from `num_valid` on do not exist. softcap: product `p` becomes `softcap * tanh(p / softcap)`, then the bias
+    is added.
 
-    Logits exist for `chunk` positions at a time; gradients with respect to `h`, `out_rows` and `bias` are made in the same
-    pass, so nothing is computed twice.
+    Logits exist for about `chunk` positions at a time; gradients with respect to `h`, `out_rows` and `bias` are made in the
+    same pass, so nothing is computed twice. A chunk of a batch is of all its rows, so that each device, which has some of the
+    rows, has work in every chunk.
     """
-    n = h.shape[0]
-    padding = -n % chunk
-    h = jnp.pad(h, ((0, padding), (0, 0)))
-    targets = jnp.pad(targets, (0, padding))
-    weights = jnp.pad(weights, (0, padding))
-    return _cross_entropy(h, out_rows, bias, targets, weights, num_valid, softcap, chunk, dtype)
+    if h.ndim == 2:
+        h, targets, weights = h[None], targets[None], weights[None]
+    batch, length = targets.shape
+    size = min(max(chunk // batch, 1), length)
+
+    def cut(x):
+        x = jnp.pad(x, ((0, 0), (0, -length % size)) + ((0, 0),) * (x.ndim - 2))
+        x = x.reshape(batch, -1, size, *x.shape[2:]).swapaxes(0, 1)
+        return x.reshape(x.shape[0], batch * size, *x.shape[3:])
+
+    return _cross_entropy(cut(h), out_rows, bias, cut(targets), cut(weights), num_valid, softcap, dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
-def _cross_entropy(h, out_rows, bias, targets, weights, num_valid, softcap, chunk, dtype):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
+def _cross_entropy(h, out_rows, bias, targets, weights, num_valid, softcap, dtype):
+    """h `[chunks, positions, D]`, targets and weights `[chunks, positions]`."""
+
     def body(total, xs):
         loss, _ = _chunk_loss(xs, out_rows, bias, num_valid, softcap, dtype)
         return total + loss, None
 
-    return jax.lax.scan(body, jnp.float32(0), _chunks(h, targets, weights, chunk))[0]
-
-
-def _chunks(h, targets, weights, chunk):
-    return h.reshape(-1, chunk, h.shape[-1]), targets.reshape(-1, chunk), weights.reshape(-1, chunk)
+    return jax.lax.scan(body, jnp.float32(0), (h, targets, weights))[0]
 
 
 def _matmul(a, b, contract, dtype):
@@ -65,24 +70,24 @@ def _chunk_loss(xs, out_rows, bias, num_valid, softcap, dtype):
     return (nll * weights).sum(), (unnormalised, total, slope)
 
 
-def _cross_entropy_forward(h, out_rows, bias, targets, weights, num_valid, softcap, chunk, dtype):
+def _cross_entropy_forward(h, out_rows, bias, targets, weights, num_valid, softcap, dtype):
     def body(carry, xs):
         loss_sum, d_rows, d_bias = carry
         h_c, targets_c, weights_c = xs
         loss, (unnormalised, total, slope) = _chunk_loss(xs, out_rows, bias, num_valid, softcap, dtype)
         d_logits = unnormalised * (weights_c[:, None] / total)
-        d_logits = d_logits.at[jnp.arange(chunk), targets_c].add(-weights_c)
+        d_logits = d_logits.at[jnp.arange(len(targets_c)), targets_c].add(-weights_c)
         d_products = d_logits if slope is None else d_logits * slope
         d_h = _matmul(d_products, out_rows, (1, 0), dtype)
         d_rows = d_rows + _matmul(d_products, h_c, (0, 0), dtype)
         return (loss_sum + loss, d_rows, d_bias + d_logits.sum(0)), d_h.astype(h.dtype)
 
     zero = (jnp.float32(0), jnp.zeros(out_rows.shape, jnp.float32), jnp.zeros(bias.shape, jnp.float32))
-    (loss, d_rows, d_bias), d_h = jax.lax.scan(body, zero, _chunks(h, targets, weights, chunk))
-    return loss, (d_h.reshape(h.shape), d_rows.astype(out_rows.dtype), d_bias.astype(bias.dtype))
+    (loss, d_rows, d_bias), d_h = jax.lax.scan(body, zero, (h, targets, weights))
+    return loss, (d_h, d_rows.astype(out_rows.dtype), d_bias.astype(bias.dtype))
 
 
-def _cross_entropy_backward(softcap, chunk, dtype, residuals, g):
+def _cross_entropy_backward(softcap, dtype, residuals, g):
     d_h, d_rows, d_bias = residuals
     return (d_h * g.astype(d_h.dtype), d_rows * g.astype(d_rows.dtype), d_bias * g.astype(d_bias.dtype), None, None, None)
 

@@ -16,20 +16,15 @@ from zett.errors import UserError
 
 
 class Metrics:
-    """Receives each step's metrics as device arrays and reads them one logging interval later, when they are long done.
+    """Receives each step's metrics as device arrays and reads them one logging interval later, when they are long done."""
 
-    flops_per_step: counted arithmetic of a step, or None; with it and the devices' peak, their utilisation is reported.
-    """
-
-    def __init__(
-        self, workdir: Path, settings: TrainConfig, *, tokens_per_step: int, config: dict, flops_per_step: float | None = None
-    ):
+    def __init__(self, workdir: Path, settings: TrainConfig, *, tokens_per_step: int, config: dict):
         import jax
 
         self.main = jax.process_index() == 0
         self._workdir, self._settings, self._config = workdir, settings, config
-        self._tokens, self._flops = tokens_per_step, flops_per_step
-        self._trackers = [_TRACKERS[name](workdir, config) for name in settings.track] if self.main else []
+        self._tokens = tokens_per_step
+        self._trackers: list[Any] = [_TRACKERS[name](workdir, config) for name in settings.track] if self.main else []
         self._terminal = sys.stderr.isatty()
         self._file: Any = None
         self._bar: Any = None
@@ -81,8 +76,6 @@ class Metrics:
         if steps > 0:
             scalars |= {"steps_per_s": rate, "step_seconds": 1 / rate, "tokens_per_s": rate * self._tokens}
             scalars["waiting_for_data"] = min(waited / seconds, 1.0)
-            if self._flops is not None:
-                scalars |= utilisation(self._flops * rate)
         scalars |= memory()
         self.latest = scalars
         self._write({"step": step, **scalars})
@@ -140,27 +133,6 @@ def _keep_until(path: Path, step: int) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- efficiency
-
-# Dense bf16 TFLOP/s of one device, by the beginning of JAX's device_kind; the makers' figures.
-PEAK_TFLOPS = {
-    "NVIDIA H200": 989, "NVIDIA H100": 989, "NVIDIA A100": 312, "NVIDIA L40S": 362, "NVIDIA L4": 121, "NVIDIA V100": 125,
-    "TPU v6": 918, "TPU v5p": 459, "TPU v5 lite": 197, "TPU v5e": 197, "TPU v5": 459, "TPU v4": 275, "TPU v3": 123, "TPU v2": 45,
-}  # fmt: skip
-
-
-def peak_flops() -> float | None:
-    """FLOP/s of all devices together at bfloat16, or None where the device is not known (CPUs)."""
-    import jax
-
-    kind = jax.devices()[0].device_kind
-    per_device = next((peak for name, peak in PEAK_TFLOPS.items() if kind.startswith(name)), None)
-    return None if per_device is None else per_device * 1e12 * jax.device_count()
-
-
-def utilisation(flops_per_s: float) -> dict[str, float]:
-    """Counted TFLOP/s and, where the devices' peak is known, the share of it (model FLOP utilisation)."""
-    peak = peak_flops()
-    return {"tflops_per_s": flops_per_s / 1e12} | ({} if peak is None else {"mfu": flops_per_s / peak})
 
 
 def memory() -> dict[str, float]:

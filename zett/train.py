@@ -7,18 +7,21 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
 from zett import config as config_lib
 from zett.checkpoint import Checkpoints, write_json
 from zett.errors import UserError
 from zett.folders import new_folder
+from zett.mesh import Rules, global_batch, local_rows, make_mesh, match, paths, place, state_shardings, to_host
 from zett.metrics import Metrics, check_trackers
 from zett.optim import make_optimizer
 
@@ -28,9 +31,11 @@ class Task(Protocol):
 
     frozen: Any  # arrays that the loss reads and that are never trained
     tokens_per_step: int
+    rules: Rules  # how the trained parameters lie on the mesh
+    batch_specs: ClassVar[Mapping[str, PartitionSpec]]  # and the parts of a batch; others are the same on every device
 
     def init(self) -> Any: ...  # the trained parameters
-    def batch(self, step: int) -> dict: ...  # a pure function of (seed, step)
+    def batch(self, step: int, rows: np.ndarray | None = None) -> dict: ...  # rows of the step, from (seed, step) alone
     def loss(self, params, frozen, batch) -> tuple[jax.Array, dict]: ...
     def evaluate(self, params) -> dict[str, float]: ...  # "score" among them; lower is better
     def export(self, params, folder: Path, record: dict) -> None: ...  # the released form
@@ -44,14 +49,23 @@ class TrainState:
     opt_state: Any
 
 
-def make_task(config: config_lib.Config, workdir: Path) -> Task:
+def make_task(config: config_lib.Config, workdir: Path, mesh: Mesh) -> Task:
     if config.task == "lm":
         from zett.tasks.lm import LMTask
 
-        return LMTask(config, workdir)
+        return LMTask(config, workdir, mesh)
     from zett.tasks.hypernet import HypernetTask
 
-    return HypernetTask(config, workdir)
+    return HypernetTask(config, workdir, mesh)
+
+
+def initial_state(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Fresh parameters and optimizer state, on the devices."""
+    params = task.init()
+    specs = match({path: np.shape(leaf) for path, leaf in paths(params).items()}, task.rules)
+    params = place(params, state_shardings(mesh, params, specs))
+    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    return place(state, state_shardings(mesh, state, specs))
 
 
 def make_step(task: Task, optimizer: optax.GradientTransformation) -> Callable:
@@ -70,26 +84,33 @@ def make_step(task: Task, optimizer: optax.GradientTransformation) -> Callable:
 def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
     """Run `config` in `workdir`, resuming what is there; returns the last evaluation.
 
-    The workdir gets config.json, starts.jsonl (versions, commit, devices of each start), metrics.jsonl, checkpoints/ and, at the
-    end, export/ with the best parameters. Ctrl-C and SIGTERM save and stop; the same command goes on from there, bit for bit as
-    if it had not been stopped. Raises UserError for a workdir that holds another run or a running one, for a full disk, and when
-    the gradient is not finite in `config.train.max_skipped` steps in a row.
+    The workdir gets config.json, starts.jsonl (versions, commit and devices of each start), metrics.jsonl, checkpoints/ and,
+    at the end, export/ with the best parameters. Ctrl-C and SIGTERM save and stop; the same command goes on from there, bit
+    for bit as if it had not been stopped. Raises UserError for a workdir that holds another run or a running one, for a full
+    disk, and when the gradient is not finite in `config.train.max_skipped` steps in a row.
     """
     check_trackers(config.train.track)
     workdir = Path(workdir).expanduser()
     workdir.mkdir(parents=True, exist_ok=True)
-    with only_run(workdir):
+    main = jax.process_index() == 0
+    with only_run(workdir) if main else contextlib.nullcontext():
         _check_same_run(config, workdir / "config.json")
-        write_json(workdir / "config.json", config_lib.to_dict(config))
+        if main:
+            write_json(workdir / "config.json", config_lib.to_dict(config))
         return _train(config, workdir)
 
 
 def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
     settings = config.train
-    task = make_task(config, workdir)
+    mesh = make_mesh(config.mesh)
+    rows = local_rows(mesh, config.data.batch_size)
+    task = make_task(config, workdir, mesh)
     optimizer = make_optimizer(config.optim, settings.steps)
-    params = task.init()
-    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    state = initial_state(task, optimizer, mesh)
+
+    def make_batch(step: int):
+        return global_batch(mesh, task.batch(step, rows), task.batch_specs, config.data.batch_size)
+
     metrics = Metrics(workdir, settings, tokens_per_step=task.tokens_per_step, config=config_lib.to_dict(config))
     checkpoints = Checkpoints(workdir / "checkpoints", settings.keep)
     stop = _StopSignal()
@@ -102,7 +123,7 @@ def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
         metrics.start(start)
         step_fn = make_step(task, optimizer)
         guard = _SkipGuard(config, workdir)
-        for step, batch, waited in _prefetched(task.batch, start, settings.steps, settings.ahead, settings.workers):
+        for step, batch, waited in _prefetched(make_batch, start, settings.steps, settings.ahead, settings.workers):
             state, values = step_fn(state, task.frozen, batch)
             metrics.step(step + 1, values, waited)
             last = step + 1 == settings.steps
@@ -112,10 +133,11 @@ def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
                 clock = time.perf_counter()
                 evaluation = task.evaluate(state.params)
                 metrics.evaluation(step + 1, evaluation, time.perf_counter() - clock)
-            if last or stop.requested or (step + 1) % settings.checkpoint_every == 0:
+            stopping = stop.requested(step)
+            if last or stopping or (step + 1) % settings.checkpoint_every == 0:
                 evaluated = last or (step + 1) % settings.eval_every == 0
                 checkpoints.save(step + 1, state, evaluation["score"] if evaluated else None)
-            if stop.requested:
+            if stopping:
                 metrics.say(f"saved step {step + 1} in {workdir}; the same command goes on from there")
                 checkpoints.wait()
                 raise stop.exception()
@@ -124,13 +146,20 @@ def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
         if best is not None and best != int(state.step):
             state = checkpoints.restore(state, best)
         record = {"step": int(state.step), "config": config_lib.to_dict(config)}
-        with new_folder(workdir / "export") as folder:
-            task.export(state.params, folder, record)
+        export(task, state.params, workdir, record)
     finally:
         metrics.close()
         checkpoints.close()
         stop.restore()
     return evaluation
+
+
+def export(task: Task, params, workdir: Path, record: dict) -> None:
+    """Write the released form; parameters are gathered by all processes, and the first one writes."""
+    params = jax.tree.map(to_host, params)
+    if jax.process_index() == 0:
+        with new_folder(workdir / "export") as folder:
+            task.export(params, folder, record)
 
 
 @contextlib.contextmanager
@@ -176,8 +205,8 @@ class _SkipGuard:
 # What may change between two starts of the same run: its length, and what does not touch the parameters.
 CHANGEABLE = {
     "train.steps", "train.log_every", "train.eval_every", "train.eval_windows", "train.eval_targets", "train.checkpoint_every",
-    "train.keep", "train.ahead", "train.workers", "train.track", "train.max_skipped", "data.valid_source", "mesh.data", "mesh.fsdp",
-    "mesh.tensor",
+    "train.keep", "train.ahead", "train.workers", "train.track", "train.max_skipped", "data.valid_source",
+    "mesh.data", "mesh.fsdp", "mesh.tensor",
 }  # fmt: skip
 UNUSED = {"lm": ("base", "init", "hypernet", "sampler", "loss"), "hypernet": ("tokenizer", "model")}  # sections, by task
 
@@ -229,20 +258,33 @@ def _prefetched(
 
 
 class _StopSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours after its step; a second Ctrl-C is immediate."""
+    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours after its step; a second Ctrl-C is immediate.
+
+    Of several processes all have to stop after the same step: JAX's own service hears SIGTERM on any of them and agrees on one.
+    """
 
     def __init__(self):
-        self.requested = False
+        self._requested = False
         self._number = None
         self._previous = {}
+        if jax.process_count() > 1:
+            return
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._note)
         except ValueError:
             pass  # not in the main thread (a notebook's worker): signals stay as they are
 
+    def requested(self, step: int) -> bool:
+        if jax.process_count() > 1 and not self._requested:
+            from jax.experimental import multihost_utils
+
+            if multihost_utils.reached_preemption_sync_point(step):
+                self._requested, self._number = True, signal.SIGTERM
+        return self._requested
+
     def _note(self, number, frame):
-        self.requested, self._number = True, number
+        self._requested, self._number = True, number
         self.restore()
 
     def exception(self) -> BaseException:

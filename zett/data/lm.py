@@ -83,12 +83,13 @@ class LMBatches:
     resegment_rate: float = 0.3
     resegment_rounds: int = 4
 
-    def __call__(self, step: int) -> dict[str, np.ndarray]:
-        """`inputs` and `targets`, both `[B, L]` int32; every row begins with bos."""
+    def __call__(self, step: int, which: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`inputs` and `targets`, `[B, L]` int32, of the rows `which` of the step (None: all); every row begins with bos."""
         windows = (len(self.tokens) - 1) // self.length
-        rows = np.empty((self.batch_size, self.length + 1), np.int32)
+        which = np.arange(self.batch_size) if which is None else which
+        rows = np.empty((len(which), self.length + 1), np.int32)
         rows[:, 0] = self.bos
-        for b in range(self.batch_size):
+        for i, b in enumerate(which):
             epoch, index = divmod(step * self.batch_size + b, windows)
             start = _permutation(self.seed, epoch, windows)[index] * self.length
             ids = np.asarray(self.tokens[start : start + self.length])
@@ -96,7 +97,7 @@ class LMBatches:
             if self.splits is not None and rng.random() < self.resegment_share:
                 rate = rng.random() * self.resegment_rate
                 ids = self.splits.apply(ids, rate, self.resegment_rounds, rng)
-            rows[b, 1:] = ids[: self.length]
+            rows[i, 1:] = ids[: self.length]
         return {"inputs": rows[:, :-1], "targets": rows[:, 1:]}
 
 

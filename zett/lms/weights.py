@@ -300,6 +300,11 @@ def _in_our_layout(stored: Mapping[str, Stored], name: str, transform: str | Non
     return tensor.T if transform == TRANSPOSE else tensor
 
 
+def partition_specs(family, config) -> dict[str, tuple]:
+    """The partition spec of one layer's array, of each parameter of a body, by dotted path."""
+    return {row.path: row.spec for row in family.WEIGHTS if row.when is None or getattr(config, row.when)}
+
+
 def _shardings(rows: list[Weight], shapes: Mapping[str, tuple], mesh: Mesh | None) -> dict[str, NamedSharding | None]:
     """By path; UserError that lists the parameters that the mesh cannot divide."""
     if mesh is None:

@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.cards import training_card
 from zett.config import Config
@@ -22,23 +25,32 @@ from zett.hypernet import (
     load_hypernet,
     make_hypernet,
     pack_forms,
+    partition_rules,
+    predict,
     save_hypernet,
     source_rows,
 )
 from zett.lms import check_causal, load_base_model
 from zett.lms.layers import product_dtype
 from zett.losses import chunked_cross_entropy
+from zett.mesh import BATCH, EVERYWHERE, REPLICATED, Rules, make_mesh, place, sharding
 from zett.table import bucket
 from zett.vocab import surface_forms
 from zett.vocab.sample import Sampler
 
 
 class HypernetTask:
-    def __init__(self, config: Config, workdir: Path):
+    def __init__(self, config: Config, workdir: Path, mesh: Mesh | None = None):
         data = config.data
-        self.config, self.workdir = config, workdir
+        mesh = make_mesh(config.mesh) if mesh is None else mesh
+        self.config, self.workdir, self.mesh = config, workdir, mesh
+        if jax.process_count() > 1 and config.sampler.rows:
+            raise UserError(
+                f"config.sampler.rows is {config.sampler.rows}; with several processes, none of which knows the others' texts, "
+                "it has to be 0: all rows are predicted"
+            )
         self.dtype = product_dtype(config.train.dtype)
-        self.base = load_base_model(config.base, dtype=self.dtype.name, remat=config.train.remat)
+        self.base = load_base_model(config.base, dtype=self.dtype.name, remat=config.train.remat, mesh=mesh)
         check_causal(self.base)
         opened = functools.partial(
             open_text, text_column=data.text_column, package_bytes=data.package_bytes, stream_bytes=data.stream_bytes
@@ -52,8 +64,14 @@ class HypernetTask:
         self.hidden_size, self.tied = table.input.shape[1], table.output is None
         self.graphdef = hypernet_graph(config.hypernet, self.hidden_size, self.tied, self.dtype)
         # A frozen body is read in the operand type of its products: half the memory traffic, the same numbers.
-        body = jax.tree.map(lambda x: jnp.asarray(x, self.dtype if x.ndim > 2 else jnp.float32), self.base.params)
-        self.frozen = {"body": body, "rows": jnp.asarray(source_rows(table)), "bos": jnp.asarray(self.base.bos_row)}
+        body = jax.tree.map(lambda x: x.astype(self.dtype if x.ndim > 2 else jnp.float32), self.base.params)
+        rows = source_rows(table)
+        self.frozen = {
+            "body": body,
+            "rows": place(rows, sharding(mesh, PartitionSpec(None, ("fsdp", "tensor")), rows.shape)),
+            "bos": place(self.base.bos_row, sharding(mesh, REPLICATED, self.base.bos_row.shape)),
+        }
+        self.rules: Rules = partition_rules(config.hypernet)
         self.windows = byte_windows(held_out, count=config.train.eval_windows)
         self._targets: list | None = None
 
@@ -75,52 +93,71 @@ class HypernetTask:
 
     # ------------------------------------------------------------------------------------------------------ batches
 
-    def batch(self, step: int) -> dict:
-        """Text in the step's tokenizer. Ids count within the R predicted rows: the batch's tokens, then random others."""
-        data = self.config.data
+    batch_specs: ClassVar[Mapping[str, PartitionSpec]] = {
+        "targets": BATCH,
+        "weights": BATCH,
+        "bytes": BATCH,
+        "forms": EVERYWHERE,
+    }
+
+    def batch(self, step: int, rows: np.ndarray | None = None) -> dict:
+        """The texts `rows` of the step (None: all), in its tokenizer. Ids count within the R predicted rows.
+
+        These are the tokens of the batch, then random others; with config.sampler.rows = 0 all tokens in their own order.
+        """
+        data, room = self.config.data, self.config.sampler.rows
         draw = self.sampler.draw(step)
-        rng = np.random.default_rng([self.config.seed, step, 0])
+        rows = np.arange(data.batch_size) if rows is None else rows
         documents = self.documents if draw.source is None else self.sources[draw.source]
-        ids, lengths = draw.encode([_excerpt(documents, rng, data.length) for _ in range(data.batch_size)], data.length)
+        excerpts = [_excerpt(documents, np.random.default_rng([self.config.seed, step, 0, int(b)]), data.length) for b in rows]
+        ids, lengths = draw.encode(excerpts, data.length)
         inside = np.arange(data.length) < np.maximum(lengths, 1)[:, None]
         ids = np.where(inside, ids, ids[:, :1])  # filled with a token that is used anyway; its weight is 0
-        weights = inside.astype(np.float32)
-        used, targets = np.unique(ids, return_inverse=True)
-        others = np.setdiff1d(np.flatnonzero(draw.forms.lengths), used, assume_unique=True)
-        room = bucket(max(self.config.sampler.rows, len(used) + 256), 1024)
-        chosen = rng.permutation(others)[: room - len(used)]
-        rows = np.concatenate([used, chosen])
+        size = len(draw.forms)
+        if room:
+            used, targets = np.unique(ids, return_inverse=True)
+            others = np.setdiff1d(np.flatnonzero(draw.forms.lengths), used, assume_unique=True)
+            room = bucket(max(room, len(used) + 256), 1024)
+            chosen = np.random.default_rng([self.config.seed, step, 4]).permutation(others)[: room - len(used)]
+            predicted = np.concatenate([used, chosen])
+        else:
+            targets, predicted, room = ids, np.arange(size), bucket(size, 1024)
+            used = chosen = others = predicted
         # The others stand for all tokens that are not in the batch: each counts as many times as it has unseen siblings.
         log_weight = np.zeros(room, np.float32)
-        log_weight[len(used) : len(rows)] = math.log(len(others) / len(chosen)) if len(chosen) else 0.0
-        forms = draw.forms.take(np.pad(rows, (0, room - len(rows)), mode="edge"))
+        log_weight[len(used) : len(predicted)] = math.log(len(others) / len(chosen)) if len(chosen) else 0.0
+        forms = draw.forms.take(np.pad(predicted, (0, room - len(predicted)), mode="edge"))
+        language = draw.source if self.config.hypernet.languages else None
         return {
             "targets": targets.reshape(ids.shape).astype(np.int32),
-            "weights": weights,
-            "bytes": np.float32(draw.tokens.lengths[ids[inside]].sum()),
-            "forms": pack_forms(forms, language=draw.source if self.config.hypernet.languages else None),
+            "weights": inside.astype(np.float32),
+            "bytes": np.where(inside, draw.tokens.lengths[ids], 0).sum(1).astype(np.float32),
+            "forms": pack_forms(forms, language=language, groups=self.mesh.size),
             "log_weight": log_weight,
-            "num_valid": np.int32(len(rows)),
+            "num_valid": np.int32(len(predicted)),
             "same": forms.same,
         }
 
     # --------------------------------------------------------------------------------------------------------- loss
 
     def loss(self, params, frozen, batch):
-        rows = nnx.merge(self.graphdef, params)(frozen["rows"], batch["forms"])
+        rows = predict(nnx.merge(self.graphdef, params), frozen["rows"], batch["forms"])
+        rows = jax.lax.with_sharding_constraint(rows, NamedSharding(self.mesh, REPLICATED))  # gathered here, once
         d = self.hidden_size
         inputs, outputs = rows[:, :d], rows[:, -d:]
         targets = batch["targets"]
         first = jnp.broadcast_to(frozen["bos"], (targets.shape[0], 1, d))
+        x = jnp.concatenate([first, inputs[targets[:, :-1]]], 1)
         body = nnx.merge(self.base.graphdef, frozen["body"])
-        h = body(jnp.concatenate([first, inputs[targets[:, :-1]]], 1))
+        h = body(jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, BATCH)))
         nats = chunked_cross_entropy(
-            h.reshape(-1, d), outputs, batch["log_weight"], targets.reshape(-1), batch["weights"].reshape(-1),
-            num_valid=batch["num_valid"], softcap=self.base.config.logit_softcap, dtype=self.dtype,
+            h, outputs, batch["log_weight"], targets, batch["weights"], num_valid=batch["num_valid"],
+            softcap=self.base.config.logit_softcap, chunk=1024 * self.mesh.shape["data"] * self.mesh.shape["fsdp"],
+            dtype=self.dtype,
         )  # fmt: skip
         lm = nats / batch["weights"].sum()
         lexical = self._lexical(rows, frozen["rows"], batch)
-        metrics = {"lm": lm, "lexical": lexical, "bits_per_byte": nats / math.log(2) / batch["bytes"]}
+        metrics = {"lm": lm, "lexical": lexical, "bits_per_byte": nats / math.log(2) / batch["bytes"].sum()}
         return lm + self.config.loss.lexical * lexical, metrics
 
     def _lexical(self, rows, source, batch):

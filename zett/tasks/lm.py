@@ -2,30 +2,40 @@
 
 import functools
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.cards import training_card
 from zett.config import Config
 from zett.data.lm import LMBatches, Splits, token_stream
 from zett.data.text import first_bytes, open_text
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
+from zett.lms import llama
 from zett.lms.layers import product_dtype
 from zett.lms.llama import LlamaBody, LlamaConfig
+from zett.lms.weights import partition_specs
 from zett.losses import chunked_cross_entropy
+from zett.mesh import BATCH, REPLICATED, Rules, make_mesh, place
 from zett.table import EmbeddingTable
 from zett.vocab.build import END_OF_TEXT, save_tokenizer, train_tokenizer
 
 
 class LMTask:
-    def __init__(self, config: Config, workdir: Path):
+    batch_specs: ClassVar[Mapping[str, PartitionSpec]] = {"inputs": BATCH, "targets": BATCH}
+
+    def __init__(self, config: Config, workdir: Path, mesh: Mesh | None = None):
         import tokenizers
 
-        self.config, self.workdir = config, workdir
+        mesh = make_mesh(config.mesh) if mesh is None else mesh
+        self.config, self.workdir, self.mesh = config, workdir, mesh
         data = config.data
         opened = functools.partial(
             open_text, text_column=data.text_column, package_bytes=data.package_bytes, stream_bytes=data.stream_bytes
@@ -44,7 +54,7 @@ class LMTask:
 
         all_bytes = token_bytes(self.tokenizer)
         self.byte_lengths = np.asarray([len(b) for b in all_bytes], np.float32)
-        self.batch = LMBatches(
+        self.batches = LMBatches(
             tokens=token_stream(documents, self.tokenizer, self.bos),
             bos=self.bos,
             batch_size=data.batch_size,
@@ -63,8 +73,11 @@ class LMTask:
         )  # fmt: skip
         self.vocab_size = vocab
         self.dtype = product_dtype(config.train.dtype)
-        self.frozen = {"byte_lengths": jnp.asarray(self.byte_lengths)}
+        self.frozen = {"byte_lengths": place(self.byte_lengths, NamedSharding(mesh, REPLICATED))}
         self.graphdef, _ = nnx.split(nnx.eval_shape(self._body))
+        body = partition_specs(llama, self.model_config)
+        self.rules: Rules = [(rf"body\.{re.escape(path)}", PartitionSpec(*spec)) for path, spec in body.items()]
+        self.rules = [*self.rules, ("input|output", PartitionSpec("tensor", "fsdp"))]
 
     def _body(self):
         rngs = nnx.Rngs(self.config.seed)
@@ -79,13 +92,18 @@ class LMTask:
     def table(self, params) -> EmbeddingTable:
         return EmbeddingTable.of(params["input"], params["output"])
 
+    def batch(self, step: int, rows: np.ndarray | None = None) -> dict:
+        """The rows `rows` of the step (None: all): "inputs" and "targets"."""
+        return self.batches(step, rows)
+
     def loss(self, params, frozen, batch):
         body = nnx.merge(self.graphdef, params["body"])
-        h = body(params["input"][batch["inputs"]])
-        targets = batch["targets"].reshape(-1)
+        x = params["input"][batch["inputs"]]
+        h = body(jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, BATCH)))
+        targets = batch["targets"]
         nats = chunked_cross_entropy(
-            h.reshape(-1, h.shape[-1]), params["output"], jnp.zeros(self.vocab_size), targets,
-            jnp.ones(targets.shape, jnp.float32), num_valid=self.vocab_size, dtype=self.dtype,
+            h, params["output"], jnp.zeros(self.vocab_size), targets, jnp.ones(targets.shape, jnp.float32),
+            num_valid=self.vocab_size, chunk=1024 * self.mesh.shape["data"] * self.mesh.shape["fsdp"], dtype=self.dtype,
         )  # fmt: skip
         bits = nats / math.log(2) / frozen["byte_lengths"][targets].sum()
         return nats / targets.size, {"bits_per_byte": bits}
@@ -114,9 +132,9 @@ A small language model of the Llama architecture, trained from scratch by zett a
 instrument for measuring tokenizer transfer. It knows the text that it was trained on and nothing else.
 
 - Parameters: {size:,}, of which {2 * params["input"].size:,} in the input and output rows of {self.vocab_size} tokens
-- Data: {self.config.data.source!r}, {len(self.batch.tokens):,} tokens in {self.num_documents:,} documents
-- Tokens seen: {seen:,} ({seen / len(self.batch.tokens):.2f} epochs), a share of {self.config.data.resegment_share} of the rows
-  cut more finely at random (StochasTok), as a stand-in for the odd spellings and spacings that large models have seen
+- Data: {self.config.data.source!r}, {len(self.batches.tokens):,} tokens in {self.num_documents:,} documents
+- Tokens seen: {seen:,} ({seen / len(self.batches.tokens):.2f} epochs), a share of {self.config.data.resegment_share} of the
+  rows cut more finely at random (StochasTok), as a stand-in for the odd spellings and spacings that large models have seen
 - Held-out bits per byte: in windows of at most 512 bytes, each scored alone, on documents that were not trained on
 - Licence of the weights: Apache-2.0
 - Rebuild: `python train.py --config configs/{self.config.model.name}_base.py --workdir runs/{self.config.model.name}_base`

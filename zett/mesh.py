@@ -1,0 +1,164 @@
+"""The device mesh, where each array lies on it, and the start on several hosts.
+
+Axes: "data" copies everything and gives each copy its own rows of the batch; "fsdp" does the same with the batch and also cuts
+the parameters; "tensor" cuts each matrix product. A mesh changes where a result is computed, not what it is.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from zett.config import MeshConfig
+from zett.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))  # rows of a batch
+EVERYWHERE = PartitionSpec(AXES)  # one part for each device
+REPLICATED = PartitionSpec()
+
+# Rules that say how parameters are cut: (pattern of the dotted path, spec of one layer's array). The first axes of stacked
+# layers are never cut.
+Rules = Sequence[tuple[str, PartitionSpec]]
+
+
+def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
+    """Numbers of devices along each axis; UserError if they do not multiply to `devices`."""
+    sizes = [config.data, config.fsdp, config.tensor]
+    free = [i for i, size in enumerate(sizes) if size == -1]
+    if len(free) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise UserError(f"config.mesh is {sizes}; each size has to be at least 1, and one of them may be -1 (what is left)")
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if free:
+        sizes[free[0]] = max(devices // known, 1)
+    if int(np.prod(sizes)) != devices:
+        raise UserError(
+            f"config.mesh asks for {' x '.join(map(str, sizes))} devices ({', '.join(AXES)}), and there are {devices}"
+        )
+    return sizes[0], sizes[1], sizes[2]
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """A mesh of all devices of all processes."""
+    return jax.make_mesh(mesh_sizes(config, jax.device_count()), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def match(shapes: Mapping[str, tuple], rules: Rules) -> dict[str, PartitionSpec]:
+    """The spec of each parameter by dotted path; ValueError lists what is not matched once, and rules that match nothing."""
+    specs, used, faults = {}, set(), []
+    for path in shapes:
+        hits = [i for i, (pattern, _) in enumerate(rules) if re.fullmatch(pattern, path)]
+        used |= set(hits)
+        if len(hits) == 1:
+            specs[path] = rules[hits[0]][1]
+        else:
+            faults.append(f"{path} is matched by {[rules[i][0] for i in hits] or 'no rule'}")
+    faults += [f"rule {pattern!r} matches nothing" for i, (pattern, _) in enumerate(rules) if i not in used]
+    if faults:
+        raise ValueError("partition rules: " + "; ".join(faults))
+    return specs
+
+
+def sharding(mesh: Mesh, spec: PartitionSpec | tuple, shape: tuple) -> NamedSharding:
+    """Where an array of `shape` lies; `spec` is of its last axes. Axes of the array that cannot be cut evenly stay whole."""
+    entries = (None,) * (len(shape) - len(spec)) + tuple(spec)
+    kept = []
+    for size, entry in zip(shape, entries):
+        names = () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+        parts = int(np.prod([mesh.shape[name] for name in names])) if names else 1
+        kept.append(entry if parts > 1 and size % parts == 0 else None)
+    return NamedSharding(mesh, PartitionSpec(*kept))
+
+
+def paths(tree) -> dict[str, Any]:
+    """Leaves of any tree by dotted path."""
+    return {".".join(map(_key, path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _key(entry) -> str:
+    return str(next(getattr(entry, a) for a in ("key", "idx", "name") if hasattr(entry, a)))
+
+
+def state_shardings(mesh: Mesh, state, specs: Mapping[str, PartitionSpec]):
+    """Shardings of parameters and of all that follows them: a leaf whose path ends in a parameter's path lies like it.
+
+    Moments and accumulators of the optimizer are such leaves; counters are replicated.
+    """
+
+    def place(path, leaf):
+        keys = [_key(entry) for entry in path]
+        names = (".".join(keys[start:]) for start in range(len(keys)))
+        spec = next((specs[name] for name in names if name in specs), REPLICATED)
+        return sharding(mesh, spec if np.ndim(leaf) >= len(spec) else REPLICATED, np.shape(leaf))
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def place(tree, shardings):
+    """`tree`, the same on every process, as arrays that lie by `shardings`."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+
+    def put(x, to):
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, to, lambda index: x[index])
+
+    return jax.tree.map(put, tree, shardings)
+
+
+def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
+    """Which of a batch's `rows` this process has to make. UserError if the mesh cannot cut the batch."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if rows % parts:
+        raise UserError(f"config.data.batch_size is {rows}; it has to be a multiple of mesh data x fsdp, {parts}")
+    where = NamedSharding(mesh, BATCH).addressable_devices_indices_map((rows,))
+    return np.unique(np.concatenate([np.arange(rows)[index] for index in where.values()]))
+
+
+def global_batch(mesh: Mesh, batch: Mapping, specs: Mapping[str, PartitionSpec], rows: int):
+    """A batch on the devices. Entries with the spec BATCH hold this process's share of `rows`, others are the same on all."""
+
+    def put(x, spec):
+        x = np.asarray(x)
+        if spec == BATCH:
+            return jax.make_array_from_process_local_data(NamedSharding(mesh, BATCH), x, (rows, *x.shape[1:]))
+        to = NamedSharding(mesh, spec if x.ndim else REPLICATED)
+        return jax.make_array_from_callback(x.shape, to, lambda index: x[index])
+
+    return {name: jax.tree.map(lambda x, s=specs.get(name, REPLICATED): put(x, s), part) for name, part in batch.items()}
+
+
+def to_host(x) -> np.ndarray:
+    """The whole array on every process."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+# --------------------------------------------------------------------------------------------------------- several hosts
+
+# A process that is gone takes the others with it after this many seconds, instead of letting them wait for ever.
+HEARTBEAT_SECONDS = 30
+
+
+def start_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Join this process to the others of the run; has to come before anything touches a device.
+
+    On TPU pods, SLURM, Open MPI and Kubernetes JAX finds all three by itself; by hand, `coordinator` is HOST:PORT of the first
+    process, `processes` their number and `process` the number of this one. UserError if they do not come together.
+    """
+    given = [coordinator, processes, process]
+    if any(x is not None for x in given) and None in given:
+        raise UserError("--coordinator, --processes and --process belong together: give all three, or none on a known cluster")
+    try:
+        jax.distributed.initialize(
+            coordinator, processes, process, initialization_timeout=300, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
+    except (RuntimeError, ValueError) as error:
+        where = coordinator or "the cluster's coordinator"
+        raise UserError(f"the processes did not come together at {where}: {' '.join(str(error).split())[:300]}") from error
