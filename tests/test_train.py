@@ -371,6 +371,17 @@ def test_lines_that_a_killed_run_left_behind_are_dropped(whole, corpus, tmp_path
     assert [s["step"] for s in starts] == [0, 8] and starts[1]["versions"]["jax"] == jax.__version__
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_that_was_killed_ends_with_the_same_bits():
+    """The short form of what tests/kill_resume.py does 50 times."""
+    done = subprocess.run(
+        [sys.executable, "tests/kill_resume.py", "--kills", "2", "--steps", "120"],
+        cwd=ROOT, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kills"] == 2
+
+
 # ------------------------------------------------------------------------------------------------------------ tracking
 
 
