@@ -375,7 +375,7 @@ def test_lines_that_a_killed_run_left_behind_are_dropped(whole, corpus, tmp_path
 def test_a_run_that_was_killed_ends_with_the_same_bits():
     """The short form of what tests/kill_resume.py does 50 times."""
     done = subprocess.run(
-        [sys.executable, "tests/kill_resume.py", "--kills", "2", "--steps", "120"],
+        [sys.executable, "tests/kill_resume.py", "--kills", "2", "--steps", "300"],
         cwd=ROOT, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

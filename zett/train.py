@@ -135,6 +135,7 @@ def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
                 metrics.evaluation(step + 1, evaluation, time.perf_counter() - clock)
             stopping = stop.requested(step)
             if last or stopping or (step + 1) % settings.checkpoint_every == 0:
+                metrics.flush()  # a run that goes on from here will not come to these steps again
                 evaluated = last or (step + 1) % settings.eval_every == 0
                 checkpoints.save(step + 1, state, evaluation["score"] if evaluated else None)
             if stopping:
