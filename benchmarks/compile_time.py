@@ -1,6 +1,6 @@
 """What scanning layers and rematerialisation save: compile time by depth, and memory of a gradient.
 
-    python benchmarks/compile_time.py --output benchmarks/results/compile_time.json
+    python -m benchmarks.compile_time --output benchmarks/results/compile_time.json
 
 Compiled is the gradient of a body's output with respect to its parameters and input, as training does. The reference is the
 same body with all of its layers unrolled. Medians in CPU seconds, which other work on the machine moves least.

@@ -1,7 +1,7 @@
 """A checkpoint of the size that people use, in and out: transfer and loading against a plain copy of the same files.
 
-    python benchmarks/load_export.py --output benchmarks/results/load_export.json
-    python benchmarks/load_export.py --gigabytes 1 --repeats 1            # a quick try
+    python -m benchmarks.load_export --output benchmarks/results/load_export.json
+    python -m benchmarks.load_export --gigabytes 1 --repeats 1            # a quick try
 
 Random weights in the shape of Mistral-7B (bfloat16, shards of at most 5 GB) are written to --folder and deleted afterwards. It
 needs two and a half times --gigabytes of free disk space. Every command is a process of its own, its files are not in the

@@ -1,6 +1,6 @@
 """What packing saves: emitting a whole table with surface forms packed, against one token a row, equal to float tolerance.
 
-    python benchmarks/packing.py --target bpe-16k --output benchmarks/results/packing.json
+    python -m benchmarks.packing --target bpe-16k --output benchmarks/results/packing.json
 
 The reference is the same network over rows of S positions that hold one token each. Medians; ratios are what counts.
 """

@@ -1,6 +1,6 @@
 """Reading a published hypernetwork and emitting a table with it: time against padded rows, as the original emits, and memory.
 
-    python benchmarks/published.py --shape tinyllama --tokens 4096 --output benchmarks/results/published.json
+    python -m benchmarks.published --shape tinyllama --tokens 4096 --output benchmarks/results/published.json
 
 Random weights in the shape of a published checkpoint are written in both of its formats and read again. A vocabulary of
 `--tokens` tokens with the usual numbers of pieces is emitted from bfloat16 source rows, in float32. The reference is the same

@@ -132,9 +132,6 @@ def _keep_until(path: Path, step: int) -> None:
     temporary.rename(path)
 
 
-# ----------------------------------------------------------------------------------------------------------- efficiency
-
-
 def memory() -> dict[str, float]:
     """Peak bytes of the fullest local device; of the process where devices do not say (CPUs)."""
     import jax

@@ -7,8 +7,6 @@ unknown, missing or misshapen is reported in one error. What a family module say
 - BIAS: name of the output bias `[V]`; absent or None where there is none.
 - COPIES: `{name: name}`, tensors that some files hold twice (`decoder.weight` of the input rows); absent: none.
 - PREFIX: "bert.", where files of a model without head leave it out of the names; absent: "".
-- RENAMED: `{pattern: replacement}` of names that old files spell otherwise; absent: none.
-- HEAD: "lm_head.", if the body's config has a field `head`: whether there are tensors whose names begin so.
 - RENAMED: `{pattern: replacement}`, other spellings of names that files have (`LayerNorm.gamma`); absent: none.
 - HEAD: what the names of an optional head's tensors begin with ("cls.predictions."): where a file has none of them, the
   config's field `head` is false and there are no output rows and no bias; absent: the head is not optional.
