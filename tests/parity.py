@@ -124,14 +124,17 @@ def check_golden_files(names: list[str]) -> None:
 
 
 def check_bfloat16(variant: str, folder: Path) -> None:
-    """Products of bfloat16 operands: hidden states within 2 % of the root mean square of what float32 gives."""
+    """Products of bfloat16 operands: hidden states within 2 % of the root mean square of what float32 gives; with all that is
+    between them in bfloat16, too, as accelerators compute, within 4 %."""
     golden, _, _ = read_golden(variant)
     base = load_base_model(base_folder(variant, folder), dtype="bfloat16")
-    x = base.table.embed(golden["ids"][:1])
-    _, hidden = jax.jit(lambda x, params: nnx.merge(base.graphdef, params)(x, keep_hidden=True))(x, base.params)
     wanted = golden["hidden"][:, :1]
-    error = np.sqrt(np.square(hidden - wanted).mean((1, 2, 3)) / np.square(wanted).mean((1, 2, 3)))
-    assert (error < 0.02).all() and error.max() > 1e-4  # it is another type, and it is used
+    run = jax.jit(lambda x, params: nnx.merge(base.graphdef, params)(x, keep_hidden=True)[1])
+    for activations, most in (("float32", 0.02), ("bfloat16", 0.04)):
+        hidden = run(base.table.embed(golden["ids"][:1]).astype(activations), base.params)
+        assert hidden.dtype == activations
+        error = np.sqrt(np.square(hidden.astype("float32") - wanted).mean((1, 2, 3)) / np.square(wanted).mean((1, 2, 3)))
+        assert (error < most).all() and error.max() > 1e-4  # it is another type, and it is used
 
 
 def check_padding(base) -> None:

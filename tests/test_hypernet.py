@@ -10,6 +10,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 from flax import nnx
@@ -22,6 +23,7 @@ from zett.errors import UserError
 from zett.export import export
 from zett.hypernet import (
     TrainedHypernet,
+    column_stats,
     fit_scales,
     hypernet_graph,
     limit_pieces,
@@ -29,6 +31,7 @@ from zett.hypernet import (
     make_hypernet,
     pack_forms,
     predict_rows,
+    renumbered,
     save_hypernet,
     source_rows,
 )
@@ -126,6 +129,30 @@ def test_packed_rows_equal_rows_of_their_own(source, config):
         alone = predict(pack_forms(forms.take(np.asarray([i])), multiple=1), rows, config)
         np.testing.assert_allclose(together[i], alone[0], atol=1e-5, rtol=1e-5)
     assert np.abs(together[0] - together[4]).max() > 0.01
+
+
+@pytest.mark.parametrize("config", [CONFIG, dataclasses.replace(CONFIG, residual="first", layers=1)])
+def test_only_the_rows_that_are_used_are_needed(config):
+    """Values and gradients, with every piece's row there once, and the statistics of the whole table."""
+    size = 3000
+    rows = (3 * np.random.default_rng(0).normal(size=(size, 2 * WIDTH)) + 1).astype(np.float32)
+    packed = pack_forms(random_forms(np.random.default_rng(1).integers(0, 5, 300), ids=size + 256), multiple=1)
+    used, fewer = renumbered(packed, size)
+    assert len(np.unique(used)) < len(used) == 768  # filled up
+    stats = column_stats([rows[:, :WIDTH], rows[:, WIDTH:]], size)
+    np.testing.assert_allclose(stats, (rows.mean(0), rows.std(0)), rtol=1e-5)
+    graphdef, params = hypernet_graph(config, WIDTH, False, jnp.float32), params_of(config)
+
+    def run(params, *inputs):
+        predicted = predict_rows(graphdef, params, *inputs)
+        return (predicted**2).sum(), predicted
+
+    (_, whole), gradient = jax.value_and_grad(run, has_aux=True)(params, rows, packed)
+    (_, part), gradient_part = jax.value_and_grad(run, has_aux=True)(params, rows[used], fewer, stats)
+    np.testing.assert_allclose(part, whole, rtol=1e-4, atol=1e-4)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-1)  # sums of squares of thousands
+    jax.tree.map(close, gradient_part, gradient)
+    assert np.abs(gradient["fallback"]).max() > 1
 
 
 def test_order_and_padding_do_not_matter(source):
@@ -480,6 +507,28 @@ def test_the_loss_is_a_softmax_over_all_rows(task, value_and_grad):
         assert float(metrics["lm"]) == pytest.approx(nats / batch["weights"].sum(), rel=1e-4)
         assert float(metrics["bits_per_byte"]) == pytest.approx(nats / math.log(2) / batch["bytes"].sum(), rel=1e-4)
         assert float(total) == pytest.approx(float(metrics["lm"] + 0.1 * metrics["lexical"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [({"microbatches": 2}, 1e-5), ({"remat": "dots", "remat_hypernet": "full"}, 1e-5), ({"activations": "bfloat16"}, 0.05)],
+)
+def test_how_it_is_computed_changes_no_gradient(folder, task, value_and_grad, changes, tolerance):
+    """In parts, again in the backward pass, or with bfloat16 between the products, within what that rounds."""
+    from zett.tasks.hypernet import HypernetTask
+
+    config = settings_for(folder)
+    other = HypernetTask(dataclasses.replace(config, train=dataclasses.replace(config.train, **changes)), folder)
+    batch = task.batch(1)
+    rng = np.random.default_rng(0)  # the heads' last layers start at zero, and hold back the gradients of the layers below
+    params = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), task.init())
+    (loss, _), gradient = value_and_grad(params, task.frozen, batch)
+    (other_loss, _), other_gradient = jax.jit(jax.value_and_grad(other.loss, has_aux=True))(params, other.frozen, batch)
+    assert float(other_loss) == pytest.approx(float(loss), rel=tolerance)
+
+    error = optax.global_norm(jax.tree.map(jnp.subtract, other_gradient, gradient)) / optax.global_norm(gradient)
+    assert error < tolerance
+    assert "activations" not in changes or error > 1e-3  # it is another type, and it is used
 
 
 def test_rows_that_are_left_out_are_counted(task, monkeypatch):

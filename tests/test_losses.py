@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zett.losses import chunked_cross_entropy
+from zett.losses import chunked_cross_entropy, summed
 
 
 def reference(h, rows, bias, targets, weights, num_valid, softcap=None):
@@ -91,3 +91,20 @@ def test_bfloat16_is_close():
     np.testing.assert_allclose(
         grad, jax.grad(reference)(h, rows, bias, targets, weights, num_valid), atol=0.05
     )  # bfloat16 has three digits
+
+
+@pytest.mark.parametrize("number", [1, 2, 6])
+def test_a_sum_over_parts_is_the_sum_over_all(number):
+    rng = np.random.default_rng(0)
+    x = {"w": jnp.asarray(rng.normal(size=(4, 3)), jnp.float32), "b": jnp.asarray(rng.normal(size=3), jnp.float32)}
+    batch = {"rows": jnp.asarray(rng.normal(size=(12, 4)), jnp.float32), "weights": jnp.arange(12.0)}
+
+    def f(x, scale, batch):
+        return (jnp.tanh(scale * batch["rows"] @ x["w"] + x["b"]).sum(-1) * batch["weights"]).sum()
+
+    wanted, wanted_gradient = jax.value_and_grad(f)(x, 2.0, batch)
+    ours = jax.jit(jax.value_and_grad(lambda x: 3 * summed(f, x, 2.0, batch, number)))
+    value, gradient = ours(x)
+    np.testing.assert_allclose(value, 3 * wanted, rtol=1e-5)
+    np.testing.assert_allclose(summed(f, x, 2.0, batch, number), wanted, rtol=1e-5)  # without a gradient
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, 3 * w, rtol=1e-4, atol=1e-4), gradient, wanted_gradient)

@@ -12,11 +12,12 @@ Task = typing.Literal["lm", "hypernet"]
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    source: str = "python"  # "python", a file, a folder, or "hf:NAME[:CONFIG]"; see zett/data/text.py
+    source: str = "python"  # "python", a file, a folder, "hf:NAME[:CONFIG]", or several with weights; see zett/data/text.py
     valid_source: str | None = None  # None: the held-out split of `source`
     text_column: str = "text"
     package_bytes: int = 4_000_000  # of "python": the most that one package contributes
-    stream_bytes: int = 100_000_000  # of "hf:": the text after which reading stops
+    stream_bytes: int = 100_000_000  # of "hf:": the text after which reading stops, all parts together
+    parts: int = 1  # row b of a batch reads part b * parts // batch_size of the text, so that a host reads only its rows' parts
     batch_size: int = 16
     length: int = 256  # tokens of a row
     resegment_share: float = 0.0  # task "lm": share of rows that are cut more finely at random (StochasTok)
@@ -82,6 +83,7 @@ class SamplerConfig:
     """Which tokenizers a hypernetwork sees while it is trained; see zett/vocab/sample.py."""
 
     sources: tuple[str, ...] = ()  # text sources that tokenizers are drawn from; none: config.data.source
+    stream_bytes: int = 100_000_000  # of each "hf:" source, the same on every host; no more than config.data.stream_bytes
     source_weights: tuple[float, ...] = ()  # of each source; none: all alike, and a pooled tokenizer is trained on one of them
     source_exponent: float = 0.0  # weights are multiplied by the sizes of the sources to this power (for many languages: 0.1)
     one_source: bool = False  # whether a step has its tokenizer and its text from one source (a language), or from mixtures
@@ -153,9 +155,15 @@ class TrainConfig:
     eval_targets: tuple[str, ...] = ("bpe-8k", "unigram-8k")  # kind-size or a tokenizer folder; task "hypernet"
     checkpoint_every: int = 500
     keep: int = 2  # checkpoints kept beside the best one
+    trained: typing.Literal["all", "table"] = "all"  # task "lm" with config.init: everything, or the vocabulary's rows alone
     dtype: typing.Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; sums and parameters are float32
-    # What is kept of each layer of the body for the backward pass: everything, results of matrix products, or inputs alone.
+    # Of what is between products; "auto" is float32 on CPUs, elsewhere the dtype of the products.
+    activations: typing.Literal["auto", "bfloat16", "float32"] = "auto"
+    microbatches: int = 1  # parts of a batch that go through the model one after the other, their gradients added up
+    # What is kept of each layer for the backward pass, of the body and of the hypernetwork: everything, results of matrix
+    # products, or inputs alone.
     remat: typing.Literal["none", "dots", "full"] = "none"
+    remat_hypernet: typing.Literal["none", "dots", "full"] = "none"
     ahead: int = 2  # batches prepared ahead of the device
     workers: int = 1  # threads that prepare them
     max_skipped: int = 10  # steps in a row with a NaN or Inf in the gradient, all of them left out, after which the run stops
@@ -176,7 +184,9 @@ class Config:
     task: Task = "hypernet"
     seed: int = 0
     base: str = "pico"  # task "hypernet": the base model, a folder, a Hub name, or "pico" for the one in the package
-    init: str | None = None  # task "hypernet": a trained hypernetwork to start from, a folder or "pico"; None: fresh parameters
+    # What to start from, None: fresh parameters. Task "hypernet": a trained hypernetwork, a folder or "pico". Task "lm": a model
+    # with its tokenizer, a folder (as `zett transfer` writes it), a Hub name or "pico"; config.model, .tokenizer say nothing then.
+    init: str | None = None
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
@@ -189,16 +199,28 @@ class Config:
 
     def __post_init__(self):
         positive = [
-            "data.batch_size", "data.length", "tokenizer.vocab_size", "hypernet.width", "hypernet.layers", "hypernet.heads",
-            "hypernet.max_pieces", "sampler.min_size", "sampler.shards", "train.steps", "train.log_every",
+            "data.batch_size", "data.length", "data.parts", "data.stream_bytes", "sampler.stream_bytes", "tokenizer.vocab_size",
+            "hypernet.width", "hypernet.layers", "hypernet.heads", "hypernet.max_pieces", "sampler.min_size", "sampler.shards",
+            "train.steps", "train.log_every",
             "train.eval_every", "train.checkpoint_every", "train.keep", "train.ahead", "train.workers", "train.max_skipped",
-            "optim.clip",
+            "train.microbatches", "optim.clip",
         ]  # fmt: skip
         for name in positive:
             section, field = name.split(".")
             value = getattr(getattr(self, section), field)
             if value <= 0:
                 raise UserError(f"config.{name} is {value}; it has to be greater than 0")
+        if self.data.batch_size % self.train.microbatches:
+            raise UserError(
+                f"config.train.microbatches is {self.train.microbatches}; it has to divide config.data.batch_size "
+                f"({self.data.batch_size})"
+            )
+        if self.task == "lm" and self.init is None and self.train.trained != "all":
+            raise UserError(f"config.train.trained is {self.train.trained!r}; without config.init it has to be 'all'")
+        if self.data.batch_size % self.data.parts:
+            raise UserError(
+                f"config.data.parts is {self.data.parts}; it has to divide config.data.batch_size ({self.data.batch_size})"
+            )
         if self.hypernet.fallback_rows != 256:
             raise UserError(
                 f"config.hypernet.fallback_rows is {self.hypernet.fallback_rows}; training needs 256, one for each byte"

@@ -7,8 +7,9 @@ zero, so that training starts from FVT. One is this project's: the network also 
 (FEATURES).
 
 Most tokens have one to three pieces, so several share a row of P positions ("packed"), kept apart by the attention mask;
-padding each to S positions would waste two thirds of the work. Shapes: N packed rows, P positions, R predicted tokens, S pieces
-of a token, E columns of the source rows (input and output side by side), W width.
+padding each to S positions would waste two thirds of the work. For the same reason a source row is projected once, however many
+tokens it is a piece of, and the end of the last layer is computed at tokens' first positions alone. Shapes: N packed rows, P
+positions, R predicted tokens, S pieces of a token, U source rows, E columns of them (input and output side by side), W width.
 
 With encoder "roberta", rescale "fitted" and no residual it is the paper's own network, which zett/compat/ reads.
 """
@@ -29,7 +30,7 @@ from tqdm import tqdm
 from zett import config as config_lib
 from zett.config import HypernetConfig
 from zett.errors import UserError
-from zett.lms.layers import LayerNorm, Linear
+from zett.lms.layers import LayerNorm, Linear, Remat, checkpointed
 from zett.mesh import to_host
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary, load_tokenizer, surface_forms
@@ -141,19 +142,25 @@ class Layer(nnx.Module):
         self.config = c
 
     def _attend(self, x_NPW, mask_NPP):
+        """What each position gathers from the others, before the output product."""
         q, k, v = jnp.split(self.qkv(x_NPW).reshape(*x_NPW.shape[:2], self.config.heads, -1), 3, axis=-1)
         scores = jnp.einsum("nphk,nqhk->nhpq", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(mask_NPP[:, None], scores, -1e30), -1).astype(v.dtype)
-        return self.out(jnp.einsum("nhpq,nqhk->nphk", weights, v).reshape(x_NPW.shape))
+        return jnp.einsum("nhpq,nqhk->nphk", weights, v).reshape(x_NPW.shape)
 
     def _mlp(self, x):
         return self.down(nnx.gelu(self.up(x), approximate=self.config.encoder != "roberta"))
 
-    def __call__(self, x, mask):
-        if self.config.norm == "pre":
-            x = x + self._attend(self.norm_attention(x), mask)
+    def __call__(self, x, mask, first=None):
+        """`[N, P, W]`; or `[R, W]`, computed only at the positions `first [R]` of the flattened rows."""
+        pre = self.config.norm == "pre"
+        gathered = self._attend(self.norm_attention(x) if pre else x, mask)
+        if first is not None:
+            x, gathered = (part.reshape(-1, part.shape[-1])[first] for part in (x, gathered))
+        x = x + self.out(gathered)
+        if pre:
             return x + self._mlp(self.norm_mlp(x))
-        x = self.norm_attention(x + self._attend(x, mask))
+        x = self.norm_attention(x)
         return self.norm_mlp(x + self._mlp(x))
 
 
@@ -180,9 +187,15 @@ class Scale(nnx.Module):
 
 
 class Hypernet(nnx.Module):
-    """Predicts rows for packed surface forms. `tied`: source rows and predictions are input rows alone."""
+    """Predicts rows for packed surface forms. `tied`: source rows and predictions are input rows alone.
 
-    def __init__(self, c: HypernetConfig, *, hidden_size: int, tied: bool, dtype, rngs: nnx.Rngs):
+    dtype: of matrix products. activations: of what is between them. remat: what a backward pass keeps of each layer.
+    """
+
+    def __init__(
+        self, c: HypernetConfig, *, hidden_size: int, tied: bool, dtype, activations=jnp.float32, remat: Remat = "none",
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
         sides = 1 if tied else 2
         self.piece = Linear(sides * hidden_size, c.width, use_bias=True, dtype=dtype, rngs=rngs)
         self.projector = Projector(c.width, c.feed_forward, dtype, rngs)
@@ -201,57 +214,69 @@ class Hypernet(nnx.Module):
         number = len(c.languages)
         self.languages = nnx.Param(0.02 * jax.random.normal(rngs.params(), (number, c.width))) if number else None
         self.bias = Linear(c.width, 1, use_bias=True, dtype=dtype, rngs=rngs, std=0.0) if c.bias else None
-        self.config, self.hidden_size = c, hidden_size
+        self.config, self.hidden_size, self.activations, self.remat = c, hidden_size, activations, remat
 
-    def __call__(self, rows_VE, forms: PackedForms):
-        """Predicted rows `[R, E]` for `forms`, from the source rows `rows_VE`; with a bias, `[R, E + 1]`, where it is last."""
+    def __call__(self, rows_UE, forms: PackedForms, stats=None):
+        """Predicted rows `[R, E]` for `forms`, from the source rows `rows_UE`; with a bias, `[R, E + 1]`, where it is last.
+
+        stats: mean and standard deviation `[E]` of the source table's columns, if `rows_UE` is not all of the table.
+        """
         c = self.config
         if self.scale_in is not None:
-            scaled = jnp.concatenate([self.scale_in(rows_VE), self.fallback[...]])
-            x = self.piece(scaled[forms.packed])
+            scaled, factor = self.scale_in(rows_UE), 1.0
         else:
-            mean_E = rows_VE.mean(0)
-            std_E = rows_VE.std(0) + 1e-8
-            scaled = jnp.concatenate([(rows_VE - mean_E) / std_E, self.fallback[...]])
-            x = self.piece(scaled[forms.packed] * c.input_std)
-        positions = self.positions[...][forms.position]
+            mean_E, std_E = (rows_UE.mean(0), rows_UE.std(0) + 1e-8) if stats is None else stats
+            scaled, factor = (rows_UE - mean_E) / std_E, c.input_std
+        # Of the table nothing is trained: apart from the fallback rows, its product needs no gradient of its input.
+        projected = jnp.concatenate([self.piece(scaled * factor), self.piece(self.fallback[...] * factor)])
+        x = projected.astype(self.activations)[forms.packed]
+        positions = self.positions[...][forms.position].astype(x.dtype)
         x = self.projector(x + positions) if self.norm_pieces is None else self.projector(x) + positions
         if self.features is not None:
             features = jnp.concatenate([forms.features, jnp.zeros((1, len(FEATURES)))])
-            x = x + self.features(features)[forms.owner]
+            x = x + self.features(features).astype(x.dtype)[forms.owner]
         if self.languages is not None:
-            x = jnp.where(forms.position[..., None] == c.max_pieces, self.languages[...][forms.language], x)
+            language = self.languages[...][forms.language].astype(x.dtype)
+            x = jnp.where(forms.position[..., None] == c.max_pieces, language, x)
         if self.norm_pieces is not None:
             x = self.norm_pieces(x)
         mask = forms.owner[:, :, None] == forms.owner[:, None, :]
-        for layer in self.layers:
-            x = layer(x, mask)
-        x_RW = x.reshape(-1, c.width)[forms.first]
+        for layer in self.layers[:-1]:
+            x = checkpointed(layer, self.remat)(x, mask)
+        x_RW = checkpointed(self.layers[-1], self.remat)(x, mask, forms.first)
         if self.norm is not None:
             x_RW = self.norm(x_RW)
-        rows_RE = jnp.concatenate([head(x_RW) for head in self.heads], -1)
+        rows_RE = jnp.concatenate([head(x_RW).astype(jnp.float32) for head in self.heads], -1)
         if self.scale_out is not None:
             rows_RE = self.scale_out(rows_RE)
         else:
             correction = rows_RE * (c.residual_scale * self.hidden_size**-0.5)
             rows_RE = (self._residual(scaled, forms) + correction) * std_E + mean_E
-        return rows_RE if self.bias is None else jnp.concatenate([rows_RE, self.bias(x_RW)], -1)
+        return rows_RE if self.bias is None else jnp.concatenate([rows_RE, self.bias(x_RW).astype(jnp.float32)], -1)
 
-    def _residual(self, scaled, forms: PackedForms):
+    def _residual(self, scaled_UE, forms: PackedForms):
+        """What the correction is added to, `[R, E]`: the first piece's row, or the mean of all pieces'."""
         if self.config.residual == "none":
-            return jnp.zeros((forms.lengths.shape[0], scaled.shape[1]))
-        if self.config.residual == "first":
-            return scaled[forms.pieces[:, 0]]
-        used = (jnp.arange(forms.pieces.shape[1]) < forms.lengths[:, None]).astype(scaled.dtype)
-        return jnp.einsum("rse,rs->re", scaled[forms.pieces], used / jnp.maximum(forms.lengths, 1)[:, None])
+            return 0.0
+        lengths_R = forms.lengths if self.config.residual == "mean" else jnp.ones_like(forms.lengths)
+        weights_RS = (jnp.arange(forms.pieces.shape[1]) < lengths_R[:, None]) / jnp.maximum(lengths_R, 1)[:, None]
+        number = forms.pieces - scaled_UE.shape[0]  # of a fallback row; negative for source rows
+        # By piece, since all pieces' rows at once would be S times the result; the few fallback rows by a product, since a
+        # gradient by way of their ids would have a row for each source row, too.
+        total = 0.0
+        for s in range(forms.pieces.shape[1]):
+            weight_R = jnp.where(number[:, s] < 0, weights_RS[:, s], 0.0)
+            total += scaled_UE[jnp.minimum(forms.pieces[:, s], scaled_UE.shape[0] - 1)] * weight_R[:, None]
+        chosen = number[:, :, None] == jnp.arange(self.config.fallback_rows)
+        return total + jnp.einsum("rsf,rs->rf", chosen, weights_RS) @ self.fallback[...]
 
 
-def predict(hypernet: Hypernet, rows_VE, forms: PackedForms):
+def predict(hypernet: Hypernet, rows_UE, forms: PackedForms, stats=None):
     """Predicted rows `[R, E]` of forms that are packed in groups, `[G, ...]` each, or in none."""
     if forms.packed.ndim == 2:
-        return hypernet(rows_VE, forms)
+        return hypernet(rows_UE, forms, stats)
     # Over the groups nothing is shared, so that each device computes its own.
-    rows_GRE = jax.vmap(lambda group: hypernet(rows_VE, group))(forms)
+    rows_GRE = jax.vmap(lambda group: hypernet(rows_UE, group, stats))(forms)
     return rows_GRE.swapaxes(0, 1).reshape(-1, rows_GRE.shape[-1])
 
 
@@ -380,7 +405,7 @@ class TrainedHypernet:
             return np.concatenate([side[ids] for side in sides], -1).astype(np.float32)
 
         # Rescaled with the table's own mean and deviation, each row depends on all of them.
-        whole = jnp.asarray(rows_of(slice(None))) if self.config.rescale == "source" else None
+        stats = column_stats(sides, size) if self.config.rescale == "source" else None
         graphdef, d = self.graphdef(dtype), self.hidden_size
         chunk = chunk or self.chunk()
         params = jax.tree.map(jnp.asarray, self.params)  # on the device once, not with every chunk
@@ -388,11 +413,8 @@ class TrainedHypernet:
         with tqdm(total=len(forms), desc="rows", unit="row", delay=5, leave=False, disable=None) as bar:
             for start in range(0, len(forms), chunk):
                 ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up, so that one shape is compiled
-                packed = pack_forms(forms.take(ids), multiple=max(chunk // 4, 1), language=number)
-                if whole is None:
-                    used, packed = _renumbered(packed, size)
-                rows = rows_of(used) if whole is None else whole
-                part = to_host(predict_rows(graphdef, params, rows, packed))
+                used, packed = renumbered(pack_forms(forms.take(ids), multiple=max(chunk // 4, 1), language=number), size)
+                part = to_host(predict_rows(graphdef, params, rows_of(used), packed, stats))
                 predicted[start : start + chunk] = part[: len(forms) - start]
                 bar.update(min(chunk, len(forms) - start))
         special = np.asarray([i for i in range(len(forms)) if 0 <= forms.same[i] < size and not target.tokens[i]], np.int64)
@@ -415,27 +437,42 @@ class TrainedHypernet:
         return bias.astype(np.float32)
 
 
-def _renumbered(packed: PackedForms, size: int) -> tuple[np.ndarray, PackedForms]:
-    """Source ids `[U]` of all the rows that `packed` reads, and `packed` with numbers among them in place of ids.
+def renumbered(packed: PackedForms, size: int) -> tuple[np.ndarray, PackedForms]:
+    """Source ids `[U]` of the rows that `packed` reads, of `size` in all, and `packed` with numbers among them in place of ids.
 
-    So the device holds these rows and not a table of gigabytes. U is a power of two, so that few shapes are compiled. Fallback
-    rows, from the id `size` on, are numbered from U on.
+    So each row is projected once, and only what is used lies on the device. U is a power of two or the middle of two, so that
+    few shapes are compiled. Fallback rows, from the id `size` on, are numbered from U on.
     """
     both = np.append(packed.packed, packed.pieces)
     used = np.unique(np.append(both[both < size], 0))
-    room = max(1 << (len(used) - 1).bit_length(), 1024)
+    power = max(1 << (len(used) - 1).bit_length(), 1024)
+    room = power * 3 // 4 if len(used) <= power * 3 // 4 else power
+    if room >= size:
+        return np.arange(size), packed
 
     def number(ids):
         return np.where(ids < size, np.searchsorted(used, ids), ids - size + room).astype(np.int32)
 
-    renumbered = dataclasses.replace(packed, packed=number(packed.packed), pieces=number(packed.pieces))
-    return np.pad(used, (0, room - len(used)), mode="edge"), renumbered
+    new = dataclasses.replace(packed, packed=number(packed.packed), pieces=number(packed.pieces))
+    return np.pad(used, (0, room - len(used)), mode="edge"), new
+
+
+def column_stats(sides, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation `[E]` of the columns of the first `size` source rows; sides: input rows, and output rows."""
+    total = []
+    for side in sides:
+        parts = [slice(start, min(start + 4096, size)) for start in range(0, size, 4096)]  # a wide copy of all may not fit
+        mean = sum(np.asarray(side[part], np.float64).sum(0) for part in parts) / size
+        square = sum(np.square(np.asarray(side[part], np.float64) - mean).sum(0) for part in parts) / size
+        total.append((mean, np.sqrt(square) + 1e-8))
+    mean, std = (np.concatenate(both).astype(np.float32) for both in zip(*total))
+    return mean, std
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def predict_rows(graphdef, params, rows, packed: PackedForms):
+def predict_rows(graphdef, params, rows, packed: PackedForms, stats=None):
     """What a Hypernet of `graphdef` and `params` gives; compiled once a shape."""
-    return nnx.merge(graphdef, params)(rows, packed)
+    return nnx.merge(graphdef, params)(rows, packed, stats)
 
 
 def fit_scales(graphdef, params: dict, rows, seed: int) -> dict:
@@ -460,14 +497,14 @@ def fit_scales(graphdef, params: dict, rows, seed: int) -> dict:
 
 
 @functools.cache
-def hypernet_graph(config: HypernetConfig, hidden_size: int, tied: bool, dtype):
-    """The static half of a Hypernet, to be merged with its parameters."""
-    return nnx.split(nnx.eval_shape(lambda: make_hypernet(config, hidden_size, tied, dtype, 0)))[0]
+def hypernet_graph(config: HypernetConfig, hidden_size: int, tied: bool, dtype, **settings):
+    """The static half of a Hypernet, to be merged with its parameters; settings: its `activations` and `remat`."""
+    return nnx.split(nnx.eval_shape(lambda: make_hypernet(config, hidden_size, tied, dtype, 0, **settings)))[0]
 
 
-def make_hypernet(config: HypernetConfig, hidden_size: int, tied: bool, dtype, seed: int) -> Hypernet:
+def make_hypernet(config: HypernetConfig, hidden_size: int, tied: bool, dtype, seed: int, **settings) -> Hypernet:
     """A Hypernet with fresh parameters."""
-    return Hypernet(config, hidden_size=hidden_size, tied=tied, dtype=dtype, rngs=nnx.Rngs(seed))
+    return Hypernet(config, hidden_size=hidden_size, tied=tied, dtype=dtype, rngs=nnx.Rngs(seed), **settings)
 
 
 def limit_pieces(forms: SurfaceForms, size: int) -> SurfaceForms:

@@ -93,3 +93,37 @@ def _cross_entropy_backward(softcap, dtype, residuals, g):
 
 
 _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
+
+
+# ----------------------------------------------------------------------------------------------- gradient accumulation
+
+
+def summed(f, x, constants, batch, number: int):
+    """Sum of `f(x, constants, part)`, a scalar, over `number` parts of the rows of all arrays in `batch`.
+
+    Gradients with respect to `x` (a pytree) are made in the same pass, so that only one part's activations exist at a time and
+    nothing is computed twice. Each part has rows from everywhere in the batch, so that every device has work in it.
+    """
+    if number == 1:
+        return f(x, constants, batch)
+    parts = jax.tree.map(lambda rows: rows.reshape(-1, number, *rows.shape[1:]).swapaxes(0, 1), batch)
+    return _summed(f, x, constants, parts)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _summed(f, x, constants, parts):
+    return jax.lax.scan(lambda total, part: (total + f(x, constants, part), None), jnp.float32(0), parts)[0]
+
+
+def _summed_forward(f, x, constants, parts):
+    def body(sums, part):
+        return jax.tree.map(jnp.add, sums, jax.value_and_grad(f)(x, constants, part)), None
+
+    return jax.lax.scan(body, (jnp.float32(0), jax.tree.map(jnp.zeros_like, x)), parts)[0]
+
+
+def _summed_backward(f, gradient, g):
+    return jax.tree.map(lambda part: part * g, gradient), None, None
+
+
+_summed.defvjp(_summed_forward, _summed_backward)

@@ -125,7 +125,7 @@ class BertBody(nnx.Module):
         """
         positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL)
         positions = learned_positions(self.positions[self.config.first_position :], positions_BL, segments_BL)
-        x = self.norm(x_BLD + self.token_types[...][0] + positions)
+        x = self.norm(x_BLD + self.token_types[...][0] + positions).astype(x_BLD.dtype)
         x, inputs = scan_layers(self.layers, x, mask, keep_hidden=keep_hidden, remat=self.remat)
         h = x if self.head is None else self.head(x)
         return (h, jnp.concatenate([inputs, x[None]])) if keep_hidden else h

@@ -101,7 +101,8 @@ class GPT2Body(nnx.Module):
         With `keep_hidden`, also the input of every layer followed by the output, stacked `[layers + 1, B, L, D]`.
         """
         positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL)
-        x = x_BLD + learned_positions(self.positions[...], positions_BL, segments_BL)
+        positions = learned_positions(self.positions[...], positions_BL, segments_BL)
+        x = (x_BLD + positions).astype(x_BLD.dtype)
         numbers = {"number": jnp.arange(1, self.config.num_layers + 1, dtype=x.dtype)}
         x, inputs = scan_layers(self.layers, x, mask, per_layer=numbers, keep_hidden=keep_hidden, remat=self.remat)
         h = self.norm(x)

@@ -35,6 +35,16 @@ def product_dtype(name: str):
     return jnp.dtype(jnp.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else jnp.float32)
 
 
+def activation_dtype(name: str, products):
+    """The dtype of what is between matrix products of the dtype `products`: `name`, or with "auto" theirs on accelerators.
+
+    There it is half the memory and the traffic; a CPU would convert to float32 and back for every operation.
+    """
+    if name != "auto":
+        return jnp.dtype(name)
+    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else products)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def dot(x, w, dtype):
     """`x [..., I] @ w [I, O] -> [..., O]` with operands in `dtype`, float32 sums, result in `x.dtype`.
@@ -252,6 +262,14 @@ def _softcapped_attention(q_BLHK, k_BLNK, v_BLNK, mask, causal, scale, softcap):
     return jnp.einsum("bnglm,bmnk->blngk", probabilities, v_BLNK).reshape(q_BLHK.shape)
 
 
+def checkpointed(f, remat: Remat, *, prevent_cse: bool = True):
+    """`f`, of which a backward pass keeps what `remat` says."""
+    if remat == "none":
+        return f
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return jax.checkpoint(f, policy=policy, prevent_cse=prevent_cse)
+
+
 # Up to this many layers are unrolled: on CPUs a loop costs a fifth of the speed, and small models compile fast either way.
 UNROLLED = 8
 
@@ -269,10 +287,8 @@ def scan_layers(layers, x, *args, per_layer: dict | None = None, keep_hidden: bo
         layer_state, own = slices
         return nnx.merge(graphdef, layer_state)(x, *args, **kwargs, **own), (x if keep_hidden else None)
 
-    if remat != "none":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
-        # Within a loop nothing can be merged with its recomputation; in unrolled layers the compiler would undo it.
-        step = jax.checkpoint(step, policy=policy, prevent_cse=number <= UNROLLED)
+    # Within a loop nothing can be merged with its recomputation; in unrolled layers the compiler would undo it.
+    step = checkpointed(step, remat, prevent_cse=number <= UNROLLED)
     return jax.lax.scan(step, x, (state, per_layer or {}), unroll=number if number <= UNROLLED else 1)
 
 
