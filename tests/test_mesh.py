@@ -68,7 +68,7 @@ def test_the_hypernetworks_rules_fit_every_config(config):
 
     params = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: make_hypernet(config, 8, False, jnp.float32, 0)))[1])
     specs = meshes.match({path: leaf.shape for path, leaf in meshes.paths(params).items()}, partition_rules(config))
-    assert specs["layers.0.qkv.kernel"] == PartitionSpec("fsdp", "tensor")
+    assert specs["layers.0.qkv.kernel"] == PartitionSpec(("fsdp", "tensor"))
 
 
 def test_moments_lie_like_their_parameters():
@@ -89,28 +89,39 @@ SETTINGS = {
     "hypernet.feed_forward": 32, "hypernet.max_pieces": 4, "sampler.sources": None, "sampler.min_size": 280,
     "sampler.max_size": 400, "sampler.pool": 1, "sampler.pool_bytes": 20000, "sampler.inventory_bytes": 20000,
     "sampler.rows": 0, "train.steps": 3, "train.log_every": 1, "train.eval_every": 3, "train.checkpoint_every": 3,
-    "train.eval_windows": 4, "train.dtype": "float32",
+    "train.eval_windows": 4, "train.dtype": "float32", "data.parts": 2, "data.stream_bytes": 60_000,
 }  # fmt: skip
 
 
-def command(base, corpus, workdir, *more):
-    settings = SETTINGS | {"base": base, "data.source": corpus, "sampler.sources": corpus, "train.eval_targets": "bpe-512"}
+def command(base, source, workdir, *more):
+    settings = SETTINGS | {"base": base, "data.source": source, "sampler.sources": source, "train.eval_targets": "bpe-512"}
     overrides = [f"--config.{name}={value}" for name, value in settings.items()]
     return [sys.executable, "train.py", "--config", "configs/pico.py", "--workdir", str(workdir), *overrides, *more]
 
 
-def environment(devices: int) -> dict:
+def environment(devices: int, cache: Path | None = None) -> dict:
     flags = f"--xla_force_host_platform_device_count={devices}"
-    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    own = {} if cache is None else {"ZETT_CACHE": str(cache)}
+    return os.environ | own | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
 @pytest.fixture(scope="module")
-def alone(corpus, tmp_path_factory):
+def dataset(corpus, tmp_path_factory):
+    """The corpus as a data set that is streamed, in two files and with a split of its own."""
+    folder = tmp_path_factory.mktemp("dataset")
+    texts = [json.dumps({"text": path.read_text()}) + "\n" for path in sorted(corpus.iterdir())]
+    for name, part in (("train-0", texts[:28]), ("train-1", texts[28:56]), ("validation", texts[56:])):
+        (folder / f"{name}.jsonl").write_text("".join(part))
+    return f"hf:{folder}"
+
+
+@pytest.fixture(scope="module")
+def alone(dataset, tmp_path_factory):
     """(base, records of a run on one device)."""
     folder = tmp_path_factory.mktemp("mesh")
     base = base_folder(folder / "base")
     done = subprocess.run(
-        command(base, corpus, folder / "run"), cwd=ROOT, env=environment(1), capture_output=True, text=True, timeout=900
+        command(base, dataset, folder / "run"), cwd=ROOT, env=environment(1), capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return base, records(folder / "run")
@@ -131,11 +142,11 @@ def assert_close(a, b):
             np.testing.assert_allclose(one[name], other[name], rtol=2e-4, atol=loose, err_msg=f"{name}, step {one['step']}")
 
 
-def test_eight_devices_compute_what_one_does(alone, corpus, tmp_path):
+def test_eight_devices_compute_what_one_does(alone, dataset, tmp_path):
     base, expected = alone
     sizes = ["--config.mesh.data=2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2"]
     done = subprocess.run(
-        command(base, corpus, tmp_path, *sizes), cwd=ROOT, env=environment(8), capture_output=True, text=True, timeout=900
+        command(base, dataset, tmp_path, *sizes), cwd=ROOT, env=environment(8), capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     assert_close(records(tmp_path), expected)
@@ -148,35 +159,48 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def processes(base, corpus, workdir, *more):
+def processes(base, source, workdir, caches, *more):
     port = free_port()
     return [
         subprocess.Popen(
             command(
-                base, corpus, workdir, "--config.mesh.fsdp=2", f"--coordinator=localhost:{port}", "--processes=2",
+                base, source, workdir, "--config.mesh.fsdp=4", f"--coordinator=localhost:{port}", "--processes=2",
                 f"--process={i}", *more,
             ),
-            cwd=ROOT, env=environment(2), stderr=subprocess.PIPE, text=True,
+            cwd=ROOT, env=environment(2, cache), stderr=subprocess.PIPE, text=True,
         )
-        for i in range(2)
+        for i, cache in enumerate(caches)
     ]  # fmt: skip
 
 
-def test_two_processes_compute_what_one_does(alone, corpus, tmp_path):
+def streams(cache: Path) -> set[str]:
+    """What was read from data sets, without the folder that they are in."""
+    infos = [json.loads(path.read_text()) for path in (cache / "streams").glob("*/info.json")]
+    return {info["name"].partition(":")[2].rpartition("/")[2].partition(":")[2] for info in infos}
+
+
+def test_two_processes_compute_what_one_does(alone, dataset, tmp_path):
+    """And each reads the texts of its own rows alone."""
     base, expected = alone
-    running = processes(base, corpus, tmp_path)
+    caches = [tmp_path / f"cache-{i}" for i in range(2)]
+    running = processes(base, dataset, tmp_path / "run", caches)
     errors = [p.communicate(timeout=900)[1] for p in running]
     assert [p.returncode for p in running] == [0, 0], errors
-    assert_close(records(tmp_path), expected)
-    assert (tmp_path / "export" / "model.safetensors").exists()
+    assert_close(records(tmp_path / "run"), expected)
+    assert (tmp_path / "run" / "export" / "model.safetensors").exists()
+    for i, cache in enumerate(caches):
+        assert streams(cache) == {"train", "valid", f"train, part {i} of 2"}
+    assert streams(Path(os.environ["ZETT_CACHE"])) >= {f"train, part {i} of 2" for i in range(2)}
 
 
-def test_a_process_that_dies_takes_the_other_with_it(alone, corpus, tmp_path):
+def test_a_process_that_dies_takes_the_other_with_it(alone, dataset, tmp_path):
     base, _ = alone
-    first, second = processes(base, corpus, tmp_path, "--config.train.steps=1000000", "--config.train.eval_every=1000000")
+    endless = ["--config.train.steps=1000000", "--config.train.eval_every=1000000"]
+    run, cache = tmp_path / "run", tmp_path / "cache"  # both fill one cache at the same time
+    first, second = processes(base, dataset, run, [cache, cache], *endless)
     try:
         deadline = time.monotonic() + 900
-        while not (tmp_path / "metrics.jsonl").exists() or not records(tmp_path):
+        while not (run / "metrics.jsonl").exists() or not records(run):
             assert first.poll() is None and second.poll() is None, (first.communicate(), second.communicate())
             assert time.monotonic() < deadline
             time.sleep(0.5)
@@ -186,6 +210,22 @@ def test_a_process_that_dies_takes_the_other_with_it(alone, corpus, tmp_path):
         first.kill()
         second.kill()
     assert first.returncode != 0 and stderr.strip()
+    assert streams(cache) == {"train", "valid", *(f"train, part {i} of 2" for i in range(2))}
+    assert not list((cache / "streams").glob(".*.partial"))
+
+
+def test_processes_that_have_read_different_things_are_told_apart():
+    program = (
+        "import sys, jax; from zett import mesh; mesh.start_processes(sys.argv[1], 2, int(sys.argv[2]));"
+        "print(mesh.same_everywhere(['a', b'b']), mesh.same_everywhere(['a', sys.argv[2]]))"
+    )
+    port = free_port()
+    start = [sys.executable, "-c", program, f"localhost:{port}"]
+    running = [
+        subprocess.Popen([*start, str(i)], cwd=ROOT, env=environment(1), stdout=subprocess.PIPE, text=True) for i in range(2)
+    ]
+    found = [p.communicate(timeout=900)[0].splitlines() for p in running]
+    assert [lines[-1] for lines in found] == 2 * ["True False"]
 
 
 def test_half_a_coordinator_is_refused():

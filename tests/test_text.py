@@ -1,15 +1,20 @@
-"""Text sources: every kind of file, splits, errors."""
+"""Text sources: every kind of file, splits, streams, parts, errors."""
 
+import concurrent.futures
 import gzip
 import itertools
 import json
 import os
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from zett.data.text import VALID_SHARE, Stream, TextError, held_out, open_text, python_sources
+from zett.config import Config, DataConfig
+from zett.data import stream
+from zett.data.parts import RowTexts
+from zett.data.text import VALID_SHARE, TextError, check_source, held_out, open_text, python_sources
 from zett.errors import UserError
 
 TEXTS = ["first text\n", "zweiter Text: ßü\u2028same line", "3rd\n\nwith lines\n"] + [f"document {i}\n" * 3 for i in range(97)]
@@ -200,7 +205,7 @@ def test_copies_do_not_cross_the_splits(tmp_path, monkeypatch):
 def test_hub_data_sets_are_streamed(tmp_path):
     write_jsonl(tmp_path / "train.jsonl", TEXTS)
     train, valid = (open_text(f"hf:{tmp_path}", split=split) for split in ("train", "valid"))
-    assert isinstance(train, Stream)
+    assert isinstance(train, stream.Stream)
     assert sorted([*train, *valid]) == sorted(TEXTS) and len(valid) > 0
     assert train[1:3] == list(train)[1:3] and train[0] == TEXTS[0] and len(train) == len(list(train))
     assert train.fingerprint() == open_text(f"hf:{tmp_path}").fingerprint() != valid.fingerprint()
@@ -212,18 +217,195 @@ def test_hub_data_sets_keep_their_split(tmp_path):
     assert both(f"hf:{tmp_path}") == [TEXTS[:10], TEXTS[10:12]]
 
 
-def test_a_stream_stops_at_its_limit():
-    read = []
+def test_what_is_chosen_of_a_hub_data_set(tmp_path):
+    for language in ("c++", "rust"):
+        (tmp_path / language).mkdir()
+        write_jsonl(tmp_path / language / "train.jsonl", [f"{language} {i}" for i in range(4)], column="content")
+    documents = open_text(f"hf:{tmp_path}?data_dir=c++&column=content")
+    assert set(documents) <= {f"c++ {i}" for i in range(4)} and len(documents) >= 3
+    assert set(open_text(f"hf:{tmp_path}?data_files=rust/*.jsonl", text_column="content")) <= {f"rust {i}" for i in range(4)}
 
-    def endless():
-        while True:
-            read.append(1)
-            yield "ten bytes."
 
-    stream = Stream("endless", endless, limit=95)
-    assert [text for _, text in zip(range(3), stream, strict=False)] == 3 * ["ten bytes."] and len(read) == 3
-    assert len(stream) == 10 and len(read) == 13
-    assert len(list(stream)) == 10 and len(read) == 13  # what was read is kept
+@pytest.mark.parametrize("files", [2, 5])  # fewer than parts, of which each row counts, and more
+def test_parts_of_a_data_set_are_disjoint_and_all_of_it(tmp_path, files):
+    for i in range(files):
+        write_jsonl(tmp_path / f"train-{i}.jsonl", TEXTS[i::files])
+    whole = open_text(f"hf:{tmp_path}")
+    parts = [list(whole.part(n, 3, 10**6)) for n in range(3)]
+    assert all(parts) and sorted(itertools.chain(*parts)) == sorted(whole)
+    assert len(whole.part(1, 3, 3 * 20)) < len(parts[1])  # each reads its share of the bytes
+    assert whole.part(0, 1, whole.limit) is whole
+
+
+class Numbers:
+    """Texts "0", "1", ... of 10 bytes; `errors` are raised, each once, before the numbers that are their keys."""
+
+    def __init__(self, state, errors=(), stop=100):
+        self.next, self.errors, self.stop = (state or {"next": 0})["next"], dict(errors), stop
+
+    def __iter__(self):
+        while self.next < self.stop:
+            if error := self.errors.pop(self.next, None):
+                raise error
+            self.next += 1
+            yield f"{self.next - 1:<10}"
+
+    def state(self):
+        return {"next": self.next}
+
+
+@pytest.fixture
+def marked(monkeypatch):
+    monkeypatch.setattr(stream, "MARK_BYTES", 70)
+    monkeypatch.setattr(stream, "PAUSES", (0, 0, 0))
+
+
+def opening(errors=(), **settings):
+    """(what opens `Numbers`, the states that it was asked for)."""
+    states, left = [], dict(errors)
+
+    def open(state):
+        states.append(state)
+        texts = Numbers(state, **settings)
+        texts.errors = left
+        return texts
+
+    return open, states
+
+
+def documents_in(folder):
+    text, ends = (folder / "text").read_bytes(), [0, *np.fromfile(folder / "ends", "<i8")]
+    return [text[a:b].decode() for a, b in itertools.pairwise(ends)]
+
+
+NUMBERS = [f"{i:<10}" for i in range(100)]
+
+
+def test_a_stream_is_read_once_and_up_to_its_limit(tmp_path):
+    open, states = opening(stop=10**9)
+    for _ in range(2):
+        info = stream.spool(tmp_path / "a", "a", open, 95)
+        assert info["documents"] == 10 and documents_in(tmp_path / "a") == NUMBERS[:10]
+    assert states == [None]
+    (tmp_path / "a" / "text").write_text("short")  # damaged
+    stream.spool(tmp_path / "a", "a", open, 95)
+    assert states == [None, None] and documents_in(tmp_path / "a") == NUMBERS[:10]
+
+
+def test_what_the_network_breaks_off_goes_on(tmp_path, marked, capsys):
+    errors = {
+        10: ConnectionError("reset"),
+        30: TimeoutError(),
+        31: ConnectionError(),
+        32: ConnectionError(),
+        90: ConnectionError(),
+    }
+    open, states = opening(errors)
+    info = stream.spool(tmp_path / "a", "some/name", open, 10**6)
+    assert documents_in(tmp_path / "a") == NUMBERS
+    assert info == stream.spool(tmp_path / "b", "some/name", opening()[0], 10**6)  # the digest is that of one reading
+    assert states == [None, *({"next": n} for n in (7, 28, 28, 28, 84))]
+    assert "some/name broke off (ConnectionError: reset); trying again in 0 s" in capsys.readouterr().err
+
+
+def test_a_data_set_that_comes_back_late_is_tried_again(tmp_path, marked):
+    reading, states = opening({30: ConnectionError()})
+    away = [2]  # so often it cannot be opened, once it broke off
+
+    def open(state):
+        if state is not None and away[0]:
+            away[0] -= 1
+            raise TextError("cannot be opened") from ConnectionError("offline")
+        return reading(state)
+
+    stream.spool(tmp_path / "a", "a", open, 10**6)
+    assert documents_in(tmp_path / "a") == NUMBERS and states == [None, {"next": 28}] and not away[0]
+
+
+@pytest.mark.parametrize(
+    "errors, tries",
+    [
+        ({20: ValueError("bad row")}, 1),  # nothing that time heals
+        ({0: ConnectionError("bad row")}, 1),  # never reached
+        ({n: ConnectionError("bad row") for n in range(15, 19)}, 4),
+    ],
+)
+def test_what_stays_broken_is_named_and_not_whole(tmp_path, marked, errors, tries):
+    open, states = opening(errors)
+    with pytest.raises(TextError, match=r"some/name broke off after \d+ bytes \(\w+: bad row\)"):
+        stream.spool(tmp_path / "a", "some/name", open, 10**6)
+    assert len(states) == tries and not (tmp_path / "a").exists()
+    stream.spool(tmp_path / "a", "some/name", open, 10**6)  # the next start goes on
+    assert documents_in(tmp_path / "a") == NUMBERS and states[-1] == (None if 0 in errors else {"next": 14})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.lock", "a"]
+
+
+def test_an_interrupted_reading_goes_on(tmp_path, marked):
+    open, states = opening({50: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        stream.spool(tmp_path / "a", "a", open, 10**6)
+    assert not (tmp_path / "a").exists()
+    with (tmp_path / ".a.partial" / "text").open("ab") as file:  # of a process that was killed before its next mark
+        file.write(b"half a docu")
+    stream.spool(tmp_path / "a", "a", open, 10**6)
+    assert documents_in(tmp_path / "a") == NUMBERS and states == [None, {"next": 49}]
+
+
+def test_a_data_set_goes_on_where_it_broke_off(tmp_path, monkeypatch, marked):
+    """With the places that the library gives: in files of several parts, of which rows are held out."""
+    for i in range(3):
+        write_jsonl(tmp_path / f"train-{i}.jsonl", TEXTS[i::3])
+    source = stream.HubSource(str(tmp_path))
+    for part, parts in ((0, 1), (1, 2), (1, 4)):
+        expected = list(stream.HubTexts(source, "text", "train", part, parts))
+        for n in (1, 10, len(expected) - 1):
+            first = stream.HubTexts(source, "text", "train", part, parts)
+            begun = list(itertools.islice(first, n))
+            state = json.loads(json.dumps(first.state()))
+            assert begun + list(stream.HubTexts(source, "text", "train", part, parts, state)) == expected
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(TextError, match=r"some/name: cannot write 1,000,000 bytes to the cache, .*: .*ZETT_CACHE"):
+            stream.spool(tmp_path / "a", "some/name", opening(stop=10**9)[0], 10**6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [p.name for p in tmp_path.iterdir()] == [".a.lock"]
+
+
+def test_two_that_want_the_same_read_it_once(tmp_path):
+    open, states = opening(stop=10**9)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        infos = list(pool.map(lambda _: stream.spool(tmp_path / "a", "a", open, 10**6), range(4)))
+    assert states == [None] and infos == 4 * [infos[0]] and len(documents_in(tmp_path / "a")) == 10**5
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("hf:", "names no data set"),
+        ("hf:a?data=b", r"'data=b' is not one of data_dir=\.\.\., data_files=\.\.\., revision=\.\.\., column="),
+        ("hf:a?column=", "'column=' is not one of"),
+        ("hf:a?column=b&column=c", "'column=c' is not one of"),
+        ("python|", "'' is not a source"),
+        ("0*python|prose", "whole weight above 0"),
+        ("python|/no/such", "no such file or folder: /no/such"),
+    ],
+)
+def test_specs_that_say_nothing(spec, message):
+    for function in (check_source, open_text):
+        with pytest.raises(TextError, match=message):
+            function(spec)
+
+
+def test_sources_are_checked_without_reading(tmp_path):
+    assert check_source(f"14*hf:some/english:en|python|hf:some/code?data_dir=c++|{tmp_path}|hf:{tmp_path}") == [
+        "some/english", "some/code",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -234,3 +416,57 @@ def test_hub_errors(tmp_path, spec, column, message):
     write_jsonl(tmp_path / "train.jsonl", TEXTS[:3])
     with pytest.raises(UserError, match=message):
         list(open_text("hf:" + spec.format(folder=tmp_path), text_column=column))
+
+
+# ------------------------------------------------------------------------------------------------- parts and mixtures
+
+
+@pytest.fixture
+def sources(tmp_path):
+    for name, count in (("a", 50), ("b", 11), ("c", 3)):
+        write_jsonl(tmp_path / f"{name}.jsonl", [f"{name} {i}" for i in range(count)])
+    return tmp_path
+
+
+def test_a_mixture_has_all_documents_by_weight(sources):
+    spec = f"4*{sources}/a.jsonl|{sources}/b.jsonl| 2*{sources}/c.jsonl"
+    mixed, alone = open_text(spec), [list(open_text(f"{sources}/{name}.jsonl")) for name in "abc"]
+    documents = list(mixed)
+    assert [d[0] for d in documents[:7]].count("a") == 4 and [d[0] for d in documents[-7:]].count("c") == 2
+    assert [sum(d[0] == name for d in documents) for name in "abc"] == [4 * len(mixed) / 7, len(mixed) / 7, 2 * len(mixed) / 7]
+    assert set(documents) == set(itertools.chain(*alone)) and documents[: 7 * 5 : 7] == alone[0][: 4 * 5 : 4]
+    assert mixed[-1] == documents[-1] and mixed[3:9] == documents[3:9]
+    assert mixed.fingerprint() == open_text(spec).fingerprint() != open_text(spec.replace("4*", "5*")).fingerprint()
+    held_out = set(open_text(spec, split="valid"))
+    assert {d[0] for d in held_out} == set("abc") and not held_out & set(documents)
+
+
+def test_a_mixture_of_streams_shares_the_bytes(sources):
+    mixed = open_text(f"3*hf:{sources}?data_files=a.jsonl|hf:{sources}?data_files=b.jsonl", stream_bytes=80)
+    sizes = [sum(len(d) for d in set(mixed) if d[0] == name) for name in "ab"]
+    assert 60 <= sizes[0] < 64 and 20 <= sizes[1] < 24
+    parts = [set(mixed.part(n, 2, 80)) for n in range(2)]
+    assert not parts[0] & parts[1] and all(40 <= sum(map(len, part)) < 50 for part in parts)
+
+
+def test_rows_read_their_parts(sources):
+    documents, data = open_text(f"{sources}/a.jsonl"), DataConfig(batch_size=8, parts=4)
+    texts = RowTexts(documents, [4, 5, 6], data)  # of another host than that of rows 0 to 3
+    assert list(texts.parts) == [2, 3] and texts[4] is texts[5] is not texts[6]
+    everything = RowTexts(documents, range(8), data)
+    assert list(everything[4]) == list(texts[4]) and list(texts[6]) == list(documents)[3::4]
+    assert sorted(itertools.chain(*everything.parts.values())) == sorted(documents)
+    assert len({part.fingerprint() for part in everything.parts.values()}) == 4
+    with pytest.raises(UserError, match=r"a\.jsonl:train has \d+ documents; config\.data\.parts \(64\) may be no more"):
+        RowTexts(documents, range(64), DataConfig(batch_size=64, parts=64))
+
+
+def test_parts_have_whole_numbers_of_rows():
+    with pytest.raises(UserError, match=r"config\.data\.parts is 3; it has to divide config\.data\.batch_size \(16\)"):
+        Config(data=DataConfig(parts=3, batch_size=16))
+
+
+def test_one_part_is_the_source_itself(sources):
+    """Configs from before there were parts have the same batches."""
+    documents = open_text(f"{sources}/a.jsonl")
+    assert all(RowTexts(documents, range(4), DataConfig(batch_size=4))[b] is documents for b in range(4))

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from zett.errors import UserError
 
@@ -49,7 +50,9 @@ class Checkpoints:
     def restore(self, state, step: int):
         """The state saved at `step`, with the structure, dtypes and shardings of `state`. UserError if it is damaged."""
         self.wait()
-        abstract = jax.tree.map(_abstract, {"state": state, "checksum": np.zeros((), np.uint32)})
+        # Without a sharding orbax would want the devices that the checkpoint was saved on.
+        sum_of = jax.ShapeDtypeStruct((), np.uint32, sharding=_whole(jax.tree.leaves(state)[0]))
+        abstract = {"state": jax.tree.map(_abstract, state), "checksum": sum_of}
         try:
             content = self._checkpointer.load(step, abstract_state=abstract)
         # What orbax and tensorstore raise for a damaged file has no common class.
@@ -123,6 +126,12 @@ class Checkpoints:
 
 def _abstract(x):
     return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=getattr(x, "sharding", None))
+
+
+def _whole(x) -> jax.sharding.Sharding | None:
+    """On every device of `x`."""
+    where = getattr(x, "sharding", None)
+    return NamedSharding(where.mesh, PartitionSpec()) if isinstance(where, NamedSharding) else where
 
 
 @jax.jit

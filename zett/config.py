@@ -63,7 +63,8 @@ class HypernetConfig:
     fallback_rows: int = 256  # trained rows for what the source vocabulary lacks: one a byte; other numbers in published ones
     features: bool = True  # tell the network how the vocabulary around the token looks: its log prior, size, longer tokens
     languages: tuple[str, ...] = ()  # a code for each of sampler.sources; a vocabulary's language is told as one more position
-    bias: bool = False  # predict the output bias that masked language models have; in published hypernetworks only
+    # Predict the output bias that masked language models have, as a correction like `residual`; else it is that of FVT.
+    bias: bool = False
 
     def __post_init__(self):
         if self.heads < 1 or self.width % self.heads:
@@ -130,6 +131,11 @@ class SamplerConfig:
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
     lexical: float = 0.1  # weight of the lexical loss: tokens that the source has keep their rows
+    mask_share: float = 0.15  # of a text's tokens, those that are hidden where the base is a masked language model
+
+    def __post_init__(self):
+        if not 0 < self.mask_share < 1:
+            raise UserError(f"config.loss.mask_share is {self.mask_share}; it is a share, between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,8 +190,8 @@ class Config:
     task: Task = "hypernet"
     seed: int = 0
     base: str = "pico"  # task "hypernet": the base model, a folder, a Hub name, or "pico" for the one in the package
-    # What to start from, None: fresh parameters. Task "hypernet": a trained hypernetwork, a folder or "pico". Task "lm": a model
-    # with its tokenizer, a folder (as `zett transfer` writes it), a Hub name or "pico"; config.model, .tokenizer say nothing then.
+    # What to start from; None: fresh parameters. Task "hypernet": a trained hypernetwork, a folder or "pico". Task "lm": a
+    # model and its tokenizer, a folder (as `zett transfer` writes it), a Hub name or "pico"; it replaces .model and .tokenizer.
     init: str | None = None
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -225,8 +231,6 @@ class Config:
             raise UserError(
                 f"config.hypernet.fallback_rows is {self.hypernet.fallback_rows}; training needs 256, one for each byte"
             )
-        if self.hypernet.bias:
-            raise UserError("config.hypernet.bias is True, but the models that are trained with have no output bias")
         languages, sources = self.hypernet.languages, self.sampler.sources
         if languages and not (self.sampler.one_source and len(languages) == len(sources)):
             raise UserError(

@@ -4,8 +4,10 @@ Axes: "data" copies everything and gives each copy its own rows of the batch; "f
 the parameters; "tensor" cuts each matrix product. A mesh changes where a result is computed, not what it is.
 """
 
+import functools
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -44,6 +46,11 @@ def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
 def make_mesh(config: MeshConfig) -> Mesh:
     """A mesh of all devices of all processes."""
     return jax.make_mesh(mesh_sizes(config, jax.device_count()), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def one_device() -> Mesh:
+    """A mesh of the first device alone."""
+    return jax.make_mesh((1, 1, 1), AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.local_devices()[:1])
 
 
 def match(shapes: Mapping[str, tuple], rules: Rules) -> dict[str, PartitionSpec]:
@@ -98,15 +105,26 @@ def state_shardings(mesh: Mesh, state, specs: Mapping[str, PartitionSpec]):
 
 
 def place(tree, shardings):
-    """`tree`, the same on every process, as arrays that lie by `shardings`."""
+    """`tree`, the same on every process or spread over them already, as arrays that lie by `shardings`."""
     if jax.process_count() == 1:
         return jax.device_put(tree, shardings)
 
     def put(x, to):
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            return jax.device_put(x, to)
         x = np.asarray(x)
         return jax.make_array_from_callback(x.shape, to, lambda index: x[index])
 
     return jax.tree.map(put, tree, shardings)
+
+
+def check_batch(parts: int, batch_size: int, microbatches: int) -> None:
+    """UserError if a mesh with `parts` along data x fsdp cannot cut a batch, or the microbatches that it is made of."""
+    if batch_size // microbatches % parts:
+        raise UserError(
+            f"config.data.batch_size / config.train.microbatches is {batch_size} / {microbatches}; "
+            f"it has to be a multiple of mesh data x fsdp, {parts}"
+        )
 
 
 def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
@@ -131,6 +149,26 @@ def global_batch(mesh: Mesh, batch: Mapping, specs: Mapping[str, PartitionSpec],
     return {name: jax.tree.map(lambda x, s=specs.get(name, REPLICATED): put(x, s), part) for name, part in batch.items()}
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gathered(x_GRE, mesh: Mesh):
+    """`[R, E]`, whole on every device, of `[G, R / G, E]`, of which each device has made one part; row i is in part i % G.
+
+    With a plain constraint in its place the gradient, too, would be gathered on every device, which needs its part alone.
+    """
+    whole = NamedSharding(mesh, REPLICATED)
+    x_GRE = jax.lax.with_sharding_constraint(x_GRE, whole)
+    return jax.lax.with_sharding_constraint(x_GRE.swapaxes(0, 1).reshape(-1, x_GRE.shape[-1]), whole)
+
+
+def scattered(x_RE, mesh: Mesh):
+    """`[G, R / G, E]`, one part on each device, of `[R, E]`: the reverse of `gathered`."""
+    x_GRE = x_RE.reshape(-1, mesh.size, x_RE.shape[-1]).swapaxes(0, 1)
+    return jax.lax.with_sharding_constraint(x_GRE, NamedSharding(mesh, EVERYWHERE))
+
+
+gathered.defvjp(lambda x_GRE, mesh: (gathered(x_GRE, mesh), None), lambda mesh, _, g_RE: (scattered(g_RE, mesh),))
+
+
 def to_host(x) -> np.ndarray:
     """The whole array on every process."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
@@ -138,6 +176,17 @@ def to_host(x) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+def same_everywhere(values: Iterable[str | bytes]) -> bool:
+    """Whether all processes, of several, have the same values."""
+    from jax.experimental import multihost_utils
+
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(hashlib.sha256(value.encode() if isinstance(value, str) else value).digest())
+    found = multihost_utils.process_allgather(np.frombuffer(digest.digest(), np.uint32))
+    return bool((found == found[0]).all())
 
 
 # --------------------------------------------------------------------------------------------------------- several hosts
@@ -160,5 +209,10 @@ def start_processes(coordinator: str | None, processes: int | None, process: int
             coordinator, processes, process, initialization_timeout=300, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
     except (RuntimeError, ValueError) as error:
+        if coordinator is None and "should be defined" in str(error):
+            raise UserError(
+                "--distributed found no TPU pod, SLURM step, Open MPI job (before version 5) or Kubernetes job (which needs "
+                "the package kubernetes) around it; give --coordinator, --processes and --process"
+            ) from None
         where = coordinator or "the cluster's coordinator"
         raise UserError(f"the processes did not come together at {where}: {' '.join(str(error).split())[:300]}") from error

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +17,31 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ZETT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "zett")).expanduser()
 
 
-def token_stream(documents: Documents, tokenizer, separator: int) -> np.ndarray:
+def token_stream(documents: Documents, tokenizer, separator: int | None) -> np.ndarray:
     """All documents as one array of token ids, each followed by `separator`; made once, then memory-mapped from the cache."""
-    key = hashlib.sha256((documents.fingerprint() + tokenizer.to_str()).encode()).hexdigest()[:32]
-    path = cache_folder() / "tokens" / f"{key}.npy"
+    from tqdm import tqdm
+
+    key = hashlib.sha256(f"{documents.fingerprint()}{tokenizer.to_str()}{separator}".encode()).hexdigest()[:32]
+    path = cache_folder() / "tokens" / f"{key}.int32"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        parts = []
-        for start in range(0, len(documents), 64):
-            for encoding in tokenizer.encode_batch_fast(documents[start : start + 64], add_special_tokens=False):
-                parts.append(np.asarray([*encoding.ids, separator], np.int32))
-        temporary = path.with_suffix(f".{os.getpid()}.tmp.npy")
-        np.save(temporary, np.concatenate(parts))
-        temporary.rename(path)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        end = [] if separator is None else [separator]
+        try:
+            # To the disk as they come: a run's texts may have more tokens than fit in memory.
+            with (
+                temporary.open("wb") as file,
+                tqdm(total=len(documents), desc="tokens", delay=5, leave=False, disable=None) as bar,
+            ):
+                for start in range(0, len(documents), 64):
+                    some = documents[start : start + 64]
+                    for encoding in tokenizer.encode_batch_fast(some, add_special_tokens=False):
+                        file.write(np.asarray([*encoding.ids, *end], "<i4").data)
+                    bar.update(len(some))
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return np.memmap(path, "<i4", "r") if path.stat().st_size else np.empty(0, np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +52,7 @@ class Splits:
     pairs: np.ndarray  # [N, 2]
 
     @classmethod
-    def of(cls, token_bytes: list[bytes]) -> "Splits":
+    def of(cls, token_bytes: Sequence[bytes]) -> "Splits":
         ids = {b: i for i, b in reversed(list(enumerate(token_bytes))) if b}
         starts, pairs = [0], []
         for b in token_bytes:

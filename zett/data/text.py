@@ -13,7 +13,7 @@ import os
 import re
 import sysconfig
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from zett.errors import UserError
@@ -33,6 +33,14 @@ class Documents(Sequence[str]):
     def fingerprint(self) -> str:
         """Changes when a document does; part of the key of all that is cached from here."""
         raise NotImplementedError
+
+    def part(self, part: int, parts: int, stream_bytes: int) -> "Documents":
+        """One of `parts` disjoint parts of the source; of a stream, all of them hold `stream_bytes`. Raises TextError."""
+        if parts == 1:
+            return self
+        from zett.data.parts import Part
+
+        return Part(self, part, parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,46 +79,6 @@ class Files(Documents):
         return digest.hexdigest()
 
 
-class Stream(Documents):
-    """A source that can only be read from its beginning, and of which `limit` bytes are used.
-
-    Iteration reads as it goes; `len` and `[i]` first read and keep all of it, so that it serves wherever `Files` do.
-    """
-
-    def __init__(self, name: str, open: Callable[[], Iterator[str]], limit: int):
-        self.name, self._open, self.limit = name, open, limit
-
-    def __iter__(self) -> Iterator[str]:
-        if "_documents" in self.__dict__:
-            yield from self._documents
-            return
-        total = 0
-        for text in self._open():
-            yield text
-            total += len(text.encode("utf-8", "replace"))
-            if total >= self.limit:
-                return
-
-    @functools.cached_property
-    def _documents(self) -> list[str]:
-        documents = list(iter(self))  # list(self) would ask for the length first
-        if not documents:
-            raise TextError(f"{self.name}: no text")
-        return documents
-
-    def __len__(self) -> int:
-        return len(self._documents)
-
-    def __getitem__(self, index):
-        return self._documents[index]
-
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self.name}:{self.limit}".encode())
-        for text in self._documents:
-            digest.update(hashlib.sha256(text.encode("utf-8", "replace")).digest())
-        return digest.hexdigest()
-
-
 def held_out(key: str) -> bool:
     """Whether the document called `key` belongs to the "valid" split."""
     return hashlib.sha256(key.encode()).digest()[0] * 256 + hashlib.sha256(key.encode()).digest()[1] < 65536 // VALID_SHARE
@@ -127,21 +95,67 @@ def open_text(
     """A text source from its name.
 
     spec: "python" (sources on this machine), "prose" (the English in them), a file or folder (txt, md, rst, py, jsonl, parquet,
-    each optionally .gz or .zst), or "hf:NAME" or "hf:NAME:CONFIG" (a Hugging Face data set, streamed).
+    each optionally .gz or .zst), or "hf:NAME" or "hf:NAME:CONFIG" (a Hugging Face data set, streamed; NAME may be a local
+    folder). Behind "?", joined by "&", a data set's data_dir=, data_files=, revision= and column= (instead of `text_column`):
+    "hf:some/code?data_dir=python&column=content". Several sources are joined by "|", each with a whole weight if they are not
+    alike, by which documents are drawn: "14*hf:some/english|hf:some/code?data_dir=python|hf:some/code?data_dir=rust".
     split: "train" or "valid"; folders with train.* and valid.* files and data sets with such splits keep their own.
     package_bytes: of "python" only, the most that one package contributes, so that none dominates.
-    stream_bytes: of "hf:" only, the text after which reading stops (after a fiftieth of it for "valid").
+    stream_bytes: of "hf:" only, the text after which reading stops, of all joined sources together; of held-out text a fiftieth
+    of it, and 2 MB at most.
     All are sequences of documents: `len`, `[i]` and iteration; see `Documents`. Raises TextError, a UserError.
     """
     if split not in ("train", "valid"):
         raise TextError(f"split {split!r} is unknown; use 'train' or 'valid'")
+    sources = weighted_sources(spec)
+    if len(sources) > 1:
+        from zett.data.parts import Mixture
+
+        opened = functools.partial(open_text, split=split, text_column=text_column, package_bytes=package_bytes)
+        weights = [weight for weight, _ in sources]
+        limits = shared_bytes(stream_bytes, weights)
+        return Mixture([opened(one, stream_bytes=limit) for (_, one), limit in zip(sources, limits)], weights)
+    [(_, spec)] = sources
+    if spec.startswith("hf:"):
+        from zett.data.stream import hub_stream
+
+        return hub_stream(spec[3:], split, text_column, stream_bytes)
     if spec == "python":
         return python_sources(split, package_bytes)
     if spec == "prose":
         return english_prose(split, package_bytes)
-    if spec.startswith("hf:"):
-        return hub_stream(spec[3:], split, text_column, stream_bytes)
     return local_files(Path(spec).expanduser(), split, text_column)
+
+
+def weighted_sources(spec: str) -> list[tuple[int, str]]:
+    """The sources that are joined in `spec`, each with its weight. Raises TextError."""
+    found = []
+    for one in spec.split("|"):
+        match = re.fullmatch(r"(?:(\d+)\*)?(.+)", one.strip())
+        if match is None or match[1] == "0":
+            raise TextError(f"text source {spec!r}: {one!r} is not a source, or a whole weight above 0, '*' and a source")
+        found.append((int(match[1] or 1), match[2]))
+    return found
+
+
+def shared_bytes(stream_bytes: int, weights: Sequence[int]) -> list[int]:
+    """`stream_bytes` divided by weights."""
+    return [-(-stream_bytes * weight // sum(weights)) for weight in weights]
+
+
+def check_source(spec: str) -> list[str]:
+    """Whether the sources in `spec` can be there, without reading them: returns the data sets of the Hub. Raises TextError."""
+    from zett.data.stream import HubSource
+
+    remote = []
+    for _, one in weighted_sources(spec):
+        if one.startswith("hf:"):
+            name = HubSource.of(one[3:]).name
+            if not Path(name).exists():
+                remote.append(name)
+        elif one not in ("python", "prose"):
+            _check_file(Path(one).expanduser())
+    return remote
 
 
 def first_bytes(documents: Iterable[str], limit: int) -> Iterator[str]:
@@ -268,11 +282,8 @@ SUFFIXES = (*PLAIN, ".jsonl", ".parquet")
 
 def local_files(path: Path, split: str, text_column: str) -> Files:
     """A file or a folder, searched recursively. Raises TextError if nothing readable is there."""
-    if not path.exists():
-        raise TextError(f"no such file or folder: {path}")
+    _check_file(path)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and _kind(p))
-    if path.is_file() and not _kind(path):
-        raise TextError(f"{path}: unknown kind of file; known: {', '.join(SUFFIXES)}, each also with .gz or .zst")
     own_split = not path.is_file() and {"train", "valid"} <= {p.name.split(".")[0] for p in files}
     if own_split:
         items = [item for file in files if file.name.split(".")[0] == split for item in _documents(file, text_column)]
@@ -282,6 +293,13 @@ def local_files(path: Path, split: str, text_column: str) -> Files:
     if not items:
         raise TextError(f"{path}: no text for the {split!r} split (looked for {', '.join(SUFFIXES)}; column {text_column!r})")
     return Files(f"{path}:{split}", tuple(items))
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise TextError(f"no such file or folder: {path}")
+    if path.is_file() and not _kind(path):
+        raise TextError(f"{path}: unknown kind of file; known: {', '.join(SUFFIXES)}, each also with .gz or .zst")
 
 
 def _key(file: Path, root: Path, i: int) -> str:
@@ -391,40 +409,3 @@ def _decompressed(file: Path):
     import pyarrow
 
     return pyarrow.input_stream(str(file), compression="zstd")
-
-
-# ----------------------------------------------------------------------------------------------- Hugging Face data sets
-
-
-def hub_stream(spec: str, split: str, text_column: str, stream_bytes: int) -> Stream:
-    """A Hugging Face data set by name, streamed; "NAME:CONFIG" picks a configuration. A local data set folder works too."""
-    name, _, config = spec.partition(":")
-
-    def documents() -> Iterator[str]:
-        # No held-out split of its own: one document in VALID_SHARE, by position.
-        own_split, rows = _hub_rows(name, config or None, split)
-        for i, row in enumerate(rows):
-            if text_column not in row:
-                raise TextError(f"hf:{name}: no column {text_column!r}; columns: {', '.join(row)}")
-            if row[text_column] and (own_split or held_out(f"#{i}") == (split == "valid")):
-                yield row[text_column]
-
-    # The same proportion as where documents are split by hash, of which reading a held-out megabyte takes fifty.
-    return Stream(f"hf:{spec}:{split}", documents, stream_bytes // VALID_SHARE if split == "valid" else stream_bytes)
-
-
-def _hub_rows(name: str, config: str | None, split: str):
-    """(whether the data set has the split itself, the rows to take it from)."""
-    import datasets
-
-    try:
-        available = datasets.get_dataset_split_names(name, config)
-        wanted = next((s for s in {"train": ("train",), "valid": ("valid", "validation")}[split] if s in available), None)
-        has_valid = "valid" in available or "validation" in available
-        if wanted is None and "train" not in available:
-            raise TextError(f"hf:{name} has no split 'train'; it has {', '.join(available)}")
-        return has_valid, datasets.load_dataset(name, config, split=wanted or "train", streaming=True)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        if isinstance(error, TextError):
-            raise
-        raise TextError(f"Hugging Face data set {name!r} cannot be opened: {error}") from None
