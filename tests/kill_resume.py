@@ -106,7 +106,8 @@ def compare(whole: Path, killed: Path) -> None:
     """Released parameters and every logged number that does not tell the time have to be the same."""
     a, b = ((w / "export" / "model.safetensors").read_bytes() for w in (whole, killed))
     assert a == b, "the exported parameters differ"
-    timed = {"time", "steps_per_s", "step_seconds", "tokens_per_s", "waiting_for_data", "process_memory_gb", "device_memory_gb"}
+    timed = {"time", "steps_per_s", "step_seconds", "tokens_per_s", "waiting_for_data", "tflops_per_s", "mfu"}
+    timed |= {"process_memory_gb", "device_memory_gb"}
     lines = []
     for workdir in (whole, killed):
         records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]

@@ -13,6 +13,7 @@ from typing import Any
 
 from zett.config import TrainConfig
 from zett.errors import UserError
+from zett.flops import find_device
 
 
 class Metrics:
@@ -28,8 +29,11 @@ class Metrics:
         self._terminal = sys.stderr.isatty()
         self._file: Any = None
         self._bar: Any = None
-        self._pending: tuple[int, dict, float] | None = None
-        self._waited = self._excluded = 0.0
+        self._pending: tuple[int, dict, float, float] | None = None
+        self._waited = self._excluded = self._flops = 0.0
+        self._devices = jax.device_count()
+        device = find_device(jax.devices()[0].device_kind)
+        self._peak = None if device is None else device.peak
         self.latest: dict[str, float] = {}
 
     def start(self, step: int) -> None:
@@ -51,21 +55,25 @@ class Metrics:
             self.say(f"resumed {self._workdir} at step {step}")
         self._clock, self._clock_step = time.perf_counter(), step
 
-    def step(self, step: int, values: dict, waited: float) -> None:
-        """Note the metrics of step number `step` (1 is the first), whose batch was waited for `waited` seconds."""
+    def step(self, step: int, values: dict, waited: float, flops: float) -> None:
+        """Note the metrics of step number `step` (1 is the first), whose batch was waited for `waited` seconds.
+
+        flops: counted FLOPs of the step, all devices together (zett/flops.py).
+        """
         self._bar.update(1)
         self._waited += waited
+        self._flops += flops
         if step % self._settings.log_every and step != self._settings.steps:
             return
         self.flush()
-        self._pending = (step, values, self._waited)
-        self._waited = 0.0
+        self._pending = (step, values, self._waited, self._flops)
+        self._waited = self._flops = 0.0
 
     def flush(self) -> None:
         """Write what is pending."""
         if self._pending is None:
             return
-        step, values, waited = self._pending
+        step, values, waited, flops = self._pending
         self._pending = None
         scalars = {name: float(value) for name, value in values.items()}
         now = time.perf_counter()
@@ -76,10 +84,13 @@ class Metrics:
         if steps > 0:
             scalars |= {"steps_per_s": rate, "step_seconds": 1 / rate, "tokens_per_s": rate * self._tokens}
             scalars["waiting_for_data"] = min(waited / seconds, 1.0)
+            scalars["tflops_per_s"] = flops / seconds / self._devices / 1e12  # of each device
+            if self._peak is not None:
+                scalars["mfu"] = scalars["tflops_per_s"] * 1e12 / self._peak
         scalars |= memory()
         self.latest = scalars
         self._write({"step": step, **scalars})
-        shown = {k: f"{scalars[k]:.4g}" for k in ("loss", "bits_per_byte", "tokens_per_s") if k in scalars}
+        shown = {k: f"{scalars[k]:.4g}" for k in ("loss", "bits_per_byte", "tokens_per_s", "mfu") if k in scalars}
         if scalars.get("skipped"):
             shown["skipped"] = f"{scalars['skipped']:.0f}"
         if self._terminal:

@@ -21,7 +21,19 @@ from zett import config as config_lib
 from zett.checkpoint import Checkpoints, write_json
 from zett.errors import UserError
 from zett.folders import new_folder
-from zett.mesh import Rules, global_batch, local_rows, make_mesh, match, paths, place, state_shardings, to_host
+from zett.mesh import (
+    Rules,
+    check_batch,
+    global_batch,
+    local_rows,
+    make_mesh,
+    match,
+    paths,
+    place,
+    same_everywhere,
+    state_shardings,
+    to_host,
+)
 from zett.metrics import Metrics, check_trackers
 from zett.optim import make_optimizer
 
@@ -36,6 +48,7 @@ class Task(Protocol):
 
     def init(self) -> Any: ...  # the trained parameters
     def batch(self, step: int, rows: np.ndarray | None = None) -> dict: ...  # rows of the step, from (seed, step) alone
+    def flops(self, batch: dict) -> float: ...  # counted, of the whole step with this batch; see zett/flops.py
     def loss(self, params, frozen, batch) -> tuple[jax.Array, dict]: ...
     def evaluate(self, params) -> dict[str, float]: ...  # "score" among them; lower is better
     def export(self, params, folder: Path, record: dict) -> None: ...  # the released form
@@ -90,6 +103,8 @@ def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
     disk, and when the gradient is not finite in `config.train.max_skipped` steps in a row.
     """
     check_trackers(config.train.track)
+    if "://" in str(workdir):
+        raise UserError(f"--workdir is {str(workdir)!r}; it has to be a folder, such as a mounted bucket, that all hosts see")
     workdir = Path(workdir).expanduser()
     workdir.mkdir(parents=True, exist_ok=True)
     main = jax.process_index() == 0
@@ -97,19 +112,23 @@ def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
         _check_same_run(config, workdir / "config.json")
         if main:
             write_json(workdir / "config.json", config_lib.to_dict(config))
+        if jax.process_count() > 1:
+            _check_shared(workdir)
         return _train(config, workdir)
 
 
 def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
     settings = config.train
     mesh = make_mesh(config.mesh)
+    check_batch(mesh.shape["data"] * mesh.shape["fsdp"], config.data.batch_size, settings.microbatches)
     rows = local_rows(mesh, config.data.batch_size)
     task = make_task(config, workdir, mesh)
     optimizer = make_optimizer(config.optim, settings.steps)
     state = initial_state(task, optimizer, mesh)
 
     def make_batch(step: int):
-        return global_batch(mesh, task.batch(step, rows), task.batch_specs, config.data.batch_size)
+        batch = task.batch(step, rows)
+        return task.flops(batch), global_batch(mesh, batch, task.batch_specs, config.data.batch_size)
 
     metrics = Metrics(workdir, settings, tokens_per_step=task.tokens_per_step, config=config_lib.to_dict(config))
     checkpoints = Checkpoints(workdir / "checkpoints", settings.keep)
@@ -123,9 +142,9 @@ def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
         metrics.start(start)
         step_fn = make_step(task, optimizer)
         guard = _SkipGuard(config, workdir)
-        for step, batch, waited in _prefetched(make_batch, start, settings.steps, settings.ahead, settings.workers):
+        for step, (flops, batch), waited in _prefetched(make_batch, start, settings.steps, settings.ahead, settings.workers):
             state, values = step_fn(state, task.frozen, batch)
-            metrics.step(step + 1, values, waited)
+            metrics.step(step + 1, values, waited, flops)
             last = step + 1 == settings.steps
             guard.note(step, values["skipped_in_row"], flush=last)
             if last or (step + 1) % settings.eval_every == 0:
@@ -179,6 +198,29 @@ def only_run(workdir: Path) -> Iterator[None]:
         lock.release()
 
 
+SHARED_TRIES = 12  # five seconds apart, for file systems that keep what they once saw of a folder
+
+
+def _check_shared(workdir: Path) -> None:
+    """UserError unless all processes see one folder: what each writes of a checkpoint is worth nothing without the others'."""
+    from jax.experimental import multihost_utils
+
+    seen, main = workdir / ".seen", jax.process_index() == 0
+    if main:
+        seen.write_text(str(time.time_ns()))
+    multihost_utils.sync_global_devices("workdir")
+    for number in range(SHARED_TRIES):
+        if same_everywhere([seen.read_text() if seen.exists() else f"nothing seen by {jax.process_index()}"]):
+            break
+        if number + 1 == SHARED_TRIES:
+            raise UserError(
+                f"{workdir} is not the same folder on all hosts; --workdir has to be on a file system that they share"
+            )
+        time.sleep(5)
+    if main:
+        seen.unlink()
+
+
 class _SkipGuard:
     """Stops a run whose gradient stays non-finite. Looks at each step two steps later, so that the device never waits."""
 
@@ -209,7 +251,7 @@ CHANGEABLE = {
     "train.keep", "train.ahead", "train.workers", "train.track", "train.max_skipped", "data.valid_source",
     "mesh.data", "mesh.fsdp", "mesh.tensor",
 }  # fmt: skip
-UNUSED = {"lm": ("base", "init", "hypernet", "sampler", "loss"), "hypernet": ("tokenizer", "model")}  # sections, by task
+UNUSED = {"lm": ("base", "hypernet", "sampler", "loss"), "hypernet": ("tokenizer", "model")}  # sections, by task
 
 
 def _check_same_run(config: config_lib.Config, path: Path) -> None:
@@ -240,8 +282,8 @@ def _flat(values: dict, prefix: str = "") -> dict:
 
 
 def _prefetched(
-    make: Callable[[int], dict], start: int, stop: int, ahead: int, workers: int
-) -> Iterator[tuple[int, dict, float]]:
+    make: Callable[[int], Any], start: int, stop: int, ahead: int, workers: int
+) -> Iterator[tuple[int, Any, float]]:
     """(step, batch, seconds waited for it) in order; `ahead` batches are made beforehand in `workers` threads."""
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         pending = {s: pool.submit(make, s) for s in range(start, min(start + ahead, stop))}

@@ -26,6 +26,18 @@ def load_target(spec: str, text="python", *, prose="prose", text_column: str = "
     documents, or the name of a source, whose training split is taken. Kinds are those of `zett.vocab.build.KINDS`. The same
     text gives the same tokenizer. Raises UserError.
     """
+    parsed = parse_target(spec)
+    if parsed is None:
+        return load_tokenizer(spec)
+    from_prose, kind, size = parsed
+    documents = prose if from_prose else text
+    if isinstance(documents, str):
+        documents = open_text(documents, split="train", text_column=text_column, stream_bytes=2 * max(SAMPLE_BYTES.values()))
+    return load_tokenizer(trained_tokenizer(kind, size, documents))
+
+
+def parse_target(spec: str) -> tuple[bool, str, int] | None:
+    """(whether from prose, kind, size) of a target that is trained here; None for a folder, a file or a Hub name. UserError."""
     match = SPEC.fullmatch(spec)
     if match is None:
         # "gpt2" may be a name on the Hub; "bpe8k" is a slip.
@@ -34,14 +46,11 @@ def load_target(spec: str, text="python", *, prose="prose", text_column: str = "
                 f"target {spec!r} is neither a tokenizer folder nor KIND-SIZE, such as bpe-8k or prose-bpe-8k "
                 f"(kinds: {', '.join(KINDS)})"
             )
-        return load_tokenizer(spec)
+        return None
     size = int(match["size"]) * (1024 if match["thousands"] else 1)
     if size < 300:
         raise UserError(f"target {spec!r} asks for {size} entries; the smallest that holds all bytes is 300")
-    documents = prose if match["prose"] else text
-    if isinstance(documents, str):
-        documents = open_text(documents, split="train", text_column=text_column, stream_bytes=2 * max(SAMPLE_BYTES.values()))
-    return load_tokenizer(trained_tokenizer(match["kind"], size, documents))
+    return bool(match["prose"]), match["kind"], size
 
 
 def trained_tokenizer(kind: str, size: int, documents: Documents) -> Path:

@@ -1,0 +1,132 @@
+"""Counted arithmetic of models and training steps, and what devices can do at best.
+
+Counted are the FLOPs that the result needs, whatever a program does beside them. A product of `[m, k]` and `[k, n]` counts
+2mkn; recomputation (rematerialisation), padding, norms, activations and the optimizer count nothing. So a share of a device's
+peak is a share of useful work. Shapes of parameters are given by dotted path, layers stacked or not.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class StepFlops:
+    """FLOPs of a training step, by part."""
+
+    body_forward: float
+    body_backward: float
+    head: float  # logits and both of their gradients
+    hypernet: float = 0.0  # forward and backward
+
+    @property
+    def total(self) -> float:
+        return self.body_forward + self.body_backward + self.head + self.hypernet
+
+
+Shapes = Mapping[str, tuple]
+
+
+def kernels(shapes: Shapes, pattern: str = ".*") -> int:
+    """Numbers in the matrices whose paths match `pattern`: what a position is multiplied with on its way through them."""
+    return sum(math.prod(shape) for path, shape in shapes.items() if path.endswith("kernel") and re.fullmatch(pattern, path))
+
+
+def keys_seen(length: int, window: int | None, *, causal: bool) -> float:
+    """Keys that a query of a text of `length` looks at, on average; window: as `layers.attention` counts it."""
+    if causal:
+        w = min(window or length, length)
+        return w - w * (w - 1) / (2 * length)
+    w = min(length - 1 if window is None else window, length - 1)
+    return 1 + 2 * w - w * (w + 1) / length
+
+
+def attention_forward(config, batch: int, length: int) -> float:
+    """Scores and their weighted sums, of all layers of a body."""
+    width = config.num_heads * getattr(config, "head_dim", config.hidden_size // config.num_heads)
+    windows = getattr(config, "windows", None)
+    if hasattr(config, "local"):  # ModernBERT
+        windows = [config.window if local else None for local in config.local]
+    causal = getattr(config, "causal", True)
+    keys = sum(keys_seen(length, window, causal=causal) for window in windows or [None] * config.num_layers)
+    return 4.0 * batch * length * width * keys
+
+
+PIECE = r"piece\..*"  # the input projection
+
+
+def hypernet_forward(shapes: Shapes, *, tokens: int, positions: int, distinct: int | None = None) -> float:
+    """A hypernetwork that predicts rows for `tokens` tokens of `positions` pieces together.
+
+    Packed: every product of a layer at every position. Padded: the same with tokens x S positions. With `distinct`, the number
+    of different source rows among the pieces, lean: the input projection once for each of them, and the output and feed-forward
+    products of the last layer once a token. Attention is among a few pieces and does not count.
+    """
+    last = max(int(found[1]) for path in shapes if (found := re.match(r"layers\.(\d+)\.", path)))
+    token_wise = r"(heads\.|features\.|bias\.).*"
+    if distinct is None:
+        return 2.0 * ((kernels(shapes) - kernels(shapes, token_wise)) * positions + kernels(shapes, token_wise) * tokens)
+    token_wise += rf"|layers\.{last}\.(out|up|down)\..*"
+    rest = kernels(shapes) - kernels(shapes, token_wise) - kernels(shapes, PIECE)
+    return 2.0 * (kernels(shapes, token_wise) * tokens + kernels(shapes, PIECE) * distinct + rest * positions)
+
+
+def body_step(
+    shapes: Shapes, config, *, batch: int, length: int, rows: int, trained: bool, targets: int | None = None
+) -> StepFlops:
+    """A body on `[batch, length]` positions and back, with logits over `rows` rows at `targets` positions (None: at all).
+
+    trained: whether its own parameters get a gradient, or only its inputs and the rows.
+    """
+    products = 2.0 * kernels(shapes) * batch * length
+    attention = attention_forward(config, batch, length)
+    head = 3 * 2.0 * (batch * length if targets is None else targets) * rows * config.hidden_size
+    return StepFlops(products + attention, (2 if trained else 1) * products + 2 * attention, head)
+
+
+def hypernet_step(
+    body_shapes: Shapes, body_config, hypernet_shapes: Shapes,
+    *, batch: int, length: int, rows: int, pieces: int, distinct: int | None = None, targets: int | None = None,
+) -> StepFlops:  # fmt: skip
+    """A training step of a hypernetwork that predicts `rows` rows for a frozen body; see `hypernet_forward`, `body_step`."""
+    step = body_step(body_shapes, body_config, batch=batch, length=length, rows=rows, trained=False, targets=targets)
+    hypernet = 3 * hypernet_forward(hypernet_shapes, tokens=rows, positions=pieces, distinct=distinct)
+    if distinct is not None:  # source rows are not trained: their projection has one gradient instead of two
+        hypernet -= 2.0 * kernels(hypernet_shapes, PIECE) * distinct
+    return dataclasses.replace(step, hypernet=hypernet)
+
+
+# -------------------------------------------------------------------------------------------------------------- devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What one device, as JAX counts them, can do. kinds: its `device_kind`s; peak: of dense bfloat16 products; memory: GiB."""
+
+    name: str
+    kinds: tuple[str, ...]
+    peak: float
+    memory: float
+
+
+# From the vendors' data sheets; of GPUs the rates without sparsity, at the clock of that form factor.
+DEVICES = (
+    Device("h200", ("NVIDIA H200",), 989e12, 140),
+    Device("h100", ("NVIDIA H100 80GB HBM3",), 989e12, 79),
+    Device("h100-pcie", ("NVIDIA H100 PCIe",), 756e12, 79),
+    Device("a100-80gb", ("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"), 312e12, 80),
+    Device("a100-40gb", ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"), 312e12, 40),
+    Device("l40s", ("NVIDIA L40S",), 362e12, 45),
+    Device("rtx4090", ("NVIDIA GeForce RTX 4090",), 165e12, 24),
+    Device("tpu-v3", ("TPU v3",), 61.5e12, 16),  # a core, two of which are a chip
+    Device("tpu-v4", ("TPU v4",), 275e12, 32),
+    Device("tpu-v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16),
+    Device("tpu-v5p", ("TPU v5", "TPU v5p"), 459e12, 95),
+    Device("tpu-v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32),
+)
+
+
+def find_device(kind: str) -> Device | None:
+    """The device that JAX calls `kind`; None if its peak is not known here."""
+    return next((device for device in DEVICES if kind in device.kinds), None)
