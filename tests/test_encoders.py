@@ -73,14 +73,6 @@ def test_settings_that_are_not_computed_are_refused(kind, change, message):
         importlib.import_module(FAMILIES[kind]).Config.from_hf({**parity.SHAPE, **change})
 
 
-def test_no_bits_per_byte(tmp_path):
-    from zett.evaluate import evaluate
-
-    base = load_base_model(parity.base_folder("bert-masked_lm", tmp_path))
-    with pytest.raises(UserError, match=r"is a bidirectional encoder \(bert\)"):
-        evaluate(base, windows=["a text"])
-
-
 # ----------------------------------------------------------------------------------------------------------------- files
 
 

@@ -264,7 +264,6 @@ def test_fitted_scales(source, tied):
         ({"rescale": "fitted"}, "config.hypernet.residual is 'mean'; with rescale 'fitted' it has to be 'none'"),
         ({"languages": ("de", "de")}, "names a language twice: de, de"),
         ({"fallback_rows": 3}, "config.hypernet.fallback_rows is 3; training needs 256"),
-        ({"bias": True}, "config.hypernet.bias is True, but the models"),
     ],
 )
 def test_choices_that_do_not_go_together(changes, message):
@@ -587,6 +586,26 @@ def test_the_lexical_loss_holds_shared_rows(task):
     assert float(task._lexical(kept, task.frozen["rows"], batch)) < 1e-4
 
 
+def test_training_may_go_on_with_languages(folder, task, tmp_path):
+    """From a hypernetwork that knows none; any other difference is named."""
+    from zett.tasks.hypernet import HypernetLoss, trained_for
+
+    params = task.init()
+    save_hypernet(tmp_path, trained_for(task.base, task.config, params), task.base.vocab, {})
+    config = settings_for(
+        folder,
+        hypernet={"languages": ("a", "b")},
+        sampler={"sources": (str(folder / "text"),) * 2, "one_source": True},
+    )
+    go_on = dataclasses.replace(config, init=str(tmp_path))
+    found = HypernetLoss(go_on, task.base, task.mesh).init()
+    assert found.pop("languages").shape == (2, config.hypernet.width)
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    wider = dataclasses.replace(go_on, hypernet=dataclasses.replace(config.hypernet, feed_forward=32))
+    with pytest.raises(UserError, match=r"config\.hypernet\.feed_forward is 32, and config\.init, .* has 16"):
+        HypernetLoss(wider, task.base, task.mesh).init()
+
+
 def records(workdir, key):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line[key] for line in lines if key in line}
@@ -671,9 +690,7 @@ def test_a_run_of_the_papers_network(folder, tmp_path):
     assert made.base == hypernet.base and made.config == hypernet.config
     assert made.language_number("b") == 1 and "a run's" not in (tmp_path / "out" / "README.md").read_text()
     (tmp_path / "lm" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "lm" / "config.json").write_text(json.dumps({"task": "lm"}))
-    with pytest.raises(UserError, match="holds a run of the task 'lm'"):
-        export(tmp_path / "lm", tmp_path / "no")
-    (tmp_path / "lm" / "config.json").write_text(json.dumps(to_dict(config)))
-    with pytest.raises(UserError, match="has no checkpoint yet"):
-        export(tmp_path / "lm", tmp_path / "no")
+    for content in ({"task": "lm"}, to_dict(config)):
+        (tmp_path / "lm" / "config.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="has no checkpoint yet"):
+            export(tmp_path / "lm", tmp_path / "no")

@@ -24,14 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from tqdm import tqdm
 
 from zett import config as config_lib
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.lms.layers import LayerNorm, Linear, Remat, checkpointed
-from zett.mesh import to_host
+from zett.mesh import gathered, paths, scattered, to_host
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary, load_tokenizer, surface_forms
 from zett.vocab.vocabulary import FEATURES
@@ -221,17 +221,28 @@ class Hypernet(nnx.Module):
 
         stats: mean and standard deviation `[E]` of the source table's columns, if `rows_UE` is not all of the table.
         """
+        if stats is None:
+            stats = rows_UE.mean(0), rows_UE.std(0) + 1e-8
+        scaled = self.scaled(rows_UE, stats)
+        return self.predicted(forms, scaled, self.projected(scaled), stats)
+
+    def scaled(self, rows_UE, stats):
+        """Source rows as the network reads them."""
+        return (rows_UE - stats[0]) / stats[1] if self.scale_in is None else self.scale_in(rows_UE)
+
+    def projected(self, scaled):
+        """`[..., W]` of scaled rows `[..., E]`."""
+        factor = self.config.input_std if self.scale_in is None else 1.0
+        return self.piece(scaled * factor).astype(self.activations)
+
+    def predicted(self, forms: PackedForms, scaled_UE, projected_UW, stats):
+        """Rows for `forms`; see `__call__`."""
         c = self.config
-        if self.scale_in is not None:
-            scaled, factor = self.scale_in(rows_UE), 1.0
-        else:
-            mean_E, std_E = (rows_UE.mean(0), rows_UE.std(0) + 1e-8) if stats is None else stats
-            scaled, factor = (rows_UE - mean_E) / std_E, c.input_std
-        # Of the table nothing is trained: apart from the fallback rows, its product needs no gradient of its input.
-        projected = jnp.concatenate([self.piece(scaled * factor), self.piece(self.fallback[...] * factor)])
-        x = projected.astype(self.activations)[forms.packed]
+        # Of the source rows nothing is trained, so that only the product of the fallback rows needs its input's gradient.
+        x = jnp.concatenate([projected_UW, self.projected(self.fallback[...])])[forms.packed]
         positions = self.positions[...][forms.position].astype(x.dtype)
-        x = self.projector(x + positions) if self.norm_pieces is None else self.projector(x) + positions
+        projector = checkpointed(self.projector, self.remat)
+        x = projector(x + positions) if self.norm_pieces is None else projector(x) + positions
         if self.features is not None:
             features = jnp.concatenate([forms.features, jnp.zeros((1, len(FEATURES)))])
             x = x + self.features(features).astype(x.dtype)[forms.owner]
@@ -246,12 +257,12 @@ class Hypernet(nnx.Module):
         x_RW = checkpointed(self.layers[-1], self.remat)(x, mask, forms.first)
         if self.norm is not None:
             x_RW = self.norm(x_RW)
-        rows_RE = jnp.concatenate([head(x_RW).astype(jnp.float32) for head in self.heads], -1)
+        rows_RE = jnp.concatenate([checkpointed(head, self.remat)(x_RW).astype(jnp.float32) for head in self.heads], -1)
         if self.scale_out is not None:
             rows_RE = self.scale_out(rows_RE)
         else:
             correction = rows_RE * (c.residual_scale * self.hidden_size**-0.5)
-            rows_RE = (self._residual(scaled, forms) + correction) * std_E + mean_E
+            rows_RE = (self._residual(scaled_UE, forms) + correction) * stats[1] + stats[0]
         return rows_RE if self.bias is None else jnp.concatenate([rows_RE, self.bias(x_RW).astype(jnp.float32)], -1)
 
     def _residual(self, scaled_UE, forms: PackedForms):
@@ -271,22 +282,24 @@ class Hypernet(nnx.Module):
         return total + jnp.einsum("rsf,rs->rf", chosen, weights_RS) @ self.fallback[...]
 
 
-def predict(hypernet: Hypernet, rows_UE, forms: PackedForms, stats=None):
-    """Predicted rows `[R, E]` of forms that are packed in groups, `[G, ...]` each, or in none."""
-    if forms.packed.ndim == 2:
+def predict(hypernet: Hypernet, rows_UE, forms: PackedForms, stats, mesh: Mesh):
+    """Predicted rows `[R, E]`, whole on every device of `mesh`; of several, each has one group of the forms, `[G, ...]`."""
+    if mesh.size == 1:
         return hypernet(rows_UE, forms, stats)
+    scaled_UE = hypernet.scaled(rows_UE, stats)
+    projected_UW = gathered(hypernet.projected(scattered(scaled_UE, mesh)), mesh)
     # Over the groups nothing is shared, so that each device computes its own.
-    rows_GRE = jax.vmap(lambda group: hypernet(rows_UE, group, stats))(forms)
-    return rows_GRE.swapaxes(0, 1).reshape(-1, rows_GRE.shape[-1])
+    rows_GRE = jax.vmap(lambda group: hypernet.predicted(group, scaled_UE, projected_UW, stats))(forms)
+    return gathered(rows_GRE, mesh)
 
 
 def partition_rules(c: HypernetConfig) -> list[tuple[str, PartitionSpec]]:
     """How the parameters lie on a mesh; every one is matched by one rule, and every rule is used."""
-    widen, narrow, whole = PartitionSpec("fsdp", "tensor"), PartitionSpec("tensor", "fsdp"), PartitionSpec()
+    # Every device has tokens of its own, so a kernel that is cut is gathered where it is used, on the axis "tensor", too.
+    cut, whole = PartitionSpec(("fsdp", "tensor")), PartitionSpec()
     rules = [
-        (r"piece\.kernel", widen),
-        (r"(.*\.)?projector\.up\.kernel|layers\.\d+\.(qkv|up)\.kernel", widen),
-        (r"(.*\.)?projector\.down\.kernel|layers\.\d+\.(out|down)\.kernel|heads\.\d+\.dense\.kernel", narrow),
+        (r"piece\.kernel|(.*\.)?projector\.(up|down)\.kernel|layers\.\d+\.(qkv|out|up|down)\.kernel", cut),
+        (r"heads\.\d+\.dense\.kernel", cut),
         (r"(.+\.)?(bias|scale|shift)", whole),
         (r"positions|fallback", whole),
     ]
@@ -426,29 +439,40 @@ class TrainedHypernet:
         return EmbeddingTable.of(predicted[:, :d], None if self.tied else predicted[:, d:columns], bias)
 
     def _bias(self, theirs, predicted, forms: SurfaceForms, special) -> np.ndarray:
-        """Output bias `[V]` of a masked language model: predicted, or without a head for it the mean of the pieces' (FVT)."""
+        """Output bias `[V]` of a masked language model, with or without a head for it."""
+        bias = bias_residual(self.config, theirs, forms)
         if self.config.bias:
-            bias = np.where(forms.lengths > 0, predicted[:, -1], theirs.mean())
-        else:
-            usable = (np.arange(forms.pieces.shape[1]) < forms.lengths[:, None]) & (forms.pieces < len(theirs))
-            total = np.where(usable, theirs[np.minimum(forms.pieces, len(theirs) - 1)], 0.0).sum(1)
-            bias = np.where(usable.any(1), total / np.maximum(usable.sum(1), 1), theirs.mean())
+            bias += np.where(forms.lengths > 0, predicted[:, -1], 0.0)
         bias[special] = theirs[forms.same[special]]
-        return bias.astype(np.float32)
+        return bias
 
 
-def renumbered(packed: PackedForms, size: int) -> tuple[np.ndarray, PackedForms]:
+def bias_residual(c: HypernetConfig, theirs_V: np.ndarray, forms: SurfaceForms) -> np.ndarray:
+    """What a predicted output bias is added to, `[R]` float32, and the bias itself where none is predicted.
+
+    That is the mean of the pieces' biases (FVT), or with residual "none", as in published hypernetworks, nothing.
+    """
+    if c.bias and c.residual == "none":
+        return np.where(forms.lengths > 0, 0.0, theirs_V.mean()).astype(np.float32)
+    usable = (np.arange(forms.pieces.shape[1]) < forms.lengths[:, None]) & (forms.pieces < len(theirs_V))
+    total = np.where(usable, theirs_V[np.minimum(forms.pieces, len(theirs_V) - 1)], 0.0).sum(1)
+    return np.where(usable.any(1), total / np.maximum(usable.sum(1), 1), theirs_V.mean()).astype(np.float32)
+
+
+def renumbered(packed: PackedForms, size: int, *, multiple: int = 1) -> tuple[np.ndarray, PackedForms]:
     """Source ids `[U]` of the rows that `packed` reads, of `size` in all, and `packed` with numbers among them in place of ids.
 
-    So each row is projected once, and only what is used lies on the device. U is a power of two or the middle of two, so that
-    few shapes are compiled. Fallback rows, from the id `size` on, are numbered from U on.
+    So each row is projected once, and only what is used lies on the device. U is `size` or, if less, a power of two or the
+    middle of two, so that few shapes are compiled; it is made a multiple of `multiple`. Fallback rows, from the id `size` on,
+    are numbered from U on.
     """
     both = np.append(packed.packed, packed.pieces)
     used = np.unique(np.append(both[both < size], 0))
     power = max(1 << (len(used) - 1).bit_length(), 1024)
     room = power * 3 // 4 if len(used) <= power * 3 // 4 else power
     if room >= size:
-        return np.arange(size), packed
+        used, room = np.arange(size), size
+    room = -(-room // multiple) * multiple
 
     def number(ids):
         return np.where(ids < size, np.searchsorted(used, ids), ids - size + room).astype(np.int32)
@@ -500,6 +524,12 @@ def fit_scales(graphdef, params: dict, rows, seed: int) -> dict:
 def hypernet_graph(config: HypernetConfig, hidden_size: int, tied: bool, dtype, **settings):
     """The static half of a Hypernet, to be merged with its parameters; settings: its `activations` and `remat`."""
     return nnx.split(nnx.eval_shape(lambda: make_hypernet(config, hidden_size, tied, dtype, 0, **settings)))[0]
+
+
+def hypernet_shapes(config: HypernetConfig, hidden_size: int, tied: bool) -> dict[str, tuple]:
+    """Shapes of a Hypernet's parameters by dotted path."""
+    abstract = nnx.split(nnx.eval_shape(lambda: make_hypernet(config, hidden_size, tied, jnp.float32, 0)))[1]
+    return {path: leaf.shape for path, leaf in paths(nnx.to_pure_dict(abstract)).items()}
 
 
 def make_hypernet(config: HypernetConfig, hidden_size: int, tied: bool, dtype, seed: int, **settings) -> Hypernet:

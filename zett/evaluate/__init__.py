@@ -8,13 +8,15 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zett.errors import UserError
 
 if TYPE_CHECKING:
+    from zett.evaluate.bpb import EncodedWindows
+    from zett.evaluate.measure import Measure
     from zett.vocab import Vocabulary
 
 BASELINES = ("fvt", "mean", "random")
@@ -94,99 +96,48 @@ def evaluate(
 ) -> Report:
     """Bits per byte of `base` with its own tokenizer and with every target, by every method, on the same held-out bytes.
 
+    Of a masked language model it is bits for each byte of words that are hidden; see zett/evaluate/masked.py.
     base: a `BaseModel`, or what `load_base_model` takes. targets: specs for `load_target` (None: `DEFAULT_TARGETS`), or
     vocabularies by name. hypernets: folders by name; language: of the targets, by code or number, where they know languages.
     methods: names in `METHODS`, or functions with their signature, by name.
     windows: pieces of text, each scored alone; None: `text_bytes` of the held-out split of `text`, in pieces of `window` bytes.
     dtype: of matrix products. progress: show a bar; None: in a terminal only. Raises UserError.
     """
-    import jax.numpy as jnp
     from tqdm import tqdm
 
-    from zett.evaluate.bpb import encode_windows, window_nats
-    from zett.evaluate.targets import DEFAULT_TARGETS, load_target
-    from zett.lms import check_causal, load_base_model
+    from zett.evaluate.measure import measure_of
+    from zett.lms import load_base_model
     from zett.lms.layers import product_dtype
-    from zett.table import bucket
-    from zett.transfer import MAX_PIECES
-    from zett.vocab import surface_forms
 
     quiet = None if progress is None else not progress  # tqdm's None: quiet unless in a terminal
+    bar = functools.partial(tqdm, disable=quiet, leave=False)
     dtype = product_dtype(dtype).name
     if isinstance(base, str | Path):
         base = load_base_model(str(base), dtype=dtype)
-    check_causal(base)
+    measure = measure_of(base)
     functions = _functions(base, hypernets or {}, methods, language)
-    given = windows is not None
+    source = text if windows is None else None
     if windows is None:
         windows = held_out_windows(text, text_bytes, window, text_column=text_column, seed=seed)
     windows = list(windows)
     if not any(windows):
         raise UserError("there is no text to evaluate on")
     if not isinstance(targets, Mapping):
-        specs = list(dict.fromkeys(DEFAULT_TARGETS if targets is None else targets))
-        load = functools.partial(load_target, text=text, prose=prose, text_column=text_column)
-        bar = tqdm(specs, desc="tokenizers", unit="tokenizer", disable=quiet, leave=False)
-        targets = {_short_name(spec, specs): load(spec) for spec in bar}
+        targets = _load_targets(targets, bar, text=text, prose=prose, text_column=text_column)
     if not targets:
         raise UserError("there is no target tokenizer to evaluate")
-
-    def nats_of(table, encoded) -> np.ndarray:
-        # Padded to few sizes, so that a handful of shapes is compiled for all targets.
-        padded = table.pad(bucket(table.input.shape[0]))
-        model = (base.graphdef, base.params, padded, base.bos_row)
-        return window_nats(*model, encoded, batch_size=batch_size, dtype=jnp.dtype(dtype))
-
-    bar = tqdm(total=1 + len(targets) * len(functions), desc="original", unit="run", disable=quiet, leave=False)
-    own = encode_windows(windows, base.vocab.tokenizer)
-    original = nats_of(base.table, own)
-    bar.update()
-    draws = _bootstrap_draws(len(windows), seed)
-    results = []
-    for name, target in targets.items():
-        encoded = encode_windows(windows, target.tokenizer)
-        forms = surface_forms(target, base.vocab, MAX_PIECES)
-        nats, seconds = {}, {}
-        for method, function in functions.items():
-            bar.set_description(f"{name}, {method}")
-            clock = time.perf_counter()
-            table = function(base.table, base.vocab, target, forms, seed=seed)
-            seconds[method] = time.perf_counter() - clock
-            nats[method] = nats_of(table, encoded)
-            bar.update()
-        results.append(
-            TargetResult(
-                name=name,
-                kind=target.kind,
-                vocab_size=len(target),
-                tokens_per_byte=encoded.num_tokens / encoded.total_bytes,
-                relative_length=encoded.num_tokens / own.num_tokens,
-                shared=float(np.mean(forms.same >= 0)),
-                bytes_lost=bytes_lost(windows, encoded, target),
-                losses=tuple(target.losses),
-                scores=_scores(nats, original, encoded.total_bytes, draws, seconds),
-            )
-        )
-    bar.close()
+    with bar(total=1 + len(targets) * len(functions), desc="original", unit="run") as runs:
+        trial = _start(base, measure, windows, functions, batch_size=batch_size, dtype=dtype, seed=seed)
+        runs.update()
+        results = [_target_result(trial, name, target, runs) for name, target in targets.items()]
     return Report(
         base={"name": base.name, "fingerprint": base.fingerprint},
-        text={
-            "source": None if given else text,
-            "split": None if given else "valid",
-            "windows": len(windows),
-            "window_bytes": max(len(w.encode()) for w in windows) if given else window,
-            "bytes": own.total_bytes,
-            "sha256": hashlib.sha256("\0".join(windows).encode()).hexdigest(),
-        },
-        original={
-            "bits_per_byte": float(original.sum()) / math.log(2) / own.total_bytes,
-            "tokens_per_byte": own.num_tokens / own.total_bytes,
-            "vocab_size": len(base.vocab),
-            "bytes_lost": bytes_lost(windows, own, base.vocab),
-        },
+        text=_text_record(windows, source, window),
+        original=_original(trial),
         hypernets={name: str(path) for name, path in (hypernets or {}).items()},
         targets=results,
         settings={
+            "measure": measure.name,
             "seed": seed,
             "batch_size": batch_size,
             "dtype": dtype,
@@ -195,6 +146,101 @@ def evaluate(
         },
         environment=environment(),
     )
+
+
+def _load_targets(specs: Sequence[str] | None, bar, **texts) -> dict[str, "Vocabulary"]:
+    """Vocabularies by short name."""
+    from zett.evaluate.targets import DEFAULT_TARGETS, load_target
+
+    specs = list(dict.fromkeys(DEFAULT_TARGETS if specs is None else specs))
+    return {_short_name(s, specs): load_target(s, **texts) for s in bar(specs, desc="tokenizers", unit="tokenizer")}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trial:
+    """What every target and every method is compared on.
+
+    nats_of: (table, encoded windows) -> nats of each window. own, original: the windows in the original tokenizer, their nats.
+    draws: of the bootstrap.
+    """
+
+    base: Any
+    measure: "Measure"
+    windows: list[str]
+    functions: dict[str, Callable]
+    nats_of: Callable
+    own: "EncodedWindows"
+    original: np.ndarray
+    draws: np.ndarray
+    seed: int
+
+
+def _start(base, measure, windows: list[str], functions, *, batch_size: int, dtype: str, seed: int) -> _Trial:
+    """Measures the original."""
+    import jax.numpy as jnp
+
+    from zett.table import bucket
+
+    def nats_of(table, encoded) -> np.ndarray:
+        # Padded to few sizes, so that a handful of shapes is compiled for all targets.
+        padded = table.pad(bucket(table.input.shape[0]))
+        return measure.nats(base.params, padded, encoded, batch_size=batch_size, dtype=jnp.dtype(dtype))
+
+    own = measure.encode(windows, base.vocab.tokenizer)
+    draws = _bootstrap_draws(len(windows), seed)
+    return _Trial(base, measure, windows, functions, nats_of, own, nats_of(base.table, own), draws, seed)
+
+
+def _target_result(trial: _Trial, name: str, target: "Vocabulary", runs) -> TargetResult:
+    """All methods on one target. runs: the progress bar."""
+    from zett.transfer import MAX_PIECES
+    from zett.vocab import surface_forms
+
+    base, own = trial.base, trial.own
+    encoded = trial.measure.encode(trial.windows, target.tokenizer)
+    forms = surface_forms(target, base.vocab, MAX_PIECES)
+    nats, seconds = {}, {}
+    for method, function in trial.functions.items():
+        runs.set_description(f"{name}, {method}")
+        clock = time.perf_counter()
+        table = function(base.table, base.vocab, target, forms, seed=trial.seed)
+        seconds[method] = time.perf_counter() - clock
+        nats[method] = trial.nats_of(table, encoded)
+        runs.update()
+    return TargetResult(
+        name=name,
+        kind=target.kind,
+        vocab_size=len(target),
+        tokens_per_byte=encoded.num_tokens / encoded.total_bytes,
+        relative_length=encoded.num_tokens / own.num_tokens,
+        shared=float(np.mean(forms.same >= 0)),
+        bytes_lost=bytes_lost(trial.windows, encoded, target),
+        losses=tuple(target.losses),
+        scores=_scores(nats, trial.original, encoded.scored_bytes, trial.draws, seconds),
+    )
+
+
+def _text_record(windows: list[str], source: str | None, window: int) -> dict:
+    """source, window: where held-out windows come from, and the most bytes that they were to have; None: they were given."""
+    sizes = [len(w.encode()) for w in windows]
+    return {
+        "source": source,
+        "split": "valid" if source else None,
+        "windows": len(windows),
+        "window_bytes": window if source else max(sizes),
+        "bytes": sum(sizes),
+        "sha256": hashlib.sha256("\0".join(windows).encode()).hexdigest(),
+    }
+
+
+def _original(trial: _Trial) -> dict:
+    own, vocab = trial.own, trial.base.vocab
+    return {
+        "bits_per_byte": float(trial.original.sum()) / math.log(2) / own.scored_bytes,
+        "tokens_per_byte": own.num_tokens / own.total_bytes,
+        "vocab_size": len(vocab),
+        "bytes_lost": bytes_lost(trial.windows, own, vocab),
+    }
 
 
 def held_out_windows(text: str, text_bytes: int, window: int, *, text_column: str = "text", seed: int = 0) -> list[str]:
@@ -283,7 +329,7 @@ def _bootstrap_draws(number: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=RESAMPLES).astype(np.float64)
 
 
-def _scores(nats: dict[str, np.ndarray], original, total_bytes: int, draws, seconds: dict[str, float]) -> dict[str, Score]:
+def _scores(nats: dict[str, np.ndarray], original, scored_bytes: int, draws, seconds: dict[str, float]) -> dict[str, Score]:
     base, base_draws = original.sum(), draws @ original
     fvt = nats.get("fvt")
     scores = {}
@@ -293,7 +339,7 @@ def _scores(nats: dict[str, np.ndarray], original, total_bytes: int, draws, seco
             gap = float((values.sum() - base) / (fvt.sum() - base))
             gap_error = float(np.std((draws @ values - base_draws) / (draws @ fvt - base_draws)))
         scores[name] = Score(
-            bits_per_byte=float(values.sum()) / math.log(2) / total_bytes,
+            bits_per_byte=float(values.sum()) / math.log(2) / scored_bytes,
             ratio=float(values.sum() / base),
             ratio_error=float(np.std(draws @ values / base_draws)),
             fvt_gap_left=gap,

@@ -70,6 +70,11 @@ class EncodedWindows:
     def num_tokens(self) -> int:
         return int(self.lengths.sum())
 
+    @property
+    def scored_bytes(self) -> int:
+        """Bytes that the nats of the windows count against."""
+        return self.total_bytes
+
 
 def encode_windows(windows: list[str], tokenizer, multiple: int = 64) -> EncodedWindows:
     """Encode without special tokens; L is rounded up to a multiple of `multiple` so that few shapes are compiled."""
@@ -90,16 +95,21 @@ def _nll(graphdef, params, table: EmbeddingTable, bos_row, ids_BL, lengths_B, dt
     first = jnp.broadcast_to(bos_row, (ids_BL.shape[0], 1, bos_row.shape[-1]))
     h_BLD = body(jnp.concatenate([first, table.embed(ids_BL[:, :-1])], 1).astype(jnp.float32))
     weights_BL = (jnp.arange(ids_BL.shape[1]) < lengths_B[:, None]).astype(jnp.float32)
+    return row_nats(h_BLD, table, ids_BL, weights_BL, softcap=body.config.logit_softcap, dtype=dtype)
+
+
+def row_nats(h_BLD, table: EmbeddingTable, ids_BL, weights_BL, *, softcap, dtype):
+    """Weighted sum over each row `[B]` of what `ids_BL` cost in nats after the hidden states `h_BLD`."""
     bias = jnp.zeros(table.input.shape[0]) if table.bias is None else table.bias
 
-    def window(xs):
+    def row(xs):
         h_LD, ids_L, weights_L = xs
         return chunked_cross_entropy(
             h_LD, table.output_rows, bias, ids_L, weights_L,
-            num_valid=table.num_valid, softcap=body.config.logit_softcap, chunk=min(len(ids_L), 1024), dtype=dtype,
+            num_valid=table.num_valid, softcap=softcap, chunk=min(len(ids_L), 1024), dtype=dtype,
         )  # fmt: skip
 
-    return jax.lax.map(window, (h_BLD, ids_BL, weights_BL))
+    return jax.lax.map(row, (h_BLD, ids_BL, weights_BL))
 
 
 def window_nats(

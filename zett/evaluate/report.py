@@ -61,18 +61,23 @@ def table(report: Report, width: int = 110) -> str:
     text, original = report.text, report.original
     source = f"{text['source']} ({text['split']})" if text["source"] else "given text"
     head = [
-        f"{_name(report)}: {original['bits_per_byte']:.3f} bits per byte with its own tokenizer "
+        f"{_name(report)}: {original['bits_per_byte']:.3f} {measure(report)} with its own tokenizer "
         f"({original['vocab_size']} entries, {original['tokens_per_byte']:.3f} tokens per byte)",
         f"text: {source}, {text['bytes']} bytes in {text['windows']} windows of up to {text['window_bytes']}",
         "",
     ]
-    notes = ["", "ratio: bits per byte over the original's, ± one standard error"]
+    notes = ["", f"ratio: {measure(report)} over the original's, ± one standard error"]
     notes[-1] += "; gap: share of what FVT loses that is still lost" if "fvt" in report.methods else ""
     for target in report.targets:
         if target.bytes_lost > 0:
             why = f" ({', '.join(target.losses)})" if target.losses else ""
             notes.append(f"* {target.name} drops {_percent(target.bytes_lost)} of the bytes{why}; bits are over all bytes")
     return "\n".join([*head, *lines, *notes])
+
+
+def measure(report: Report) -> str:
+    """What was measured, in words; reports of earlier versions do not say."""
+    return report.settings.get("measure", "bits per byte")
 
 
 def _name(report: Report) -> str:
@@ -134,7 +139,7 @@ def figure(report: Report):
     )
     source = text["source"] or "given text"
     fig.supxlabel(
-        f"1× is the original model with its own tokenizer: {bits:.3f} bits per byte "
+        f"1× is the original model with its own tokenizer: {bits:.3f} {measure(report)} "
         f"on {text['bytes'] / 1024:.0f} KiB of held-out text ({source}), in windows of {text['window_bytes']} bytes",
         x=0.012, ha="left", color="#666666", fontsize=8.5,
     )  # fmt: skip
@@ -188,7 +193,7 @@ def _draw_ratios(axes, report: Report) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
     axes.grid(axis="x", color=_FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_title("bits per byte, relative to the original", loc="left", fontsize=10, color=_INK, pad=24)
+    axes.set_title(f"{measure(report)}, relative to the original", loc="left", fontsize=10, color=_INK, pad=24)
     handles = [axes.plot([], [], linestyle="none", markeredgecolor="white", label=m, **styles[m])[0] for m in report.methods]
     axes.legend(handles=handles, ncols=max(len(handles), 1), loc="lower left", bbox_to_anchor=(-0.01, 1.0), frameon=False,
                 fontsize=9, handletextpad=0.1, columnspacing=1.2, borderaxespad=0.1, labelcolor=_INK)  # fmt: skip

@@ -69,8 +69,8 @@ SHAPE_FIELDS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_la
 class BaseModel:
     """A pretrained language model: body (`graphdef` and `params`, stacked float32) and table `[len(vocab), D]`, as values.
 
-    hf_config: its config.json. config: the family's. names: where its files keep the table. Loaded without its body, config
-    (of an architecture that is not ported), params and graphdef are None, and the table is in the dtype of the files.
+    hf_config: its config.json. config: the family's. names: where its files keep the table. Loaded without its body, params are
+    None, and the table is in the dtype of the files; of an architecture that is not ported, config and graphdef are None, too.
     """
 
     name: str
@@ -111,10 +111,11 @@ def load_base_model(
 ) -> BaseModel:  # fmt: skip
     """Load "pico" (in the package), a Hugging Face folder, or a name on the Hugging Face Hub (at `revision`).
 
-    dtype: of the body's matrix products. param_dtype: of its parameters; the table is float32. mesh: the devices to spread the
-    body over, by the partition specs of its family (axes "fsdp" and "tensor"); every device gets the whole table. remat: what
-    a backward pass keeps of each layer, everything ("none"), results of matrix products ("dots") or inputs ("full"). body=False
-    reads the table and the tokenizer alone, of any architecture (the weights of known families are checked all the same).
+    dtype: of the body's matrix products. param_dtype: of its layers' matrices; all else is float32. mesh: the devices to spread
+    the body over, by the partition specs of its family (axes "fsdp" and "tensor"); every device gets the whole table. remat:
+    what a backward pass keeps of each layer, everything ("none"), results of matrix products ("dots") or inputs ("full").
+    body=False reads the table and the tokenizer alone, of any architecture (the weights of known families are checked all the
+    same).
     UserError for anything that is not a model of a known family with whole weights.
     """
     folder = find_folder(name, revision)
@@ -137,7 +138,7 @@ def load_base_model(
     names = weights.names_of_family(family, as_stored)
     table, vocab = _table(folder, as_stored, names, tied=tied)
     if not body:
-        return BaseModel(str(name), folder, hf_config, config, None, None, table, vocab, names)
+        return BaseModel(str(name), folder, hf_config, config, graphdef, None, table, vocab, names)
     params = weights.load_body(stored, family, config, shapes, dtype=param_dtype, mesh=mesh)
     # On the device, where every call of a jitted function finds it.
     columns = (table.input, table.output, table.bias)
@@ -184,9 +185,14 @@ def _table(folder: Path, stored, names: weights.VocabularyNames, *, tied: bool) 
     return EmbeddingTable.of(rows[:size], output, None if bias is None else bias[:size]), vocab
 
 
+def is_causal(base: BaseModel) -> bool:
+    """Whether the base's tokens see only what comes before them, so that texts have probabilities; else it is an encoder."""
+    return getattr(base.config, "causal", True)
+
+
 def check_causal(base: BaseModel) -> None:
-    """UserError unless texts have probabilities, and so bits per byte: the base's tokens see only what comes before them."""
-    if not getattr(base.config, "causal", True):
+    """UserError for an encoder."""
+    if not is_causal(base):
         kind = base.hf_config["model_type"]
         raise UserError(f"{base.name} is a bidirectional encoder ({kind}); this needs a causal language model")
 
@@ -207,7 +213,7 @@ def _family(hf_config: dict, where: Path):
         raise Unported(f"{where}: model_type is {kind!r}, {reason}, which is not computed here")
     if kind not in FAMILIES:
         raise Unported(f"{where}: model_type is {kind!r}; supported: {', '.join(sorted(FAMILIES))}")
-    family = importlib.import_module(FAMILIES[kind])
+    family = family_of(hf_config)
     try:
         config = family.Config.from_hf(hf_config)
         hf_config["vocab_size"] + 0
@@ -218,6 +224,18 @@ def _family(hf_config: dict, where: Path):
     except ValueError as error:
         raise Unported(f"{where}: {error}") from error
     return family, config
+
+
+@functools.cache
+def body_shapes(family, config) -> dict[str, tuple]:
+    """Shapes of a body's parameters by dotted path, layers stacked; nothing is allocated."""
+    abstract = nnx.split(nnx.eval_shape(lambda: family.Body(config, rngs=nnx.Rngs(0))))[1]
+    return {path: leaf.shape for path, leaf in weights.flatten(nnx.to_pure_dict(abstract)).items()}
+
+
+def family_of(hf_config: dict):
+    """The module of a ported family."""
+    return importlib.import_module(FAMILIES[hf_config["model_type"]])
 
 
 def find_folder(name: str | Path, revision: str | None = None) -> Path:
@@ -251,8 +269,7 @@ def save_base_model(folder: str | Path, config, body_params: dict, table, tokeni
     from zett.vocab.build import END_OF_TEXT, PAD, save_tokenizer
 
     folder = Path(folder)
-    model_type = config.to_hf()["model_type"]
-    family = importlib.import_module(FAMILIES[model_type])
+    family = family_of(config.to_hf())
     stored_dtype = jnp.dtype(dtype)
     size = int(table.num_valid)
     tensors = {family.INPUT_ROWS: np.asarray(table.input[:size]).astype(stored_dtype)}

@@ -267,13 +267,15 @@ HOST_MEMORY = ("cpu",)
 def load_body(
     stored: Mapping[str, Stored], family, config, shapes: Mapping[str, tuple], *, dtype="float32", mesh: Mesh | None = None
 ) -> dict:
-    """The body's parameters as a nested dict of arrays in `dtype`, layers stacked along axis 0, on the device.
+    """The body's parameters as a nested dict of arrays, layers stacked along axis 0, on the device.
+
+    dtype: of the layers' matrices; all else, norms and biases above all, is float32, as it is computed.
 
     With a mesh (axes "fsdp", "tensor" and any others) each parameter is partitioned by its row's `spec`, and each device gets
     its part alone. Read tensor by tensor: on an accelerator the host holds one at a time, on a CPU nothing is held twice.
     """
     rows = _rows(family, config, shapes)
-    shardings = _shardings(rows, shapes, mesh)
+    shardings = body_shardings(family, config, shapes, mesh)
     params: dict = {}
     for row in rows:
         parts = []
@@ -283,7 +285,8 @@ def load_body(
         node = params
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[leaf] = _on_device(parts, shapes[row.path], jnp.dtype(dtype), shardings[row.path])
+        shape = shapes[row.path]
+        node[leaf] = _on_device(parts, shape, jnp.dtype(dtype if len(shape) > 2 else np.float32), shardings[row.path])
     return params
 
 
@@ -303,8 +306,12 @@ def partition_specs(family, config) -> dict[str, tuple]:
     return {row.path: row.spec for row in family.WEIGHTS if row.when is None or getattr(config, row.when)}
 
 
-def _shardings(rows: list[Weight], shapes: Mapping[str, tuple], mesh: Mesh | None) -> dict[str, NamedSharding | None]:
-    """By path; UserError that lists the parameters that the mesh cannot divide."""
+def body_shardings(family, config, shapes: Mapping[str, tuple], mesh) -> dict[str, NamedSharding | None]:
+    """Where each of a body's parameters lies on a mesh, by path; None without a mesh, which may be an abstract one.
+
+    UserError that lists the parameters that the mesh cannot divide.
+    """
+    rows = _rows(family, config, shapes)
     if mesh is None:
         return {row.path: None for row in rows}
     shardings: dict[str, NamedSharding | None] = {}
@@ -378,14 +385,14 @@ def _read(tensor: Callable, dtype: np.dtype, index: tuple) -> np.ndarray:
 
 
 def body_tensors(params: dict, family, config, dtype) -> dict[str, np.ndarray]:
-    """The inverse of `load_body`: Hugging Face tensors by name, in `dtype` and torch's layout."""
+    """The inverse of `load_body`: Hugging Face tensors by name, in torch's layout and in `dtype`, one or a dict by name."""
     flat = flatten(params)
     shapes = {path: np.shape(value) for path, value in flat.items()}
     tensors = {}
     for row in _rows(family, config, shapes):
-        value = np.asarray(flat[row.path]).astype(dtype)
+        value = np.asarray(flat[row.path])
         for name, layer in _names(row, shapes[row.path]):
-            tensor = value[layer]
+            tensor = value[layer].astype(dtype[name] if isinstance(dtype, Mapping) else dtype)
             tensors[name] = np.ascontiguousarray(tensor.T if row.transform == TRANSPOSE else tensor)
     return tensors
 

@@ -15,15 +15,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.cards import training_card
 from zett.config import Config
+from zett.data.masked import embed, frame_of, masked_texts, text_room
 from zett.data.parts import RowTexts
 from zett.data.text import Documents, open_text
 from zett.errors import UserError
-from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
+from zett.evaluate.bpb import byte_windows
+from zett.evaluate.measure import measure_of
+from zett.flops import hypernet_step
 from zett.hypernet import (
     TrainedHypernet,
+    bias_residual,
     column_stats,
     fit_scales,
     hypernet_graph,
+    hypernet_shapes,
     load_hypernet,
     make_hypernet,
     pack_forms,
@@ -33,10 +38,21 @@ from zett.hypernet import (
     save_hypernet,
     source_rows,
 )
-from zett.lms import BaseModel, check_causal, load_base_model
+from zett.lms import BaseModel, is_causal, load_base_model
 from zett.lms.layers import activation_dtype, product_dtype
 from zett.losses import chunked_cross_entropy, summed
-from zett.mesh import BATCH, EVERYWHERE, REPLICATED, Rules, local_rows, make_mesh, place, same_everywhere, sharding
+from zett.mesh import (
+    BATCH,
+    EVERYWHERE,
+    REPLICATED,
+    Rules,
+    local_rows,
+    make_mesh,
+    paths,
+    place,
+    same_everywhere,
+    sharding,
+)
 from zett.table import bucket
 from zett.vocab import surface_forms
 from zett.vocab.sample import Sampler
@@ -46,9 +62,7 @@ class HypernetLoss:
     """What a step computes. It needs no texts and no tokenizers: `HypernetTask` brings the batches, benchmarks others."""
 
     batch_specs: ClassVar[Mapping[str, PartitionSpec]] = {
-        "targets": BATCH,
-        "weights": BATCH,
-        "bytes": BATCH,
+        **dict.fromkeys(("inputs", "mask", "columns", "targets", "weights", "bytes"), BATCH),
         "forms": EVERYWHERE,
     }
 
@@ -63,16 +77,17 @@ class HypernetLoss:
             config.hypernet, self.hidden_size, self.tied, self.dtype,
             activations=self.activations, remat=config.train.remat_hypernet,
         )  # fmt: skip
-        # A frozen body is read in the operand type of its products: half the memory traffic, the same numbers.
-        body = jax.tree.map(lambda x: x.astype(self.dtype if x.ndim > 2 else jnp.float32), base.params)
         rows = source_rows(table)
         stats = column_stats([np.asarray(rows)], len(rows))
         self.frozen = {
-            "body": body,
+            "body": base.params,
             "rows": place(rows, sharding(mesh, PartitionSpec(None, ("fsdp", "tensor")), rows.shape)),
             "stats": place(stats, jax.tree.map(lambda x: sharding(mesh, REPLICATED, x.shape), stats)),
-            "bos": place(base.bos_row, sharding(mesh, REPLICATED, base.bos_row.shape)),
         }
+        # The objective follows from the base: the next token, or of an encoder's texts those that are hidden.
+        self.frame = None if is_causal(base) else frame_of(base)
+        own = {"bos": base.bos_row} if self.frame is None else {"frame": self.frame.rows(table.input)}
+        self.frozen |= {name: place(x, sharding(mesh, REPLICATED, x.shape)) for name, x in own.items()}
         self.rules: Rules = partition_rules(config.hypernet)
 
     def init(self):
@@ -82,49 +97,70 @@ class HypernetLoss:
             fitted = c.hypernet.rescale == "fitted"
             return fit_scales(self.graphdef, fresh, self.frozen["rows"], c.seed) if fitted else fresh
         trained = load_hypernet(c.init)
-        if trained.base["fingerprint"] is None:
-            raise UserError(f"config.init, {c.init}, cannot be trained further: its source tokenizer is not the base model's")
+        check_init(c, trained)
         trained.check_base(self.base.fingerprint)
-        params, known = trained.params, trained.config
-        if c.hypernet.languages and not known.languages:  # it learns languages from here on
+        params = trained.params
+        if c.hypernet.languages and not trained.config.languages:
             params = params | {"languages": fresh_params(c, self.base)["languages"]}
-            known = dataclasses.replace(known, languages=c.hypernet.languages)
-        if known != c.hypernet:
-            theirs, ours = dataclasses.asdict(known), dataclasses.asdict(c.hypernet)
-            name = next(n for n in ours if ours[n] != theirs[n])
-            raise UserError(f"config.hypernet.{name} is {ours[name]!r}, and config.init, {c.init}, has {theirs[name]!r}")
         return jax.tree.map(jnp.asarray, params)
 
     def loss(self, params, frozen, batch):
+        # Left to itself the compiler may gather activations, which are many times larger than the parameters.
+        params = jax.lax.with_sharding_constraint(params, NamedSharding(self.mesh, REPLICATED))
         hypernet = nnx.merge(self.graphdef, params)
-        rows = predict(hypernet, frozen["rows"][batch["sources"]], batch["forms"], frozen["stats"])
-        rows = jax.lax.with_sharding_constraint(rows, NamedSharding(self.mesh, REPLICATED))  # gathered here, once
-        constants = {name: batch[name] for name in ("log_weight", "num_valid")} | {
-            name: frozen[name] for name in ("body", "bos")
-        }
-        texts = {name: batch[name] for name in ("targets", "weights")}
+        rows = predict(hypernet, frozen["rows"][batch["sources"]], batch["forms"], frozen["stats"], self.mesh)
+        constants = {name: batch[name] for name in ("log_weight", "num_valid", "bias") if name in batch}
+        constants |= {name: frozen[name] for name in ("body", "bos", "frame") if name in frozen}
+        texts = {name: batch[name] for name in ("inputs", "mask", "columns", "targets", "weights") if name in batch}
         nats = summed(self._nats, rows, constants, texts, self.config.train.microbatches)
-        lm = nats / batch["weights"].sum()
+        lm = nats / jnp.maximum(batch["weights"].sum(), 1)
         lexical = self._lexical(rows, frozen["rows"], batch)
         metrics = {"lm": lm, "lexical": lexical, "bits_per_byte": nats / math.log(2) / batch["bytes"].sum()}
         return lm + self.config.loss.lexical * lexical, metrics
 
     def _nats(self, rows, constants, texts):
-        """Negative log-likelihood of `texts` with the predicted rows."""
+        """Negative log-likelihood of `texts`, or of what is hidden in them, with the predicted rows."""
         d, targets = self.hidden_size, texts["targets"]
-        first = jnp.broadcast_to(constants["bos"], (targets.shape[0], 1, d))
-        x = jnp.concatenate([first, rows[:, :d][targets[:, :-1]]], 1).astype(self.activations)
         body = nnx.merge(self.base.graphdef, constants["body"])
-        h = body(jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, BATCH)))
+        by_row = NamedSharding(self.mesh, BATCH)
+        if self.frame is None:
+            first = jnp.broadcast_to(constants["bos"], (targets.shape[0], 1, d))
+            x = jnp.concatenate([first, rows[:, :d][targets[:, :-1]]], 1).astype(self.activations)
+            h = body(jax.lax.with_sharding_constraint(x, by_row))
+        else:
+            x = embed(rows[:, :d], constants["frame"], texts["inputs"]).astype(self.activations)
+            h = body(jax.lax.with_sharding_constraint(x, by_row), mask_BL=texts["mask"])
+            h = jnp.take_along_axis(h, texts["columns"][..., None], 1)  # the others need no logits
+        bias = constants["log_weight"] + constants.get("bias", 0.0)
+        if self.config.hypernet.bias:
+            rows, bias = rows[:, :-1], bias + rows[:, -1]
         return chunked_cross_entropy(
-            h, rows[:, -d:], constants["log_weight"], targets, texts["weights"], num_valid=constants["num_valid"],
+            h, rows[:, -d:], bias, targets, texts["weights"], num_valid=constants["num_valid"],
             softcap=self.base.config.logit_softcap, chunk=1024 * self.mesh.shape["data"] * self.mesh.shape["fsdp"],
             dtype=self.dtype,
         )  # fmt: skip
 
+    def flops(self, batch) -> float:
+        """Counted FLOPs of a step: those of the batch's tokens, with as many pieces as they have."""
+        valid, forms, data = int(batch["num_valid"]), batch["forms"], self.config.data
+        # Token i is in group i % G, at place i // G.
+        lengths = np.asarray(forms.lengths).T.reshape(-1)[:valid] + (forms.language is not None)
+        return hypernet_step(
+            *self._shapes, batch=data.batch_size, length=data.length, rows=valid, pieces=int(lengths.sum()),
+            distinct=len(batch["sources"]), targets=data.batch_size * batch["targets"].shape[1],
+        ).total  # fmt: skip
+
+    @functools.cached_property
+    def _shapes(self) -> tuple:
+        """Shapes of the body, its config, shapes of the hypernetwork."""
+        hypernet = hypernet_shapes(self.config.hypernet, self.hidden_size, self.tied)
+        return {path: x.shape for path, x in paths(self.frozen["body"]).items()}, self.base.config, hypernet
+
     def _lexical(self, rows, source, batch):
         """Tokens that the source has should keep their rows: distance over the mean row norm, input and output averaged."""
         d = self.hidden_size
+        # Every device has all rows, and here looks at some.
+        rows = jax.lax.with_sharding_constraint(rows, sharding(self.mesh, EVERYWHERE, rows.shape[:1]))
         shared = (batch["same"] >= 0) & (jnp.arange(rows.shape[0]) < batch["num_valid"])
         total = 0.0
         for side in range(rows.shape[1] // d):
@@ -147,9 +183,14 @@ class HypernetTask(HypernetLoss):
                 "it has to be 0: all rows are predicted"
             )
         dtype = product_dtype(config.train.dtype).name
-        base = load_base_model(config.base, dtype=dtype, remat=config.train.remat, mesh=mesh)
-        check_causal(base)
+        # A frozen body is kept in the operand type of its products: half the memory, the same numbers.
+        base = load_base_model(config.base, dtype=dtype, param_dtype=dtype, remat=config.train.remat, mesh=mesh)
+        # The table as it is serves evaluation alone, and would fill gigabytes of every device.
+        base = dataclasses.replace(base, table=jax.tree.map(np.asarray, base.table))
         super().__init__(config, base, mesh)
+        self.measure = measure_of(base)
+        self.text_length = self._checked_length()
+        self.bias = None if base.table.bias is None else np.asarray(base.table.bias)
         # What tokenizers are drawn from and measured on is the same on every host; of texts, each reads what its rows need.
         sample_bytes = min(data.stream_bytes, config.sampler.stream_bytes)
         opened = functools.partial(
@@ -161,7 +202,9 @@ class HypernetTask(HypernetLoss):
         self.sampler = Sampler(config.sampler, sources, self.base.vocab, config.hypernet.max_pieces, config.seed)
         rows = local_rows(mesh, data.batch_size)
         self.texts = [RowTexts(s, rows, data) for s in (sources if config.sampler.one_source else [self.documents])]
-        self.windows = byte_windows(held_out, count=config.train.eval_windows)
+        # No tokenizer makes more tokens than bytes, but for a mark or two in front.
+        window = 512 if self.frame is None else min(512, text_room(base, self.frame) - 8)
+        self.windows = byte_windows(held_out, window=window, count=config.train.eval_windows)
         if jax.process_count() > 1 and not same_everywhere([*self.windows, *self.sampler.draw(0).tokens]):
             raise UserError(
                 "the processes of this run have read different text for their tokenizers or for evaluation: give them the same "
@@ -169,20 +212,36 @@ class HypernetTask(HypernetLoss):
             )
         self._targets: list | None = None
 
+    def _checked_length(self) -> int:
+        """Tokens of a text in a row of the batch; UserError if the base model cannot be trained with this config."""
+        length, base = self.config.data.length, self.base
+        if self.config.hypernet.bias and base.table.bias is None:
+            raise UserError(f"config.hypernet.bias is True, but {base.name} has no output bias that could be predicted")
+        if self.frame is None:
+            return length
+        most = text_room(base, self.frame) + len(self.frame)
+        if not len(self.frame) < length <= most:
+            raise UserError(
+                f"config.data.length is {length}; of {base.name} it has to be above {len(self.frame)}, the tokens that stand "
+                f"around a text, and at most {most}, the positions that it has"
+            )
+        return length - len(self.frame)
+
     # ------------------------------------------------------------------------------------------------------ batches
 
     def batch(self, step: int, rows: np.ndarray | None = None) -> dict:
         """The texts `rows` of the step (None: all), in its tokenizer. Ids count within the R predicted rows.
 
-        These are the tokens of the batch, then random others; with config.sampler.rows = 0 all tokens in their own order.
+        These are the tokens of the batch, then random others; with config.sampler.rows = 0 all tokens in their own order. What
+        an encoder's tokenizer puts around a text counts among the config.data.length tokens of a row.
         """
-        data, room = self.config.data, self.config.sampler.rows
+        length, room = self.text_length, self.config.sampler.rows
         draw = self.sampler.draw(step)
-        rows = np.arange(data.batch_size) if rows is None else rows
+        rows = np.arange(self.config.data.batch_size) if rows is None else rows
         texts, seed = self.texts[draw.source or 0], [self.config.seed, step, 0]
-        excerpts = [_excerpt(texts[b], np.random.default_rng([*seed, b]), data.length) for b in map(int, rows)]
-        ids, lengths = draw.encode(excerpts, data.length)
-        inside = np.arange(data.length) < np.maximum(lengths, 1)[:, None]
+        excerpts = [_excerpt(texts[b], np.random.default_rng([*seed, b]), length) for b in map(int, rows)]
+        ids, lengths = draw.encode(excerpts, length)
+        inside = np.arange(length) < np.maximum(lengths, 1)[:, None]
         ids = np.where(inside, ids, ids[:, :1])  # filled with a token that is used anyway; its weight is 0
         size = len(draw.forms)
         if room:
@@ -200,11 +259,20 @@ class HypernetTask(HypernetLoss):
         forms = draw.forms.take(np.pad(predicted, (0, room - len(predicted)), mode="edge"))
         language = draw.source if self.config.hypernet.languages else None
         packed = pack_forms(forms, multiple=max(256, room // 32), language=language, groups=self.mesh.size)
-        sources, packed = renumbered(packed, len(self.base.vocab))
+        sources, packed = renumbered(packed, len(self.base.vocab), multiple=self.mesh.size)
+        targets, token_bytes = targets.reshape(ids.shape).astype(np.int32), draw.tokens.lengths[ids]
+        if self.frame is None:
+            by_row = {"targets": targets, "weights": inside.astype(np.float32)}
+            by_row["bytes"] = np.where(inside, token_bytes, 0).sum(1).astype(np.float32)
+        else:
+            rngs = [np.random.default_rng([self.config.seed, step, 8, b]) for b in map(int, rows)]
+            ordinary = np.flatnonzero(forms.lengths[: len(predicted)])
+            share = self.config.loss.mask_share
+            by_row = masked_texts(self.frame, targets, lengths, token_bytes, share, rngs, ordinary)
+        bias = {} if self.bias is None else {"bias": bias_residual(self.config.hypernet, self.bias, forms)}
         return {
-            "targets": targets.reshape(ids.shape).astype(np.int32),
-            "weights": inside.astype(np.float32),
-            "bytes": np.where(inside, draw.tokens.lengths[ids], 0).sum(1).astype(np.float32),
+            **by_row,
+            **bias,
             "sources": sources,
             "forms": packed,
             "log_weight": log_weight,
@@ -215,17 +283,17 @@ class HypernetTask(HypernetLoss):
     # --------------------------------------------------------------------------------------------------- evaluation
 
     def evaluate(self, params) -> dict[str, float]:
-        """Zero-shot bits per byte on unseen tokenizers, as ratios to the original model's."""
+        """Zero-shot bits per byte (of an encoder masked ones) on unseen tokenizers, as ratios to the original model's."""
         if self._targets is None:
             from zett.evaluate.targets import load_target
 
             targets = [load_target(spec, self.documents) for spec in self.config.train.eval_targets]
             s = self.config.hypernet.max_pieces
             self._targets = [
-                (spec, target, surface_forms(target, self.base.vocab, s), encode_windows(self.windows, target.tokenizer))
+                (spec, target, surface_forms(target, self.base.vocab, s), self.measure.encode(self.windows, target.tokenizer))
                 for spec, target in zip(self.config.train.eval_targets, targets)
             ]
-            own = encode_windows(self.windows, self.base.vocab.tokenizer)
+            own = self.measure.encode(self.windows, self.base.vocab.tokenizer)
             self._original = self._bits(self.base.table, own)
         results = {}
         for spec, target, forms, windows in self._targets:
@@ -237,10 +305,21 @@ class HypernetTask(HypernetLoss):
         return results | {"score": math.exp(sum(map(math.log, results.values())) / len(results))}
 
     def _bits(self, table, windows) -> float:
-        return bits_per_byte(self.base.graphdef, self.frozen["body"], table, self.frozen["bos"], windows, dtype=self.dtype)
+        return self.measure.bits(self.frozen["body"], table, windows, dtype=self.dtype)
 
     def export(self, params, folder: Path, record: dict) -> None:
         release(folder, self.config, self.base, params, record, self.workdir)
+
+
+def check_init(config: Config, trained: TrainedHypernet) -> None:
+    """UserError unless training can go on from `trained`, which is `config.init`; its base model is not looked at."""
+    if trained.base["fingerprint"] is None:
+        raise UserError(f"config.init, {config.init}, cannot be trained further: its source tokenizer is not the base model's")
+    theirs, ours = dataclasses.asdict(trained.config), dataclasses.asdict(config.hypernet)
+    for name in ours:
+        learnt = name == "languages" and not theirs[name]  # from here on
+        if ours[name] != theirs[name] and not learnt:
+            raise UserError(f"config.hypernet.{name} is {ours[name]!r}, and config.init, {config.init}, has {theirs[name]!r}")
 
 
 def fresh_params(config: Config, base) -> dict:
@@ -273,7 +352,7 @@ zett.
 - Parameters: {size:,}
 - Data: {config.data.source!r}; tokenizers drawn from {sources}
 - Steps: {record["step"]:,} of {config.data.batch_size * config.data.length:,} tokens, a new tokenizer each
-- Numbers below: bits per byte over the original model's, on tokenizers that were never trained on
+- Numbers below: {"" if is_causal(base) else "masked "}bits per byte over the original model's, on tokenizers never trained on
 - Licence of the weights: Apache-2.0
 - Use: `zett transfer --model {base.name} --hypernet FOLDER --tokenizer DIR --output DIR`
 """
