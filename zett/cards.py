@@ -17,19 +17,19 @@ def training_card(title: str, text: str, workdir: Path, record: dict) -> str:
     return "\n".join(lines)
 
 
+def front_matter(base: str) -> str:
+    """The YAML that the Hugging Face Hub reads from the top of a card of a model made of `base`."""
+    on_hub = base != "pico" and not Path(base).expanduser().exists()
+    of = f"base_model: {base}\n" if on_hub else ""
+    return f"---\nlibrary_name: transformers\ntags: [zett, tokenizer-transfer]\n{of}---\n\n"
+
+
 def transfer_card(
     title: str, *, base: str, revision: str | None, tokenizer: str, method: str, hypernet, command: str, result: str | None
 ) -> str:
     """Markdown: how a model got its tokenizer. tokenizer, result (what was measured, or None): Markdown of one line."""
-    on_hub = base != "pico" and not Path(base).expanduser().exists()
     made_by = f"the hypernetwork `{hypernet}`, zero-shot" if method == "hypernet" else f"the training-free method `{method}`"
-    return f"""---
-library_name: transformers
-tags: [zett, tokenizer-transfer]
-{f"base_model: {base}" if on_hub else ""}
----
-
-# {title}
+    return f"""{front_matter(base)}# {title}
 
 `{base}` with another tokenizer. The rows of the embedding tables were made by {made_by}; nothing was trained after that.
 All other weights are the base model's, bit for bit.
@@ -49,4 +49,4 @@ Made with:
 ```
 
 The base model's licence applies.
-""".replace("\n\n---", "\n---")
+"""

@@ -17,7 +17,7 @@ commands:
   transfer   base model + tokenizer -> a model folder that any Hugging Face client loads
   eval       how much a model loses with tokenizers that it was not trained with, by method
   inspect    what changes with another tokenizer, before anything is trained or transferred
-  train      train a hypernetwork, or a small base model
+  train      train a hypernetwork, a transferred model further, or a small base model
   export     a published hypernetwork, or a run's checkpoint -> the form that zett releases
 
 `zett COMMAND --help` says more about each.
@@ -46,10 +46,13 @@ unless --special asks for others.
 TRAIN_EXAMPLES = """\
 examples:
   zett train --config configs/pico.py --workdir runs/pico
+  zett train --config configs/n_shot.py --workdir runs/n_shot --config.init=my-model    # what `zett transfer` has written
   zett train --config configs/pico.py --workdir /tmp/x --config.train.steps=200 --config.optim.learning_rate 3e-4
   zett train --config configs/pico.py --workdir /tmp/x --config.sampler.sources=texts,python --config.data.valid_source=None
+  zett train --config configs/mistral.py --dry_run --devices 16 --device tpu-v4
 
 Every field of zett/config.py can be set, whether or not the file mentions it. `--config FILE:ARG` calls get_config(ARG).
+`--dry_run` says what a run would take, without weights, texts or a network, and what is wrong with its config.
 Ctrl-C saves and stops; the same command goes on from there.
 """
 
@@ -170,9 +173,10 @@ def _transfer(argv: list[str], prog: str) -> int:
 def _train(argv: list[str], prog: str) -> int:
     from zett.overrides import load_config, split_overrides
 
-    parser = Parser(prog=prog, description="Train a hypernetwork or a small base model.", epilog=TRAIN_EXAMPLES)
+    description = "Train a hypernetwork, a transferred model further, or a small base model."
+    parser = Parser(prog=prog, description=description, epilog=TRAIN_EXAMPLES)
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="Python file with get_config()")
-    parser.add_argument("--workdir", required=True, help="folder of the run; a run that is there already is resumed")
+    parser.add_argument("--workdir", help="folder of the run; a run that is there already is resumed")
     # Only for --help: split_overrides takes these out before argparse sees them.
     parser.add_argument("--config.SECTION.FIELD", metavar="VALUE", dest="_", help="set a field of the config, may be repeated")
     group = parser.add_argument_group("several processes", "the same command for each, on one machine or many")
@@ -180,11 +184,24 @@ def _train(argv: list[str], prog: str) -> int:
     group.add_argument("--coordinator", metavar="HOST:PORT", help="by hand: address of the first process")
     group.add_argument("--processes", type=int, metavar="N", help="by hand: how many there are")
     group.add_argument("--process", type=int, metavar="I", help="by hand: which one this is, from 0")
+    group = parser.add_argument_group("a look ahead", "without weights, texts or a network")
+    group.add_argument(
+        "--dry_run", nargs="?", const="table", choices=("table", "json"),
+        help="check the config and print what the run takes: parameters, memory, arithmetic, time",
+    )  # fmt: skip
+    group.add_argument("--devices", type=int, metavar="N", help="how many (default: those of config.mesh, or of this machine)")
+    group.add_argument("--device", metavar="NAME", help="of which kind, such as h100 or tpu-v4 (default: a list of them)")
     _add_debug(parser)
     rest, overrides = split_overrides(argv)
     args = parser.parse_args(rest)
+    if not args.dry_run and (args.devices or args.device):
+        raise UserError("--devices and --device belong to --dry_run")
+    if not args.dry_run and not args.workdir:
+        parser.error("the following arguments are required: --workdir")
     config = load_config(args.config, overrides)
     _quiet(args.debug)
+    if args.dry_run:
+        return _dry_run(config, args)
     if args.distributed or any(x is not None for x in (args.coordinator, args.processes, args.process)):
         from zett.mesh import start_processes
 
@@ -195,10 +212,26 @@ def _train(argv: list[str], prog: str) -> int:
     return 0
 
 
+def _dry_run(config, args) -> int:
+    import json
+
+    if args.devices is not None and args.devices < 1:
+        raise UserError(f"--devices is {args.devices}; it has to be at least 1")
+    if args.devices or -1 not in (config.mesh.data, config.mesh.fsdp, config.mesh.tensor):
+        os.environ["JAX_PLATFORMS"] = "cpu"  # no device is asked for anything: another run may have them
+    from zett.plan import plan, tables
+
+    report = plan(config, devices=args.devices, device=args.device)
+    print(json.dumps(report, indent=2) if args.dry_run == "json" else tables(report))
+    if report["fault"]:
+        raise UserError(report["fault"])
+    return 0
+
+
 def _export(argv: list[str], prog: str) -> int:
     parser = Parser(prog=prog, description="Write a hypernetwork in the form that zett releases.", epilog=EXPORT_EXAMPLES)
     add = parser.add_argument
-    add("--hypernet", required=True, help="published or released hypernetwork (a folder or a Hub name), or a run's workdir")
+    add("--hypernet", required=True, help="published or released hypernetwork (a folder or a Hub name), or any run's workdir")
     add("--output", required=True, help="folder to write")
     add("--checkpoint", default="best", choices=("best", "latest"), help="of a run (default: %(default)s)")
     add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")

@@ -1,8 +1,11 @@
-"""`zett export`: a hypernetwork (published, released, or a run's checkpoint) -> a folder in this project's released form."""
+"""`zett export`: a published or released hypernetwork, or a run's checkpoint -> a folder in this project's released form."""
 
+import functools
 import logging
 import shutil
 from pathlib import Path
+
+import numpy as np
 
 from zett.errors import UserError
 from zett.transfer import LEGAL_FILES
@@ -14,8 +17,8 @@ def export(
     """Write `hypernet` to the folder `output` (config.json, model.safetensors, source_tokenizer/, a card); returns `output`.
 
     hypernet: what `load_hypernet` takes, or the workdir of a training run, of which `checkpoint` says which step: "best" or
-    "latest". push: the name under which the result goes to the Hugging Face Hub as well. Bad input is a UserError, with nothing
-    written.
+    "latest"; of a language model's run the result is a model folder. push: the name under which the result goes to the Hugging
+    Face Hub as well. Bad input is a UserError, with nothing written.
     """
     from zett import folders, hub
     from zett.hypernet import find_hypernet
@@ -33,7 +36,7 @@ def export(
         else:
             _write_hypernet(new, folder)
     if push is not None:
-        hub.push(output, push, "Hypernetwork exported by zett")
+        hub.push(output, push, "Exported by zett")
     return output
 
 
@@ -73,23 +76,21 @@ Predicts embedding tables that make a base model work with other tokenizers, zer
 
 def _write_run(new: Path, workdir: Path, checkpoint: str) -> None:
     """The parameters of a run's best or latest checkpoint, whether or not the run came to its end."""
+    import jax
     import jax.numpy as jnp
 
     from zett.checkpoint import Checkpoints
     from zett.config import from_dict
     from zett.lms import load_base_model
     from zett.lms.weights import read_json
+    from zett.mesh import one_device
     from zett.optim import make_optimizer
     from zett.tasks.hypernet import fresh_params, release
+    from zett.tasks.lm import LMTask
     from zett.train import TrainState, only_run
 
     record = read_json(workdir / "config.json")
     config = from_dict(record, where=f"{workdir / 'config.json'}: config")
-    if config.task != "hypernet":
-        raise UserError(f"{workdir} holds a run of the task {config.task!r}, not of a hypernetwork")
-    base = load_base_model(config.base, body=False)
-    params = fresh_params(config, base)
-    state = TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(config.optim, config.train.steps).init(params))
     with only_run(workdir):
         checkpoints = Checkpoints(workdir / "checkpoints", config.train.keep)
         try:
@@ -97,7 +98,15 @@ def _write_run(new: Path, workdir: Path, checkpoint: str) -> None:
             if not steps:
                 raise UserError(f"{workdir} has no checkpoint yet")
             best = checkpoints.best() if checkpoint == "best" else None
+            if config.task == "lm":
+                task = LMTask(config, workdir, one_device(), texts=False)
+                params, write = task.init(), task.export
+            else:
+                base = load_base_model(config.base, body=False)
+                params = fresh_params(config, base)
+                write = functools.partial(release, config=config, base=base, workdir=workdir)
+            state = TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(config.optim, config.train.steps).init(params))
             state = checkpoints.restore(state, steps[-1] if best is None else best)
         finally:
             checkpoints.close()
-    release(new, config, base, state.params, {"step": int(state.step), "config": record}, workdir)
+    write(params=jax.tree.map(np.asarray, state.params), folder=new, record={"step": int(state.step), "config": record})

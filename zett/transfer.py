@@ -1,7 +1,6 @@
 """Base model + target tokenizer + method -> a model folder that any Hugging Face client loads."""
 
 import dataclasses
-import importlib
 import json
 import logging
 import re
@@ -51,7 +50,8 @@ def transfer(
     """
     from zett import folders, hub
     from zett.cards import transfer_card
-    from zett.lms import check_causal, find_folder, load_base_model
+    from zett.evaluate.measure import measure_of
+    from zett.lms import find_folder, load_base_model
     from zett.lms.layers import product_dtype
     from zett.vocab import load_tokenizer
     from zett.vocab.special import adapt_special, check_mode, special_section, special_warnings
@@ -66,8 +66,7 @@ def transfer(
     inputs = [find_folder(model, revision), *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
     folders.check_output(output, overwrite=overwrite, marker="config.json", inputs=[p for p in inputs if p.exists()])
     base = load_base_model(model, revision=revision, dtype=product_dtype("auto").name, body=bool(windows))
-    if windows:
-        check_causal(base)
+    measured_by = measure_of(base) if windows else None
     given = load_tokenizer(tokenizer)
     command = ["zett", "transfer", "--model", str(model), "--tokenizer", str(tokenizer), "--method", method]
     command += ["--hypernet", str(hypernet)] if hypernet else []
@@ -81,7 +80,7 @@ def transfer(
         target = adapt_special(given, base.vocab, special, Path(scratch))
         table = transfer_table(base, target, method=method, hypernet=hypernet, language=language, seed=seed)
         write_model(folder, base, target, table, tokenizer_file=_single_file(tokenizer) if target is given else None)
-        result = _measured(base, folder, windows) if windows else None
+        result = _measured(base, measured_by, folder, windows) if measured_by else None
         card = transfer_card(
             output.name, base=base.name, revision=revision, tokenizer=f"`{tokenizer}`: {target.kind}, {len(target)} ids",
             method=method, hypernet=hypernet, command=shlex.join(command), result=result,
@@ -117,9 +116,8 @@ def _read_windows(files: Sequence[str | Path]) -> list[str]:
     return windows
 
 
-def _measured(base, folder: Path, windows: list[str]) -> str:
-    """One sentence: bits per byte of the base model and of the one in `folder`."""
-    from zett.evaluate.bpb import bits_per_byte, encode_windows
+def _measured(base, measure, folder: Path, windows: list[str]) -> str:
+    """One sentence: (masked) bits per byte of the base model and of the one in `folder`."""
     from zett.lms import load_base_model
     from zett.lms.layers import product_dtype
     from zett.table import bucket
@@ -128,10 +126,9 @@ def _measured(base, folder: Path, windows: list[str]) -> str:
     bits = []
     for table, vocab in ((base.table, base.vocab), (new.table, new.vocab)):
         table = _float32(table).pad(bucket(len(vocab)))
-        encoded = encode_windows(windows, vocab.tokenizer)
-        bits.append(bits_per_byte(base.graphdef, base.params, table, base.bos_row, encoded, dtype=product_dtype("auto")))
+        bits.append(measure.bits(base.params, table, measure.encode(windows, vocab.tokenizer), dtype=product_dtype("auto")))
     size = sum(len(w.encode()) for w in windows)
-    return f"{bits[1]:.4f} bits per byte, {bits[0]:.4f} before ({bits[1] / bits[0]:.3f} times), on {size} bytes of text"
+    return f"{bits[1]:.4f} {measure.name}, {bits[0]:.4f} before ({bits[1] / bits[0]:.3f} times), on {size} bytes of text"
 
 
 def _check_method(method: str, hypernet, model, language):
@@ -194,11 +191,7 @@ def write_model(folder: Path, base, target, table, *, tokenizer_file: Path | Non
     if (table.bias is None) != (base.table.bias is None):
         raise ValueError(f"the table {'lacks' if table.bias is None else 'has'} an output bias, unlike {base.name}'s")
     tokenizer_class = _copy_tokenizer(folder, target, tokenizer_file)
-    for path in _companions(base.folder):
-        if path.is_dir():
-            shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
-        else:
-            shutil.copyfile(path, folder / path.name)
+    _copy(_companions(base.folder), folder)
     # Absent ids are written as null: where the key is missing, Transformers assumes Llama's own ids.
     ids = dict.fromkeys(f"{role}_token_id" for role in ("bos", "eos", "pad"))
     hf_config = _follow_other_ids(follow_ids({**ids, **base.hf_config}, target, base.vocab), base, target)
@@ -244,9 +237,42 @@ def _follow_other_ids(config: dict, base, target) -> dict:
     return followed
 
 
+def write_trained(folder: Path, base, table, body: dict | None = None) -> None:
+    """Write into `folder` the model `base` with other values: the rows of `table`, and the parameters `body` (None: its own).
+
+    Names, shards and dtypes of its tensors stay, as do rows beyond the tokenizer; its other files are copied byte for byte.
+    """
+    from zett.lms import weights
+
+    _copy(_companions(base.folder) + _found(base.folder, [*TOKENIZER_FILES, "config.json", "generation_config.json"]), folder)
+    stored = weights.stored_tensors(base.folder)
+    new = {}
+    for name, rows in _vocabulary_rows(base, stored, table, len(base.vocab)).items():
+        beyond = weights.read_tensor(stored, name)[len(rows) :]
+        new[name] = np.concatenate([rows, beyond]) if len(beyond) else rows
+    if body is not None:
+        family = _family(base)
+        theirs = weights.spelled(family, stored)
+        dtypes = {name: weights.FLOATS.get(stored[spelled].dtype) for name, spelled in theirs.items()}
+        new |= {theirs[name]: x for name, x in weights.body_tensors(body, family, base.config, dtypes).items()}
+    _write_shards(folder, base, stored, new)
+
+
+def _found(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+
+
+def _copy(paths: Sequence[Path], folder: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(path, folder / path.name)
+
+
 def _companions(folder: Path) -> list[Path]:
     """What follows a model wherever it goes: licences, and the modules of a sentence-embedding model."""
-    paths = [path for pattern in LEGAL_FILES for path in sorted(folder.glob(pattern))]
+    paths = _found(folder, LEGAL_FILES)
     modules = folder / "modules.json"
     if modules.is_file():
         try:
@@ -270,9 +296,7 @@ def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dic
     from zett.lms.unported import PADDED_POSITIONS
 
     stored = weights.stored_tensors(base.folder)
-    new: dict[str, np.ndarray] = {}
-    for names, rows in ((base.names.input, table.input), (base.names.output, table.output_rows), (base.names.bias, table.bias)):
-        new |= dict.fromkeys(names, _in_dtype(rows, size, weights.FLOATS[stored[names[0]].dtype]) if names else None)
+    new = _vocabulary_rows(base, stored, table, size)
     fields = {}
     family, padding = _family(base), (base.hf_config.get("pad_token_id", 1), hf_config["pad_token_id"])
     if hasattr(family, "follow_padding"):
@@ -283,6 +307,27 @@ def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dic
             f"the positions of a model of type {base.hf_config['model_type']!r} count from its padding id, which would change "
             f"from {padding[0]} to {padding[1]}; give a tokenizer with padding id {padding[0]}"
         )
+    if table.output is not None and not base.names.output:  # a tied model becomes untied
+        if family is None or family.OUTPUT_ROWS is None:
+            raise ValueError(f"{base.name} has no output rows of its own, but the table has")
+        new[family.OUTPUT_ROWS] = _in_dtype(table.output, size, weights.FLOATS[stored[base.names.input[0]].dtype])
+    _write_shards(folder, base, stored, new)
+    return fields
+
+
+def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
+    """The tensors with a row for each token, by their names in the base's files, in the dtype that they have there."""
+    from zett.lms import weights
+
+    new: dict[str, np.ndarray] = {}
+    for names, rows in ((base.names.input, table.input), (base.names.output, table.output_rows), (base.names.bias, table.bias)):
+        new |= dict.fromkeys(names, _in_dtype(rows, size, weights.FLOATS[stored[names[0]].dtype]) if names else None)
+    return new
+
+
+def _write_shards(folder: Path, base, stored, new: dict[str, np.ndarray]) -> None:
+    """The base's safetensors files and their index, with `new` tensors; what it lacks stands beside its input rows."""
+    from zett.lms import weights
 
     def order(item: tuple):  # as stored, so that long runs are copied at once; wide types first, which keeps all aligned
         tensor = item[1]
@@ -292,10 +337,8 @@ def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dic
     for name, tensor in sorted(stored.items(), key=order):
         shard = shards.setdefault(tensor.file, {})
         shard[name] = new.get(name, tensor)
-        if name == base.names.input[0] and table.output is not None and not base.names.output:  # a tied model becomes untied
-            if family is None or family.OUTPUT_ROWS is None:
-                raise ValueError(f"{base.name} has no output rows of its own, but the table has")
-            shard[family.OUTPUT_ROWS] = _in_dtype(table.output, size, weights.FLOATS[tensor.dtype])
+        if name == base.names.input[0]:
+            shard |= {other: rows for other, rows in new.items() if other not in stored}
     for file, tensors in sorted(shards.items()):
         weights.write_tensors(folder / file.name, tensors, weights.file_metadata(file))
     if not (base.folder / weights.WEIGHTS_FILE).is_file():
@@ -309,14 +352,13 @@ def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dic
         known = index.get("metadata") or {}
         index["metadata"] = {**known, **{k: v for k, v in totals.items() if k in known or k == "total_size"}}
         write_json(folder / weights.INDEX_FILE, index)
-    return fields
 
 
 def _family(base):
     """The module of the base's family, or None if it is not ported."""
-    from zett.lms import FAMILIES
+    from zett.lms import family_of
 
-    return None if base.config is None else importlib.import_module(FAMILIES[base.hf_config["model_type"]])
+    return None if base.config is None else family_of(base.hf_config)
 
 
 def _in_dtype(rows, size: int, dtype: np.dtype, chunk: int = 4096) -> np.ndarray:
@@ -340,12 +382,7 @@ def _copy_tokenizer(folder: Path, target, file: Path | None) -> str:
     if file is not None:
         shutil.copyfile(file, folder / "tokenizer.json")
     elif target.folder is not None:
-        for pattern in TOKENIZER_FILES:
-            for path in sorted(Path(target.folder).glob(pattern)):
-                if path.is_dir():
-                    shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
-                else:
-                    shutil.copyfile(path, folder / path.name)
+        _copy(_found(Path(target.folder), TOKENIZER_FILES), folder)
     if not (folder / "tokenizer.json").is_file():
         target.tokenizer.save(str(folder / "tokenizer.json"))
     config = folder / "tokenizer_config.json"
