@@ -6,18 +6,14 @@ Compiled is the gradient of a body's output with respect to its parameters and i
 same body with all of its layers unrolled. Medians in CPU seconds, which other work on the machine moves least.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zett.evaluate import environment
+from benchmarks.common import arguments, finish
 from zett.lms import gemma2, layers, llama
 from zett.lms.decoder import DecoderConfig
 
@@ -44,10 +40,7 @@ def compile_gradient(family: str, depth: int, *, unrolled: bool, remat: layers.R
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args()
+    args = arguments(__doc__, repeats=3).parse_args()
     default = layers.UNROLLED
     compile_gradient("llama", 1, unrolled=True)  # what is done once a process
     seconds: dict[str, dict[str, float]] = {}
@@ -77,12 +70,8 @@ def main() -> None:
         },
         "gradient_bytes_llama_32_layers": memory,
         "repeats": args.repeats,
-        "processor": platform.processor() or platform.machine(),
-        **environment(),
     }
-    print(json.dumps(report, indent=2))
-    if args.output:
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+    finish(report, args.output)
 
 
 if __name__ == "__main__":

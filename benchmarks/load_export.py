@@ -9,10 +9,7 @@ system's cache when it begins, and its time runs until what it wrote is on the d
 set, which includes what is mapped from files.
 """
 
-import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -24,18 +21,18 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.common import SEED, arguments, finish
 from zett.checkpoint import write_json
-from zett.evaluate import environment
 from zett.lms import weights
 
 TOKENIZERS = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
 HIDDEN, FEED_FORWARD, HEADS, KV_HEADS, VOCABULARY = 4096, 14336, 32, 8, 32000
 SHARD = 5_000_000_000
 
-# Not the peak that the parent of a process is told, which counts the parent's own memory at the fork.
-PEAK = r"""
-import atexit, re
-atexit.register(lambda: print("peak", re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]))
+PEAK = """
+import atexit
+from benchmarks.common import peak_bytes
+atexit.register(lambda: print("peak", peak_bytes()))
 """
 TRANSFER = f"{PEAK}\nfrom zett.cli import main; import sys; main(['transfer', *sys.argv[1:]])"
 LOAD = f"""{PEAK}
@@ -65,7 +62,7 @@ def layer_shapes() -> dict[str, tuple[int, int] | tuple[int]]:
 def write_checkpoint(folder: Path, gigabytes: float, tokenizer: Path) -> int:
     """A Llama folder of about this size; returns the bytes of its weights."""
     # The same values in every layer: making 7 billion random numbers would take longer than all the rest.
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     shapes = layer_shapes()
     values = {s: (0.02 * rng.standard_normal(s, np.float32)).astype(jnp.bfloat16) for s in sorted({*shapes.values()})}
     rows = {name: (0.02 * rng.standard_normal((VOCABULARY, HIDDEN), np.float32)).astype(jnp.bfloat16) for name in "io"}
@@ -128,14 +125,15 @@ def measured(command: list[str], source: Path, result: Path | None) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, repeats=3)
     parser.add_argument("--gigabytes", type=float, default=14.5)
     parser.add_argument("--source", type=Path, default=TOKENIZERS / "mistral-v1", help="tokenizer of at most 32,000 ids")
     parser.add_argument("--target", type=Path, default=TOKENIZERS / "gpt2")
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path)
     args = parser.parse_args()
+    for folder in (args.source, args.target):
+        if not (folder / "tokenizer.json").is_file():
+            raise SystemExit(f"{folder} holds no tokenizer.json; give tokenizer folders as --source and --target")
     free = shutil.disk_usage(args.folder or tempfile.gettempdir()).free
     if free < 2.5e9 * args.gigabytes:
         raise SystemExit(f"{free / 1e9:.0f} GB are free, which is not enough for --gigabytes {args.gigabytes}")
@@ -155,7 +153,7 @@ def main() -> None:
                 print(name, {k: round(v, 2) for k, v in runs[name][-1].items()}, file=sys.stderr)
     body = runs["load"][0]["body"]
     seconds = {name: statistics.median(run["seconds"] for run in some) for name, some in runs.items()}
-    peak = {name: 1024 * max(run["peak"] for run in runs[name]) for name in ("transfer", "load")}
+    peak = {name: max(run["peak"] for run in runs[name]) for name in ("transfer", "load")}
     report = {
         "gigabytes": total / 1e9,
         "source": args.source.name,
@@ -170,14 +168,8 @@ def main() -> None:
         "body_gigabytes": body / 1e9,
         "load_peak_beside_the_body": (peak["load"] - body) / 1e9,
         "largest_tensor_gigabytes": HIDDEN * VOCABULARY * 2 / 1e9,
-        "seed": 0,
-        "processor": platform.processor() or platform.machine(),
-        **environment(),
     }
-    print(json.dumps(report, indent=2))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+    finish(report, args.output)
 
 
 if __name__ == "__main__":

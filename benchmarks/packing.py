@@ -5,17 +5,12 @@
 The reference is the same network over rows of S positions that hold one token each. Medians; ratios are what counts.
 """
 
-import argparse
-import json
-import platform
-import statistics
-import time
-from pathlib import Path
+import functools
 
 import jax
 import numpy as np
 
-from zett.evaluate import environment
+from benchmarks.common import arguments, finish, median_seconds
 from zett.evaluate.targets import load_target
 from zett.hypernet import PackedForms, limit_pieces, load_hypernet, pack_forms, predict_rows, source_rows
 from zett.lms import load_base_model
@@ -34,25 +29,21 @@ def one_a_row(forms) -> PackedForms:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, repeats=5)
     parser.add_argument("--target", default="bpe-16k")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     base, hypernet = load_base_model("pico"), load_hypernet("pico")
     dtype = product_dtype("auto")
     forms = limit_pieces(surface_forms(load_target(args.target), base.vocab), hypernet.config.max_pieces)
     rows = source_rows(base.table)
     inputs = {"packed": pack_forms(forms), "padded": one_a_row(forms)}
-    seconds: dict[str, list[float]] = {name: [] for name in inputs}
     results = {}
-    for repeat in range(args.repeats + 1):  # the first compiles
-        for name, packed in inputs.items():
-            clock = time.perf_counter()
-            results[name] = jax.block_until_ready(predict_rows(hypernet.graphdef(dtype), hypernet.params, rows, packed))
-            if repeat:
-                seconds[name].append(time.perf_counter() - clock)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+
+    def emit(name: str) -> None:
+        results[name] = predict_rows(hypernet.graphdef(dtype), hypernet.params, rows, inputs[name])
+        jax.block_until_ready(results[name])
+
+    medians = median_seconds(args.repeats, **{name: functools.partial(emit, name) for name in inputs})
     difference = float(np.abs(np.asarray(results["packed"] - results["padded"])).max())
     report = {
         "target": args.target,
@@ -63,13 +54,8 @@ def main() -> None:
         "padded_over_packed": medians["padded"] / medians["packed"],
         "largest_difference": difference,
         "dtype": dtype.name,
-        "processor": platform.processor() or platform.machine(),
-        **environment(),
     }
-    print(json.dumps(report, indent=2))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+    finish(report, args.output)
 
 
 if __name__ == "__main__":

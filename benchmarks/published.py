@@ -8,9 +8,7 @@ network over rows of 7 positions that hold one token each, in chunks of the same
 above what it held with the weights loaded.
 """
 
-import argparse
 import json
-import platform
 import sys
 import tempfile
 import time
@@ -21,9 +19,9 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from flax.serialization import msgpack_serialize
-from packing import one_a_row
 
-from zett.evaluate import environment
+from benchmarks.common import SEED, arguments, finish, forget_peak, held_bytes, peak_bytes
+from benchmarks.packing import one_a_row
 from zett.hypernet import load_hypernet, predict_rows
 from zett.lms.weights import write_tensors
 from zett.table import EmbeddingTable
@@ -71,19 +69,12 @@ def read(config: dict, rng: np.random.Generator):
     return trained, seconds, size
 
 
-def memory(field: str) -> float:
-    """MB that the process holds (VmRSS), or has held at most since it was reset (VmHWM); on Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="tinyllama")
     parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     config = config_of(args.shape)
     trained, seconds, size = read(config, rng)
     chunk = trained.chunk()
@@ -95,13 +86,13 @@ def main() -> None:
     pieces = np.where(np.arange(7) < lengths[:, None], rng.integers(0, vocab + 300, (args.tokens, 7)), 0).astype(np.int32)
     forms = SurfaceForms(pieces, lengths, np.zeros((args.tokens, 5), np.float32), np.full(args.tokens, -1, np.int32))
     params = jax.tree.map(jnp.asarray, trained.params)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
-    held = memory("VmRSS")
+    forget_peak()
+    held = held_bytes()
     trained(table, range(vocab), None, forms.take(np.arange(chunk)))  # compiles
     clock = time.perf_counter()
     packed = trained(table, range(vocab), None, forms)
     emitting = {"packed": time.perf_counter() - clock}
-    above = memory("VmHWM") - held
+    above = peak_bytes() - held
     used = forms.take(np.arange(chunk))
     ids, where = np.unique(used.pieces, return_inverse=True)
     inside = ids < vocab
@@ -123,14 +114,9 @@ def main() -> None:
         "seconds_to_emit": emitting,
         "padded_over_packed": emitting["padded"] / emitting["packed"],
         "largest_difference": float(np.abs(np.asarray(packed.input)[: len(used)] - reference[:, :d]).max()),
-        "memory_mb": {"weights": size / 2**20, "above_them_while_emitting": above},
-        "processor": platform.processor() or platform.machine(),
-        **environment(),
+        "memory_mb": {"weights": size / 2**20, "above_them_while_emitting": above / 2**20},
     }
-    print(json.dumps(report, indent=2))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+    finish(report, args.output)
 
 
 if __name__ == "__main__":

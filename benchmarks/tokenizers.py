@@ -6,15 +6,11 @@ Every section is a function that returns numbers; results are compared before an
 ratios are reference over ours; memory is the peak beyond what the process has before, in MB.
 """
 
-import argparse
 import concurrent.futures
 import ctypes
 import json
 import multiprocessing
 import os
-import platform
-import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import HAS_PEAK, SEED, arguments, finish, forget_peak, held_bytes, median_seconds, peak_bytes
 from zett.config import SamplerConfig
 from zett.data.text import open_text
-from zett.evaluate import environment
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.build import WORD_REGEX
 from zett.vocab.bytes import SPACE_MARK, to_alphabet
@@ -38,41 +34,23 @@ PIECES = 7
 LARGE = 256_000
 
 
-def median_seconds(repeats: int, **calls: Callable[[], object]) -> dict[str, float]:
-    """Medians of calls that take turns, after one round that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for repeat in range(repeats + 1):
-        for name, call in calls.items():
-            clock = time.perf_counter()
-            call()
-            if repeat:
-                seconds[name].append(time.perf_counter() - clock)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
 def peak_megabytes(call: Callable[[], object]) -> float | None:
     """What a call takes in a child process at its peak; None where the system does not tell."""
 
     def child(pipe) -> None:
         ctypes.CDLL(None).malloc_trim(0)  # or else memory that the parent had freed would be used again, and not be seen
-        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-        before = _status("VmRSS")
+        forget_peak()
+        before = held_bytes()
         call()
-        pipe.send((_status("VmHWM") - before) / 1024)
+        pipe.send((peak_bytes() - before) / 2**20)
 
-    if not Path("/proc/self/clear_refs").exists():
+    if not HAS_PEAK:
         return None
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=child, args=(sender,))
     process.start()
     process.join()
     return receiver.recv()
-
-
-def _status(field: str) -> int:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1])
 
 
 # ------------------------------------------------------------------------------------------------------- decomposition
@@ -91,7 +69,7 @@ def reference_forms(source: Vocabulary, tokens: Sequence[bytes]) -> np.ndarray:
 def large_vocabulary(folders: Sequence[Path]) -> list[bytes]:
     """256,000 tokens: those of all tokenizers at hand, and pairs of them where there are not enough."""
     tokens = sorted({token for folder in folders for token in load_tokenizer(folder).tokens})
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     while len(tokens) < LARGE:
         pairs = rng.integers(0, len(tokens), (LARGE - len(tokens), 2))
         tokens = list(dict.fromkeys([*tokens, *(tokens[a] + tokens[b] for a, b in pairs)]))
@@ -209,7 +187,7 @@ VOCABULARY, TEXTS, CHARACTERS = 32_768, 2048, 2000
 
 def excerpts(number: int, characters: int) -> list[str]:
     """Random parts of the Python sources on this machine."""
-    documents, rng, found = open_text("python"), np.random.default_rng(0), []
+    documents, rng, found = open_text("python"), np.random.default_rng(SEED), []
     while len(found) < number:
         text = documents[int(rng.integers(len(documents)))]
         if len(text) > characters:
@@ -369,20 +347,16 @@ SECTIONS = {"decomposition": decomposition, "token bytes": token_bytes, "samplin
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, repeats=7)
     parser.add_argument("--tokenizers", type=Path, required=True, help="folder of tokenizer folders")
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--output", type=Path, help="sections that are not run keep what this file has for them")
+    parser.add_argument(
+        "--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="others keep what --output has for them"
+    )
     args = parser.parse_args()
     folders = sorted(path.parent for path in args.tokenizers.glob("*/tokenizer.json"))
     kept = json.loads(args.output.read_text()) if args.output and args.output.exists() else {}
     report = kept | {name: SECTIONS[name](folders, args.repeats) for name in args.sections}
-    report |= {"processor": platform.processor() or platform.machine(), "load_average": os.getloadavg()[1], **environment()}
-    print(json.dumps(report, indent=2))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=2) + "\n")
+    finish(report, args.output)
 
 
 if __name__ == "__main__":

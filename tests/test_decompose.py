@@ -2,22 +2,26 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import models, pre_tokenizers
-from vocabularies import FOLDERS, NO_FALLBACK, ODD, OTHERS, byte_tokenizer, vocabulary
+from tokenizers import models, normalizers, pre_tokenizers
+from vocabularies import FOLDERS, NO_FALLBACK, ODD, OTHERS, TEXTS, byte_tokenizer, vocabulary
 
+import zett
 from zett.vocab import Vocabulary, decompose, surface_forms
-from zett.vocab.build import KINDS
+from zett.vocab.build import KINDS, train_tokenizer
 from zett.vocab.bytes import to_alphabet
 from zett.vocab.decompose import Decomposer, Decomposition
+from zett.vocab.normalise import token_normaliser
 from zett.vocab.vocabulary import vocabulary_of
 
 TEXT = st.lists(st.text(max_size=4) | st.sampled_from([*ODD, " the", "    ", "self", "\n\n"]), max_size=3).map("".join)
@@ -101,6 +105,8 @@ class Reference:
 def check(source: Vocabulary, tokens: list[bytes]) -> float:
     """Every token keeps its bytes and has the library's pieces; the share for which the library has an answer."""
     expected, answered = Reference(source), 0
+    if normalise := token_normaliser(source.tokenizer):
+        tokens = [token if token in source.id_of else normalise(token) for token in tokens]
     for token, ids in zip(tokens, source.decompose(tokens).tolist(), strict=True):
         assert spells(source, ids, token.replace("▁".encode(), b" ") if source.format.space else token), (token, ids)
         known = expected(token)
@@ -233,6 +239,58 @@ def test_random_tokenizers(kind):
 def test_a_word_as_in_running_text(word):
     source = vocabulary("bpe")
     assert source.decompose([word.encode()]).tolist()[0] == source.tokenizer.encode(word).ids
+
+
+def normalising(kind: str, normaliser) -> Vocabulary:
+    """A vocabulary trained on text that a normaliser has changed, with that normaliser."""
+    tokenizer = train_tokenizer(kind, 600, [normaliser.normalize_str(text) for text in TEXTS])
+    own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
+    tokenizer.normalizer = normalizers.Sequence([normaliser, *own])
+    return vocabulary_of(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("kind", "normaliser"),
+    [
+        ("wordpiece", normalizers.BertNormalizer()),  # lower case, no accents, spaces around Chinese characters
+        ("unigram", normalizers.NFKC()),
+        ("bpe", normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])),
+        ("sentencepiece-bpe", normalizers.Replace("ß", "ss")),
+    ],
+)
+def test_words_are_normalised_as_in_running_text(kind, normaliser):
+    source = normalising(kind, normaliser)
+    # The pre-tokeniser, which has no part in decomposition, would cut words at signs.
+    words = {word for text in TEXTS for word in text.split() if word.isalpha()} | {
+        "Straße",
+        "ÉTÉ",
+        "ﬁn",
+        "Ａb",
+        "e\u0301t",
+        "東京タワー",
+    }
+    words = sorted(word for word in words if source.roles.get("unk") not in source.tokenizer.encode(word).ids)[:2000]
+    changed = [word for word in words if normaliser.normalize_str(word) != word]
+    assert len(words) > 300 and len(changed) > 0
+    running = [source.tokenizer.encode(f"a {word} a", add_special_tokens=False).ids for word in words]
+    around = source.tokenizer.encode("a a", add_special_tokens=False).ids
+    assert [[around[0], *ids, around[-1]] for ids in source.decompose([f" {w}".encode() for w in words])] == running
+
+
+def test_what_a_normaliser_leaves():
+    """White space, broken characters, what it would drop altogether or join to the letter before; own tokens."""
+    source = normalising("wordpiece", normalizers.BertNormalizer())
+    normalise = token_normaliser(source.tokenizer)
+    assert normalise is not None and token_normaliser(vocabulary("sentencepiece-bpe").tokenizer) is None
+    kept = [b"\x00", b" \n\t ", b"\xff\xc3", "\u0301".encode(), b"", b" the"]
+    assert [*map(normalise, kept)] == kept
+    assert normalise(b" A\n\xffB\xc3") == b" a\n\xffb\xc3"
+    assert normalise(" 東A".encode()) == " 東 a".encode()
+    nfc = token_normaliser(normalising("bpe", normalizers.NFC()).tokenizer)
+    assert nfc("\u0301".encode()) == "\u0301".encode() and nfc("e\u0301".encode()) == "é".encode()
+    tokenizer = byte_tokenizer([b"a", b"A"])
+    tokenizer.normalizer = normalizers.Lowercase()
+    assert vocabulary_of(tokenizer).decompose([b"A", b"AA"]).tolist() == [[1], [0, 0]]
 
 
 def test_the_models_merges_decide_and_not_the_longest_match():
@@ -373,17 +431,29 @@ def test_a_cache_that_cannot_be_written(monkeypatch, cache):
     assert len(vocabulary("bpe").decompose.cached([b"return"] * 20)) == 20
 
 
-def test_machine_code_is_kept_where_the_package_cannot_be_written(tmp_path):
-    """Compiled by one process and found by the next, in zett's cache folder."""
+def test_machine_code_follows_its_sources(tmp_path):
+    """Compiled by one process, found by the next, and compiled anew where only a function that was inlined has changed."""
     code = """
-import os, sys
-real = os.access
-os.access = lambda path, mode, **k: mode != os.W_OK and real(path, mode, **k)
-from zett.vocab import kernels
 import numpy as np
-print(kernels.merge_table(*np.zeros((3, 1), np.int32)).shape, sum(kernels.merge_table.stats.cache_hits.values()))
+from zett.vocab import words
+table = np.arange(128, dtype=np.uint8)
+print(words._classify(np.frombuffer(b"ab", np.uint8), table), sum(words._classify.stats.cache_hits.values()))
 """
-    environment = os.environ | {"ZETT_CACHE": str(tmp_path)}
-    runs = [subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True) for _ in range(2)]
-    assert [run.stdout for run in runs] == ["(32,) 0\n", "(32,) 1\n"], runs[0].stderr
-    assert list((tmp_path / "numba").rglob("*.nbc"))
+    package = tmp_path / "zett"
+    shutil.copytree(Path(zett.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    (package / "vocab" / "__pycache__").write_text("no folder, so that zett's cache folder is taken")
+    environment = os.environ | {"ZETT_CACHE": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+        ).stdout
+
+    assert run() == "[97 98] 0\n"
+    assert run() == "[97 98] 1\n"
+    assert list((tmp_path / "cache" / "numba").rglob("words._classify*.nbc"))
+    kernels = package / "vocab" / "kernels.py"
+    before, after = ("    a = np.int64(text[i])\n", "    a = np.int64(text[i] + 1)\n")
+    assert before in kernels.read_text()
+    kernels.write_text(kernels.read_text().replace(before, after))
+    assert run() == "[98 99] 0\n"

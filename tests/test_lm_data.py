@@ -96,6 +96,7 @@ def test_token_stream_is_cached_and_follows_the_text(tmp_path, monkeypatch, toke
     documents = open_text(str(path))
     ids = token_stream(documents, tokenizer, 0)
     assert ids.tolist() == [2, 3, 0, 4, 0] and ids.dtype == np.int32
+    assert token_stream(documents, tokenizer, None).tolist() == [2, 3, 4]
     monkeypatch.setattr(type(documents), "__getitem__", None)  # the second time nothing is read
     assert token_stream(documents, tokenizer, 0).tolist() == ids.tolist()
     monkeypatch.undo()

@@ -3,10 +3,12 @@
 Where the model's pieces do not spell the bytes (it has no piece for a character, or takes the text "<0x0A>" for a line break),
 the pieces that it has and single bytes do; ids from `size` on are bytes that the source has no token for.
 
-The normaliser and the pre-tokeniser have no part in it, with one exception: models that mark where words begin or end
-(WordPiece, "</w>") see one word at a time, as their pre-tokeniser cuts them. The marks stand for spaces, so one space before
-and one after a word are left out. A token that does not begin with a space goes on in a word, unless it begins with
-punctuation or a symbol.
+The source's normaliser comes first, where it changes characters (lower case, NFKC): the model has seen no others. A token that
+the source has stays as it is.
+
+The pre-tokeniser has no part in it, with one exception: models that mark where words begin or end (WordPiece, "</w>") see one
+word at a time, as their pre-tokeniser cuts them. The marks stand for spaces, so one space before and one after a word are left
+out. A token that does not begin with a space goes on in a word, unless it begins with punctuation or a symbol.
 """
 
 import contextlib
@@ -18,13 +20,14 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from zett.vocab.bytes import BYTE_TOKEN, CHAR_TO_BYTE, TokenFormat, token_format
+from zett.vocab.normalise import token_normaliser
 
-RECIPE = 1  # part of the cache's key; to be raised when decompositions change
+RECIPE = 2  # part of the cache's key; to be raised when decompositions change
 CACHED_FROM = 16384  # tokens; fewer are quicker decomposed than hashed, read and kept
 UNKNOWN_PENALTY = 10.0  # Unigram: how much worse than the worst piece an unknown character is
 
@@ -70,6 +73,8 @@ class Decomposer:
 
     def __call__(self, tokens: Sequence[bytes]) -> Decomposition:
         """Source pieces of each byte string."""
+        if self._normalised is not None:
+            tokens = [t if t in self._source.id_of else self._normalised(t) for t in tokens]
         if not self._by_word:
             packed = _with_spaces(*_pack(tokens), self._format.space.encode())
             ids, counts = self._run(*packed, np.zeros(len(tokens), np.uint8))
@@ -112,6 +117,8 @@ class Decomposer:
         tokenizer = self._source.tokenizer
         digest = hashlib.sha256(tokenizer.model.__getstate__())
         digest.update(repr(self._format).encode())
+        if self._normalised is not None:
+            digest.update(tokenizer.normalizer.__getstate__())
         if self._by_word and tokenizer.pre_tokenizer is not None:
             digest.update(tokenizer.pre_tokenizer.__getstate__())
         for part in _pack(self._source.tokens):
@@ -123,6 +130,10 @@ class Decomposer:
     @functools.cached_property
     def _format(self) -> TokenFormat:
         return self._source.format or token_format(self._source.tokenizer)
+
+    @functools.cached_property
+    def _normalised(self) -> Callable[[bytes], bytes] | None:
+        return token_normaliser(self._source.tokenizer)
 
     @functools.cached_property
     def _by_word(self) -> bool:

@@ -8,7 +8,10 @@ Merges are kept in a hash table with open addressing: `[2 * slots]` int64, keys 
 the id that ends there.
 """
 
-import os
+import contextlib
+import functools
+import hashlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +22,40 @@ from zett.data.lm import cache_folder
 
 NONE = -1  # no id, no value; and the key of an empty slot
 NO_MERGE = np.int64(2**63 - 1)
+SOURCES = ("kernels", "words")  # the modules here whose functions are compiled
 
 
 def jit(function):
-    """Compile when first called, and keep the machine code: beside the source, else in zett's cache folder, else not at all."""
+    """Compile when first called, and keep the machine code, if there is a folder for it."""
+    assert function.__module__.rpartition(".")[2] in SOURCES, function.__module__
+    folder = _machine_code()
+    if folder is None:
+        return numba.njit(nogil=True)(function)
     settings: Any = numba.config
-    given = settings.CACHE_DIR
-    if not given and not os.access(Path(__file__).parent, os.W_OK):
-        settings.CACHE_DIR = str(cache_folder() / "numba")
+    given, settings.CACHE_DIR = settings.CACHE_DIR, folder
     try:
         return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # what numba raises where no folder can be written to
-        return numba.njit(nogil=True)(function)
     finally:
         settings.CACHE_DIR = given
+
+
+@functools.cache
+def _machine_code() -> str | None:
+    """A folder to keep machine code in: in `$NUMBA_CACHE_DIR`, else beside the source, else in zett's cache folder.
+
+    numba compares the source of a function with that of its machine code, but not those of the functions that it calls, which
+    may have been inlined from another file: so the folder is named by all of them.
+    """
+    here = Path(__file__).parent
+    digest = hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in SOURCES)).hexdigest()
+    given = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    for parent in (Path(given),) if given else (here / "__pycache__", cache_folder() / "numba"):
+        folder = parent / f"zett-{digest[:16]}"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            return str(folder)
+    return None
 
 
 # ------------------------------------------------------------------------------------------------------------ hash tables

@@ -1,6 +1,8 @@
 """What a tokenizer does to a text before its model sees it: in bytes, and in plain words."""
 
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 from zett.vocab.bytes import TokenFormat, components
 
@@ -63,10 +65,9 @@ class Normaliser:
         if gone:
             found.append(f"the characters {' '.join(gone)}")
         for step in components(self._bare.normalizer):
-            if step["type"] == "Replace":
+            if step["type"] == "Replace" and not _is_about_spaces(step):
                 (pattern,) = step["pattern"].values()
-                if not set(pattern) <= _OF_SPACES:
-                    found.append(f"the difference between {pattern!r} and {step['content']!r}")
+                found.append(f"the difference between {pattern!r} and {step['content']!r}")
         if not self._form.complete:
             found.append("characters outside the vocabulary")
         return tuple(found)
@@ -90,6 +91,53 @@ class Normaliser:
         if self._form.byte_tokens and self._form.kind == "Unigram":
             found.append('"<0x41>" and the like can be read as the byte of that number')
         return tuple(found)
+
+
+def token_normaliser(tokenizer) -> Callable[[bytes], bytes] | None:
+    """What the tokenizer's normaliser makes of the text of a token: of its letter case, accents, forms of characters.
+
+    None where it does nothing of the kind. White space and bytes that are no text stay as they are. So does what it would drop
+    altogether, and what would grow together with the letter before it, as an accent does.
+    """
+    import tokenizers
+
+    steps = [step for step in components(tokenizer.normalizer) if not _is_about_spaces(step)]
+    if not steps:
+        return None
+    bare = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
+    bare["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    normalise = tokenizers.Tokenizer.from_str(json.dumps(bare)).normalizer.normalize_str
+
+    def of_run(run: str) -> str:
+        text = normalise(f"a{run}a")
+        inside = text[1:-1]
+        return inside if inside and text == f"a{inside}a" else run
+
+    every = "".join(map(chr, range(33, 127)))
+    ascii_stays = of_run(every) == every
+
+    def of_token(token: bytes) -> bytes:
+        text = token.decode("utf-8", "surrogateescape")
+        if ascii_stays and text.isascii() and text.isprintable():
+            return token
+        made = ""
+        for i, part in enumerate(_BETWEEN.split(text)):
+            new = of_run(part) if part and i % 2 == 0 else part
+            made += new[1:] if made.endswith(" ") and i % 2 == 0 and new.startswith(" ") else new
+        return made.encode("utf-8", "surrogateescape")
+
+    return of_token
+
+
+def _is_about_spaces(step: dict) -> bool:
+    """Whether a step marks or drops spaces only, or spells bytes as characters: what token bytes are free of."""
+    if step["type"] == "Replace":
+        (pattern,) = step["pattern"].values()
+        return set(pattern) <= _OF_SPACES
+    return step["type"] in ("Prepend", "Strip", "ByteLevel")
+
+
+_BETWEEN = re.compile("([ \t\r\n\udc80-\udcff]+)")
 
 
 # A loss, two texts that it makes one, and the loss that includes it.
