@@ -1,0 +1,107 @@
+"""Starts under launchers, by the variables that they set: two real processes that find each other."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from test_mesh import free_port
+
+from zett.checkpoint import Checkpoints
+from zett.errors import UserError
+from zett.mesh import REPLICATED, one_device
+from zett.overrides import load_config
+from zett.train import train
+
+ROOT = Path(__file__).parents[1]
+JOIN = """
+import jax
+from zett.mesh import start_processes
+from zett.overrides import load_config
+from zett.train import train
+start_processes(None, None, None)
+from jax.experimental import multihost_utils
+numbers = multihost_utils.process_allgather(jax.numpy.asarray(jax.process_index()))
+print(jax.process_index(), jax.device_count(), numbers.tolist())
+"""
+
+
+def slurm(i: int) -> dict:
+    step = {"SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    return step | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}
+
+
+def open_mpi(i: int) -> dict:
+    world = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"}
+    return world | {"OMPI_COMM_WORLD_RANK": str(i), "OMPI_COMM_WORLD_LOCAL_RANK": str(i)}
+
+
+def outputs_of(code: str, launcher, *arguments: list[str]) -> list[tuple[int, str, str]]:
+    """(exit code, stdout, stderr) of two processes that a launcher has started, each with arguments of its own."""
+    # Both launchers leave the port to JAX, which takes one by the number of the job; here another job may have it.
+    common = os.environ | {
+        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_COORDINATOR_PORT": str(free_port()),
+    }  # fmt: skip
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *own], cwd=ROOT, env=common | launcher(i), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for i, own in enumerate(arguments or ([], []))
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=900) for process in running]
+    return [(process.returncode, *output) for process, output in zip(running, outputs)]
+
+
+@pytest.mark.parametrize("launcher", [slurm, open_mpi])
+def test_processes_find_each_other(launcher):
+    for i, (code, stdout, stderr) in enumerate(outputs_of(JOIN, launcher)):
+        assert code == 0 and f"{i} 4 [0, 1]" in stdout, stderr
+
+
+def test_without_a_launcher_it_says_so():
+    ((code, _, stderr),) = outputs_of(JOIN, lambda i: {}, [])
+    assert code and "found no TPU pod" in stderr and "give --coordinator" in stderr
+
+
+def test_a_workdir_that_is_not_shared_is_refused(tmp_path):
+    run = "import zett.train; zett.train.SHARED_TRIES = 1; from zett.cli import train_main; train_main()"
+    arguments = [["--config", "configs/pico.py", "--distributed", "--workdir", str(tmp_path / str(i))] for i in range(2)]
+    for code, _, stderr in outputs_of(run, slurm, *arguments):
+        assert code == 2 and "is not the same folder on all hosts" in stderr
+
+
+def test_a_checkpoint_goes_on_on_other_devices(tmp_path):
+    """Saved on four, restored on one."""
+    state = {"a": np.arange(8.0, dtype=np.float32), "b": np.int32(3)}
+    save = """
+import jax, sys, numpy as np
+from pathlib import Path
+from jax.sharding import PartitionSpec
+from zett.checkpoint import Checkpoints
+from zett.config import MeshConfig
+from zett.mesh import make_mesh, state_shardings
+state = {"a": np.arange(8.0, dtype=np.float32), "b": np.int32(3)}
+where = state_shardings(make_mesh(MeshConfig(data=1, fsdp=4)), state, {"a": PartitionSpec("fsdp")})
+checkpoints = Checkpoints(Path(sys.argv[1]), 2)
+checkpoints.save(7, jax.device_put(state, where), None)
+checkpoints.close()
+"""
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    subprocess.run([sys.executable, "-c", save, str(tmp_path)], cwd=ROOT, env=os.environ | flags, check=True)
+    mesh = one_device()
+    blank = jax.device_put(jax.tree.map(np.zeros_like, state), NamedSharding(mesh, REPLICATED))
+    checkpoints = Checkpoints(tmp_path, 2)
+    assert checkpoints.steps() == [7]
+    jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(blank, 7), state)
+    checkpoints.close()
+
+
+def test_an_address_is_no_workdir():
+    with pytest.raises(UserError, match="such as a mounted bucket"):
+        train(load_config(str(ROOT / "configs" / "pico.py")), "gs://bucket/run")
