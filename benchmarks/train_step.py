@@ -66,17 +66,9 @@ def draw_forms(vocab_size: int, rows: int, max_pieces: int):
     return SurfaceForms(pieces, lengths.astype(np.int32), features, same.astype(np.int32))
 
 
-def without_savings(sources: np.ndarray, forms):
-    """The same forms, but each position has a source row of its own."""
-    number, at = forms.packed.size, np.arange(forms.pieces.shape[1])
-    own = np.arange(number, dtype=np.int32).reshape(forms.packed.shape)
-    pieces = np.where(at < forms.lengths[:, None], forms.first[:, None] + at, 0).astype(np.int32)
-    return sources[forms.packed].ravel(), dataclasses.replace(forms, packed=own, pieces=pieces)
-
-
 def make_batch(config, vocab_size: int, variant: str) -> dict:
     """What HypernetTask.batch gives with config.sampler.rows = 0, but drawn at random; for one device."""
-    from benchmarks.packing import one_a_row
+    from benchmarks.packing import one_a_row, without_savings
     from zett.hypernet import pack_forms, renumbered
 
     data, rows = config.data, config.sampler.max_size
@@ -165,13 +157,8 @@ def whole_cross_entropy(h, out_rows, bias, targets, weights, *, num_valid, softc
 def take_savings_away(variant: str) -> None:
     """Of this process."""
     import zett.tasks.hypernet as task_module
+    from benchmarks.packing import everywhere
     from zett.hypernet import Layer
-
-    lean = Layer.__call__
-
-    def everywhere(layer, x, mask, first=None):
-        x = lean(layer, x, mask)
-        return x if first is None else x.reshape(-1, x.shape[-1])[first]
 
     if variant == "whole-logits":
         task_module.chunked_cross_entropy = whole_cross_entropy

@@ -86,12 +86,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole, corpus, tmp_path, monk
 
         return step
 
+    handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(zett.train, "make_step", stopping)
         with pytest.raises(KeyboardInterrupt):
             train(tiny(corpus), tmp_path / "run")
     assert not (tmp_path / "run" / "export").exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     assert train(tiny(corpus), tmp_path / "run") == whole[1]
     before, after = exported(whole[0]), exported(tmp_path / "run")
     assert before.keys() == after.keys()

@@ -426,7 +426,7 @@ class TrainedHypernet:
         with tqdm(total=len(forms), desc="rows", unit="row", delay=5, leave=False, disable=None) as bar:
             for start in range(0, len(forms), chunk):
                 ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up, so that one shape is compiled
-                used, packed = renumbered(pack_forms(forms.take(ids), multiple=max(chunk // 4, 1), language=number), size)
+                used, packed = renumbered(pack_forms(forms.take(ids), multiple=max(chunk // 8, 1), language=number), size)
                 part = to_host(predict_rows(graphdef, params, rows_of(used), packed, stats))
                 predicted[start : start + chunk] = part[: len(forms) - start]
                 bar.update(min(chunk, len(forms) - start))

@@ -245,11 +245,11 @@ class _SkipGuard:
         )
 
 
-# What may change between two starts of the same run: its length, and what does not touch the parameters.
+# What may change between two starts of the same run: its length, and what changes the parameters by rounding at most.
 CHANGEABLE = {
     "train.steps", "train.log_every", "train.eval_every", "train.eval_windows", "train.eval_targets", "train.checkpoint_every",
     "train.keep", "train.ahead", "train.workers", "train.track", "train.max_skipped", "data.valid_source",
-    "mesh.data", "mesh.fsdp", "mesh.tensor",
+    "mesh.data", "mesh.fsdp", "mesh.tensor", "train.microbatches", "train.remat", "train.remat_hypernet",
 }  # fmt: skip
 UNUSED = {"lm": ("base", "hypernet", "sampler", "loss"), "hypernet": ("tokenizer", "model")}  # sections, by task
 
