@@ -36,8 +36,8 @@ def get_config() -> ConfigDict:
             optim=dict(learning_rate=6e-5, warmup_steps=10_000, final_share=0.1, clip=0.1),
             train=dict(
                 steps=200_000, log_every=25, eval_every=5000, eval_targets=("bpe-32k", "unigram-32k", "openai-community/gpt2"),
-                checkpoint_every=1000, workers=2, microbatches=2,
+                checkpoint_every=1000, workers=2, remat="dots", remat_hypernet="dots",
             ),
-            mesh=dict(fsdp=4),  # cut no further than memory asks for: parts are gathered at every step
+            mesh=dict(fsdp=2),  # cut no further than memory asks for: parts are gathered at every step
         )
     )  # fmt: skip

@@ -5,7 +5,7 @@ left.
         --tokenizer openai-community/gpt2 --output runs/tinyllama-gpt2
     python train.py --config configs/n_shot.py --workdir runs/n_shot
 
-One H100 of 80 GB: 41 GiB, 0.26 s a step, 3.6 hours for all steps: estimates of `--dry_run`, which makes them for other
+One H100 of 80 GB: 33 GiB, 0.26 s a step, 3.6 hours for all steps: estimates of `--dry_run`, which makes them for other
 devices, too, at 40 % of their peak. Nothing here has run on an accelerator yet. The first start reads 4 GB of text into the
 cache.
 """
@@ -21,6 +21,6 @@ def get_config() -> ConfigDict:
             # Under a billion tokens, as in the paper: 50,000 steps of 32 x 512.
             data=dict(source="hf:HuggingFaceFW/fineweb-edu:sample-10BT", stream_bytes=4_000_000_000, batch_size=32, length=512),
             optim=dict(learning_rate=3e-6, warmup_steps=500, final_share=0.1, clip=0.1),
-            train=dict(steps=50_000, microbatches=4, log_every=25, eval_every=2500, checkpoint_every=2500),
+            train=dict(steps=50_000, remat="dots", log_every=25, eval_every=2500, checkpoint_every=2500),
         )
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
     python train.py --config configs/tinyllama.py --workdir runs/tinyllama
 
-One H100 of 80 GB: 57 GiB, 0.32 s a step, 18 hours for all steps: estimates of `--dry_run`, which makes them for other devices,
+One H100 of 80 GB: 29 GiB, 0.32 s a step, 18 hours for all steps: estimates of `--dry_run`, which makes them for other devices,
 too, at 40 % of their peak. Nothing here has run on an accelerator yet. The first start reads 13 GB of text into the cache and
 trains the tokenizers that others are drawn from.
 """
@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
             optim=dict(learning_rate=6e-5, warmup_steps=10_000, final_share=0.1, clip=0.1),
             train=dict(
                 steps=200_000, log_every=25, eval_every=5000, eval_targets=("bpe-32k", "unigram-32k", "openai-community/gpt2"),
-                checkpoint_every=1000, workers=2, microbatches=4,
+                checkpoint_every=1000, workers=2, remat="dots", remat_hypernet="dots",
             ),
         )
     )  # fmt: skip

@@ -178,6 +178,8 @@ def test_its_numbers_can_be_used(command):
     h100 = next(device for device in report["devices"] if device["name"] == "h100")
     assert h100["step_seconds"] == pytest.approx(sum(report["flops"].values()) / (8 * 0.4 * 989e12))
     assert h100["fewest"]["mesh"] == {"data": 1, "fsdp": 1, "tensor": 1} and report["unchecked"] == []
+    report = json.loads(command("--dry_run", "json", "--config.mesh.fsdp=4")[1])  # which does not fit the one that is here
+    assert report["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
 
 
 def test_all_faults_are_told_at_once(command):

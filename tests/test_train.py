@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -16,9 +17,10 @@ import numpy as np
 import pytest
 
 from zett.checkpoint import Checkpoints, checksum, write_json
-from zett.config import Config, MeshConfig, from_dict
+from zett.config import Config, MeshConfig, TrainConfig, from_dict
 from zett.errors import UserError
 from zett.mesh import make_mesh
+from zett.metrics import Metrics
 from zett.optim import make_optimizer
 from zett.train import train
 
@@ -384,6 +386,25 @@ def test_a_run_that_was_killed_ends_with_the_same_bits():
 
 
 # ------------------------------------------------------------------------------------------------------------ tracking
+
+
+def test_the_time_of_a_step_is_that_of_its_own_interval(tmp_path, monkeypatch):
+    """Though its line is written one interval later, and evaluations come between."""
+    clock = [0.0]
+    monkeypatch.setattr("zett.metrics.time", types.SimpleNamespace(perf_counter=lambda: clock[0], time=lambda: 0.0))
+    metrics = Metrics(tmp_path, TrainConfig(steps=8, log_every=2), tokens_per_step=10, config={})
+    metrics.start(0)
+    for step in range(1, 9):
+        clock[0] += step  # each step takes a second longer
+        metrics.step(step, {}, 0.5, 0.0)
+        if step in (3, 6):
+            metrics.flush()
+            clock[0] += 100
+            metrics.evaluation(step, {}, 100)
+    metrics.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    found = {line["step"]: (line["step_seconds"], line["waiting_for_data"]) for line in lines if "step_seconds" in line}
+    assert found == {2: (1.5, 1 / 3), 4: (3.5, 1 / 7), 6: (5.5, 1 / 11), 8: (7.5, 1 / 15)}
 
 
 def test_a_tracker_that_is_not_installed_is_named(corpus, tmp_path, monkeypatch):

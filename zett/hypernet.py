@@ -144,7 +144,7 @@ class Layer(nnx.Module):
     def _attend(self, x_NPW, mask_NPP):
         """What each position gathers from the others, before the output product."""
         q, k, v = jnp.split(self.qkv(x_NPW).reshape(*x_NPW.shape[:2], self.config.heads, -1), 3, axis=-1)
-        scores = jnp.einsum("nphk,nqhk->nhpq", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
+        scores = jnp.einsum("nphk,nqhk->nhpq", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(mask_NPP[:, None], scores, -1e30), -1).astype(v.dtype)
         return jnp.einsum("nhpq,nqhk->nphk", weights, v).reshape(x_NPW.shape)
 

@@ -29,7 +29,8 @@ class Metrics:
         self._terminal = sys.stderr.isatty()
         self._file: Any = None
         self._bar: Any = None
-        self._pending: tuple[int, dict, float, float] | None = None
+        self._pending: tuple[int, float, dict, float, float] | None = None
+        self._latest_step = 0
         self._waited = self._excluded = self._flops = 0.0
         self._devices = jax.device_count()
         device = find_device(jax.devices()[0].device_kind)
@@ -61,22 +62,24 @@ class Metrics:
         flops: counted FLOPs of the step, all devices together (zett/flops.py).
         """
         self._bar.update(1)
+        self._latest_step = step
         self._waited += waited
         self._flops += flops
         if step % self._settings.log_every and step != self._settings.steps:
             return
         self.flush()
-        self._pending = (step, values, self._waited, self._flops)
+        self._pending = (step, time.perf_counter(), values, self._waited, self._flops)
         self._waited = self._flops = 0.0
 
     def flush(self) -> None:
         """Write what is pending."""
         if self._pending is None:
             return
-        step, values, waited, flops = self._pending
+        step, now, values, waited, flops = self._pending
         self._pending = None
-        scalars = {name: float(value) for name, value in values.items()}
-        now = time.perf_counter()
+        scalars = {name: float(value) for name, value in values.items()}  # waits until the step has been computed
+        if step == self._latest_step:
+            now = time.perf_counter()
         seconds = max(now - self._clock - self._excluded, 1e-9)
         steps = step - self._clock_step
         self._clock, self._clock_step, self._excluded = now, step, 0.0

@@ -134,9 +134,9 @@ def step_flops(run: Run) -> flops.StepFlops:
 def plan(config: Config, *, devices: int | None = None, device: str | None = None) -> dict:
     """What a run takes, for `tables` or as JSON, in bytes, FLOPs and seconds.
 
-    devices: how many (None: as many as config.mesh says, or as there are here). device: the name of one of `flops.DEVICES`
-    (None: all of them). "fault" is what is wrong with the config, all of it, or empty; UserError with it where nothing can be
-    counted.
+    devices: how many (None: as many as there are here, or if config.mesh does not fit them, as it has at least). device: the
+    name of one of `flops.DEVICES` (None: all of them). "fault" is what is wrong with the config, all of it, or empty; UserError
+    with it where nothing can be counted.
     """
     known = {d.name: d for d in flops.DEVICES}
     if device is not None and device not in known:
@@ -146,7 +146,8 @@ def plan(config: Config, *, devices: int | None = None, device: str | None = Non
     _check_sources(checks, config)
     base = checks(_check_base, config)
     fixed = [size for size in dataclasses.astuple(config.mesh) if size != -1]
-    number = devices or (math.prod(fixed) if len(fixed) == 3 else jax.device_count())
+    least = math.prod(fixed)
+    number = devices or (least if len(fixed) == 3 or jax.device_count() % least else jax.device_count())
     sizes = checks(_check_mesh, config, number)
     fits = base and sizes and checks(body_shardings, base.family, base.config, base.body, abstract_mesh(sizes))
     if not fits:

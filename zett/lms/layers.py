@@ -55,25 +55,27 @@ def dot(x, w, dtype):
     return _dot_forward(x, w, dtype)[0]
 
 
-def _product(a, b, dimensions, dtype):
+def _product(a, b, dimensions, dtype, result=jnp.float32):
     # float32 means float32: without this a TPU multiplies in bfloat16 and an NVIDIA GPU in TF32.
     precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
-    return jax.lax.dot_general(
-        a.astype(dtype), b.astype(dtype), dimensions, precision=precision, preferred_element_type=jnp.float32
+    # Where operands and result are bfloat16, sums are float32 inside; what rematerialisation keeps of it has the result's type.
+    inside = dtype if result == dtype else jnp.float32
+    product = jax.lax.dot_general(
+        a.astype(dtype), b.astype(dtype), dimensions, precision=precision, preferred_element_type=inside
     )
+    return product.astype(result)
 
 
 def _dot_forward(x, w, dtype):
     # Not by way of `dot`, within which rematerialisation would see no product that it could keep.
-    return _product(x, w, (((x.ndim - 1,), (0,)), ((), ())), dtype).astype(x.dtype), (x, w)
+    return _product(x, w, (((x.ndim - 1,), (0,)), ((), ())), dtype, x.dtype), (x, w)
 
 
 def _dot_backward(dtype, residuals, g):
     x, w = residuals
-    dx = _product(g, w, (((g.ndim - 1,), (1,)), ((), ())), dtype)
+    dx = _product(g, w, (((g.ndim - 1,), (1,)), ((), ())), dtype, x.dtype)
     batch = tuple(range(x.ndim - 1))
-    dw = _product(x, g, ((batch, batch), ((), ())), dtype)
-    return dx.astype(x.dtype), dw.astype(w.dtype)
+    return dx, _product(x, g, ((batch, batch), ((), ())), dtype, w.dtype)
 
 
 dot.defvjp(_dot_forward, _dot_backward)
