@@ -341,7 +341,7 @@ def compared(variants: dict[str, dict]) -> dict:
 
 
 def main() -> None:
-    parser = arguments(__doc__, repeats=5)
+    parser = arguments(__doc__, repeats=2)
     parser.add_argument("--shape", nargs="+", choices=SHAPES, help="default: all")
     parser.add_argument("--variant", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--layers", type=int, help="of the body")

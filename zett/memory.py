@@ -23,7 +23,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from zett.config import Config
 from zett.flops import kernels
 from zett.hypernet import PackedForms, hypernet_graph, hypernet_shapes, partition_rules
-from zett.lms import _family, body_shapes, is_tied
+from zett.lms import body_shapes, is_tied, read_family
 from zett.lms.weights import body_shardings, partition_specs
 from zett.mesh import AXES, match, sharding, state_shardings
 from zett.optim import make_optimizer
@@ -59,7 +59,7 @@ class Base:
 
 def base_of(name: str, hf: dict) -> Base:
     """UserError if `hf`, its config.json, is of no known family."""
-    family, config = _family(hf, Path(name) / "config.json")
+    family, config = read_family(hf, Path(name) / "config.json")
     rows = (hf["vocab_size"], config.hidden_size)
     table: dict[str, tuple] = {"input": rows} | ({} if is_tied(hf) else {"output": rows})
     if getattr(family, "BIAS", None) is not None and config.head and getattr(config, "output_bias", True):

@@ -121,7 +121,7 @@ def load_base_model(
     folder = find_folder(name, revision)
     hf_config = weights.read_json(folder / "config.json")
     try:
-        family, config = _family(hf_config, folder / "config.json")
+        family, config = read_family(hf_config, folder / "config.json")
     except Unported:
         if body:
             raise
@@ -206,7 +206,8 @@ def is_tied(hf_config: dict) -> bool:
     return bool(hf_config.get("tie_word_embeddings", hf_config.get("model_type") in TIED))
 
 
-def _family(hf_config: dict, where: Path):
+def read_family(hf_config: dict, where: Path):
+    """The family's module and the config of a config.json at `where`. Unported if it is not computed here, else UserError."""
     kind = hf_config.get("model_type")
     reason = next((reason for reason, kinds in REFUSED.items() if kind in kinds), None)
     if reason:
