@@ -1,10 +1,11 @@
 # Each target makes or reuses .venv, installs into it what is missing, and runs. `make help` lists them.
 #   PYTHON=python3.12   the Python that .venv is made with (the first of 3.11 or newer, if not given)
 #   EXTRA=cuda12        JAX for an accelerator: cuda12, cuda13 or tpu
-#   TORCH=1             `make test` also tries to install PyTorch (CPU), which some tests compare with
+#   TORCH=1             the tests also try to install PyTorch (CPU), which some of them compare with
+#   ARGS="-k special"   what else pytest is told
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint clean
+.PHONY: help quickstart test test-all lint clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -21,13 +22,18 @@ installed := $(VENV)/.installed$(if $(EXTRA),-$(EXTRA))
 installed_test := $(installed)-test$(if $(TORCH),-torch)
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
-quickstart: $(installed) ## train a hypernetwork for two minutes, transfer, evaluate, plot
+quickstart: $(installed) ## train a small hypernetwork, transfer, evaluate, plot: minutes
 	$(BIN)/python -m zett.quickstart
 
-test: $(installed_test) ## the tests, on all cores
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile $(ARGS)
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
+
+test: $(installed_test) ## the tests, on all cores, without those that take long and rarely break
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(installed_test) ## all tests
+	$(PYTEST) $(ARGS)
 
 lint: $(installed_test) ## ruff and mypy
 	$(BIN)/ruff check .

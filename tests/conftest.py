@@ -1,9 +1,12 @@
 """Settings of all tests: CPU only, compiled quickly, quiet, nothing from or into the user's caches, no network."""
 
+import inspect
 import os
 import random
+import re
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -16,13 +19,59 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["ZETT_CACHE"] = os.environ.get("ZETT_TEST_CACHE") or tempfile.mkdtemp(prefix="zett-test-cache-")
+# One cache for all workers and the processes that tests start. With it, what several of them run is compiled once.
+_OWN_CACHE = "ZETT_TEST_CACHE" not in os.environ
+if _OWN_CACHE:
+    os.environ["ZETT_TEST_CACHE"] = tempfile.mkdtemp(prefix="zett-test-cache-")
+os.environ["ZETT_CACHE"] = os.environ["ZETT_TEST_CACHE"]
 os.environ["HF_HOME"] = os.path.join(os.environ["ZETT_CACHE"], "huggingface")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.environ["ZETT_CACHE"], "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def pytest_unconfigure(config):
-    if "ZETT_TEST_CACHE" not in os.environ:
-        shutil.rmtree(os.environ["ZETT_CACHE"], ignore_errors=True)
+    if _OWN_CACHE:
+        shutil.rmtree(os.environ.pop("ZETT_TEST_CACHE"), ignore_errors=True)
+
+
+# CI runs the quick tests in an environment without PyTorch, then, in one with it, all that this leaves to be tested.
+
+
+def pytest_addoption(parser):
+    parser.addoption("--write-passed", metavar="FILE", help="write the names of the tests that pass into FILE")
+    parser.addoption("--skip-passed", metavar="FILE", help="leave out what FILE names and PyTorch cannot change")
+
+
+class WritePassed:
+    def __init__(self, path: str):
+        self._path = Path(path)
+        self._path.write_text("")
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and report.passed:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(report.nodeid + "\n")
+
+
+def pytest_configure(config):
+    path = config.getoption("--write-passed")
+    if path and not hasattr(config, "workerinput"):  # workers report to the process that started them
+        config.pluginmanager.register(WritePassed(path))
+
+
+def pytest_collection_modifyitems(config, items):
+    path = config.getoption("--skip-passed")
+    passed = set(Path(path).read_text(encoding="utf-8").splitlines()) if path else set()
+
+    def is_done(item) -> bool:
+        # Transformers does other things where PyTorch is installed; and some tests say that it is not imported.
+        return item.nodeid in passed and not re.search("torch|transformers", inspect.getsource(item.function))
+
+    done = [item for item in items if is_done(item)]
+    if done:
+        config.hook.pytest_deselected(items=done)
+        items[:] = [item for item in items if not is_done(item)]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import tokenizers as tk
 from flax import nnx
-from jax.experimental.compilation_cache import compilation_cache
 from safetensors.numpy import save_file
 from tiny import TEXT, tokenizer_folder
 
@@ -93,23 +92,6 @@ def encoder_folder(folder: Path, kind: str, *, head: bool = True, lower: bool | 
         tensors = {name: x for name, x in tensors.items() if name.startswith(family.PREFIX)}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """A resumed run compiles what the first one did."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.2,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for values in (settings, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()  # which otherwise stays what it was at the first compilation of the process
-        if values is settings:
-            yield
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,27 @@
-"""The notebook runs from top to bottom, with less training and less text than a reader gets."""
+"""The notebook runs from top to bottom, with less training and less text than a reader gets; and README tells what is in it."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
-NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "quickstart.ipynb"
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
 
 
+def test_readme_promises_what_is_in_it():
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    said = (ROOT / "README.md").read_text(encoding="utf-8").split("(notebooks/quickstart.ipynb) ")[1].split("\n\n")[0]
+    promised, _, own_model = said.partition("; for your own model")
+    calls = re.findall(r"`([\w.]+)`", promised)
+    assert "all of this" not in promised and len(calls) >= 4
+    assert not [name for name in calls if f"{name}(" not in code]
+    assert own_model and "## Your own model" in "".join(cells[-1]["source"])
+
+
+@pytest.mark.slow
 def test_notebook_runs(tmp_path):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
