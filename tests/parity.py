@@ -36,6 +36,12 @@ def variants(*families: str) -> list[str]:
     return [name for name in make.VARIANTS if name.rpartition("-")[0] in families]
 
 
+def by_family(names: list[str]) -> list:
+    """`names` as parameters of a test; but for the first of each family, they are slow."""
+    first = {name.rpartition("-")[0]: name for name in reversed(names)}
+    return [name if name in first.values() else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 def read_golden(variant: str) -> tuple[dict[str, np.ndarray], dict, dict]:
     with safe_open(GOLDEN / f"{variant}.safetensors", framework="numpy") as f:
         metadata = f.metadata()

@@ -18,15 +18,17 @@ from zett.lms.rope import Rope
 VARIANTS = list(parity.make.DECODERS)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", parity.by_family(VARIANTS))
 def test_parity(variant, tmp_path):
     parity.check_parity(variant, tmp_path, apart=variant in ("llama-dynamic", "phi3-longrope"))
 
 
+@pytest.mark.slow
 def test_golden_files_are_those_of_this_transformers():
     parity.check_golden_files(VARIANTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant", ["llama-gqa", "gemma-tied", "gemma2-tied", "gemma3_text-tied", "phi3-longrope", "olmo2-plain", "qwen3-window"]
 )

@@ -20,11 +20,12 @@ from zett.transfer import transfer
 VARIANTS = parity.variants("bert", "roberta", "xlm-roberta", "modernbert")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", parity.by_family(VARIANTS))
 def test_parity(variant, tmp_path):
     parity.check_parity(variant, tmp_path)
 
 
+@pytest.mark.slow
 def test_golden_files_are_those_of_this_transformers():
     parity.check_golden_files(VARIANTS)
 

@@ -17,11 +17,12 @@ from zett.transfer import transfer
 VARIANTS = parity.variants("gpt2", "gpt_neox", "starcoder2")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", parity.by_family(VARIANTS))
 def test_parity(variant, tmp_path):
     parity.check_parity(variant, tmp_path)
 
 
+@pytest.mark.slow
 def test_golden_files_are_those_of_this_transformers():
     parity.check_golden_files(VARIANTS)
 

@@ -407,7 +407,9 @@ def check_resumed(config: Config, folder: Path, evaluation: dict) -> None:
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize(("kind", "hypernet"), [("xlm-roberta", LANGUAGES), ("bert", PAPER)])
+@pytest.mark.parametrize(
+    ("kind", "hypernet"), [pytest.param("xlm-roberta", LANGUAGES, marks=pytest.mark.slow), ("bert", PAPER)]
+)
 def test_a_tiny_run(kind, hypernet, bases, corpus, tmp_path):
     """It learns, goes on after an interruption to the same bits, and its models are Transformers' masked language models."""
     target = tokenizer_folder(tmp_path / "target", "unigram", 330)
@@ -453,6 +455,7 @@ print(json.dumps([float(metrics["lm"]), float(metrics["lexical"]), *squares]))
 """
 
 
+@pytest.mark.slow
 def test_on_a_mesh(first_step, corpus):
     """Eight devices that share the batch, in two parts one after the other: the loss and gradients of one device."""
     task, _, metrics, gradient = first_step

@@ -179,6 +179,7 @@ def streams(cache: Path) -> set[str]:
     return {info["name"].partition(":")[2].rpartition("/")[2].partition(":")[2] for info in infos}
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(alone, dataset, tmp_path):
     """And each reads the texts of its own rows alone."""
     base, expected = alone
@@ -193,6 +194,7 @@ def test_two_processes_compute_what_one_does(alone, dataset, tmp_path):
     assert streams(Path(os.environ["ZETT_CACHE"])) >= {f"train, part {i} of 2" for i in range(2)}
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_takes_the_other_with_it(alone, dataset, tmp_path):
     base, _ = alone
     endless = ["--config.train.steps=1000000", "--config.train.eval_every=1000000"]

@@ -162,6 +162,7 @@ def command(corpus, workdir, *more):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(corpus, tmp_path):
     """Two processes, as a user would: interrupt, then finish."""
     workdir = tmp_path / "run"
@@ -374,6 +375,7 @@ def test_lines_that_a_killed_run_left_behind_are_dropped(whole, corpus, tmp_path
     assert [s["step"] for s in starts] == [0, 8] and starts[1]["versions"]["jax"] == jax.__version__
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_that_was_killed_ends_with_the_same_bits():
     """The short form of what tests/kill_resume.py does 50 times."""
