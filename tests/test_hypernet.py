@@ -662,6 +662,7 @@ def test_a_tiny_run(folder, tmp_path):
     assert load_tokenizer(hypernet.folder / "source_tokenizer").tokens == base.vocab.tokens
 
 
+@pytest.mark.slow
 def test_a_run_of_the_papers_network(folder, tmp_path):
     """Languages, RoBERTa's layers, fitted factors: it trains, and its checkpoints are exported before it has ended."""
     from zett import cli
