@@ -322,6 +322,12 @@ def _exit(command: Callable, argv: list[str], **settings) -> None:
             raise
         print(f"zett: error: {_one_line(error)}", file=sys.stderr)
         code = 2
+    except BaseException as error:
+        # What the Rust code of the tokenizers library panics with is no Exception; see zett/vocab/patterns.py.
+        if type(error).__name__ != "PanicException" or _debugging(argv):
+            raise
+        print(f"zett: error: a tokenizer cannot cope with a text: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 

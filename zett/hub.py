@@ -43,6 +43,9 @@ def download(
         why = _first_line(error)
         raise UserError(f"{missing} it could not be reached ({why}); give a folder, or try again online") from error
     if not (folder / "config.json").is_file():
+        from zett.lms.checks import check_adapter
+
+        check_adapter(folder)
         raise UserError(f"{name} on the Hugging Face Hub is not a {kind}: it has no config.json")
     return folder
 

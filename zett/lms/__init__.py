@@ -15,7 +15,7 @@ from flax import nnx
 
 from zett import hub
 from zett.errors import UserError
-from zett.lms import weights
+from zett.lms import checks, weights
 from zett.lms.layers import Remat
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
@@ -120,6 +120,7 @@ def load_base_model(
     """
     folder = find_folder(name, revision)
     hf_config = weights.read_json(folder / "config.json")
+    checks.check_quantisation_file(folder, hf_config)
     try:
         family, config = read_family(hf_config, folder / "config.json")
     except Unported:
@@ -128,6 +129,7 @@ def load_base_model(
         return _unported(str(name), folder, hf_config)
     as_stored = weights.stored_tensors(folder)
     stored = weights.canonical(as_stored, family)
+    checks.check_layers(stored, family, config, folder / "config.json")
     if hasattr(family, "HEAD"):
         config = dataclasses.replace(config, head=any(name.startswith(family.HEAD) for name in stored))
     make_body = functools.partial(family.Body, config, dtype=jnp.dtype(dtype), remat=remat)
@@ -149,10 +151,17 @@ def load_base_model(
 
 def _unported(name: str, folder: Path, hf_config: dict) -> BaseModel:
     """A model whose body is not computed here: its table, found in its files, and its tokenizer."""
-    from zett.lms.unported import find_names
+    from zett.lms.unported import check_quantised, find_names
 
     stored = weights.stored_tensors(folder)
+    method = checks.quantised(hf_config, folder / "config.json")
+    if method is not None:
+        check_quantised(method, stored, folder)
     names = find_names(hf_config, stored, folder)
+    if method is not None and not names.output and hf_config["model_type"] in FAMILIES and not is_tied(hf_config):
+        raise UserError(
+            f"{folder} is quantised with {method}, and its output rows are not found; give the model it was made from"
+        )
     table, vocab = _table(folder, stored, names, tied=not names.output)
     return BaseModel(name, folder, hf_config, None, None, None, table, vocab, names)
 
@@ -209,6 +218,13 @@ def is_tied(hf_config: dict) -> bool:
 def read_family(hf_config: dict, where: Path):
     """The family's module and the config of a config.json at `where`. Unported if it is not computed here, else UserError."""
     kind = hf_config.get("model_type")
+    checks.check_config(hf_config, where, ported=isinstance(kind, str) and kind in FAMILIES)
+    method = checks.quantised(hf_config, where)
+    if method is not None:
+        raise Unported(
+            f"{where}: the weights are quantised with {method}, which is not computed here; give the model that they were made "
+            "from (a transfer that measures nothing takes this one, too)"
+        )
     reason = next((reason for reason, kinds in REFUSED.items() if kind in kinds), None)
     if reason:
         raise Unported(f"{where}: model_type is {kind!r}, {reason}, which is not computed here")
@@ -218,6 +234,9 @@ def read_family(hf_config: dict, where: Path):
     try:
         config = family.Config.from_hf(hf_config)
         hf_config["vocab_size"] + 0
+        checks.check_heads(config, where)
+    except UserError:
+        raise
     except KeyError as error:
         raise UserError(f"{where} has no field {error}; a model of type {kind!r} needs it") from error
     except TypeError as error:
@@ -250,6 +269,7 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
         return folder
     folder = Path(name).expanduser()
     if folder.is_dir():
+        checks.check_adapter(folder)
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} is not a model folder: it has no config.json")
         return folder
@@ -257,7 +277,9 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
         raise UserError(f"{folder} is a file; give the folder of the model")
     if not hub.is_name(str(name)):
         raise UserError(f"there is no folder {folder} with a base model")
-    return hub.download(str(name), HUB_FILES, ignored=HUB_IGNORED, revision=revision)
+    folder = hub.download(str(name), HUB_FILES, ignored=HUB_IGNORED, revision=revision)
+    checks.check_adapter(folder)
+    return folder
 
 
 def save_base_model(folder: str | Path, config, body_params: dict, table, tokenizer, *, dtype: str, record: dict) -> None:

@@ -10,6 +10,8 @@ from zett.errors import UserError
 
 SPACE_MARK = "▁"
 MAX_ID = 2**24 - 1  # what a file can claim in a few bytes; the largest vocabularies in use have 2**20 ids
+# There is a row for every id up to the largest, with a token or without. At most so many for each token, or so few in all.
+SPARSEST, SPARE_IDS = 4, 4096
 
 
 def _byte_to_char() -> list[str]:
@@ -191,4 +193,9 @@ def _texts(entries: list[tuple[str, int]]) -> dict[int, str]:
     largest = max(texts, default=0)
     if largest > MAX_ID:
         raise UserError(f"token {texts[largest]!r} has the id {largest}; ids up to {MAX_ID} are supported")
+    if largest >= max(SPARSEST * len(texts), SPARE_IDS):
+        raise UserError(
+            f"token {texts[largest]!r} has the id {largest}, but there are only {len(texts)} tokens; a model has a row for "
+            f"every id, so that at most {SPARSEST} ids for each token are supported"
+        )
     return texts

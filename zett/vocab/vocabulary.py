@@ -144,7 +144,7 @@ MAX_FILE_BYTES = 256 * 2**20  # reading takes ten times as much memory; the larg
 def load_tokenizer(path: str | Path) -> Vocabulary:
     """The vocabulary of a Hugging Face tokenizer: a folder with tokenizer.json, that file itself, or a name on the Hub.
 
-    Raises UserError if there is none, or one of a kind that cannot be read.
+    Raises UserError if there is none, or one of a kind that cannot be read or cannot be used (see zett/vocab/patterns.py).
     """
     folder = _locate(path)
     file = folder / "tokenizer.json"
@@ -157,7 +157,10 @@ def load_tokenizer(path: str | Path) -> Vocabulary:
     declared: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         declared |= _declared_roles(folder / name)
+    from zett.vocab.patterns import check_patterns
+
     try:
+        check_patterns(tokenizer)
         return vocabulary_of(tokenizer, declared, folder)
     except UserError as error:
         raise UserError(f"{file if file.exists() else folder}: {error}") from None
