@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+import textwrap
 from pathlib import Path
 
 from zett.evaluate import BASELINES, Report, Score, TargetResult
+from zett.evaluate.windows import text_words
 
 JSON_NAME, PLOT_NAME = "report.json", "report.png"
 
@@ -59,11 +61,10 @@ def table(report: Report, width: int = 110) -> str:
         if max(map(len, lines)) <= width:
             break
     text, original = report.text, report.original
-    source = f"{text['source']} ({text['split']})" if text["source"] else "given text"
     head = [
         f"{_name(report)}: {original['bits_per_byte']:.3f} {measure(report)} with its own tokenizer "
         f"({original['vocab_size']} entries, {original['tokens_per_byte']:.3f} tokens per byte)",
-        f"text: {source}, {text['bytes']} bytes in {text['windows']} windows of up to {text['window_bytes']}",
+        *textwrap.wrap(f"text: {text_words(text)}, in {text['windows']:,} windows of up to {text['window_bytes']}", width),
         "",
     ]
     notes = ["", f"ratio: {measure(report)} over the original's, ± one standard error"]
