@@ -32,6 +32,7 @@ from zett.inspect.tokenizer import (
     unreachable,
 )
 from zett.vocab.build import save_tokenizer
+from zett.vocab.bytes import UTF8_BYTES
 from zett.vocab.vocabulary import vocabulary_of
 
 ROOT = Path(__file__).parents[1]
@@ -281,6 +282,43 @@ def test_numbers_of_the_report(tmp_path):
     german = report["premium"]["languages"]["de"]
     assert (german["pairs"], german["bytes"], german["source"], german["target"]) == (1, 2.5, 4.0, 2.0)
     assert inspect(source, source)["warnings"] == []
+
+
+def test_the_numbers_in_one_piece_and_in_both_agree():
+    merges = [(b"a", b"b"), (b" ", b"ab")]
+    source = bytes_and([b"ab", b" ab"], merges)
+    source.normalizer = normalizers.Lowercase()
+    target = bytes_and([b"ab", b" ab", b"AB", b"Ab", b"abab"], merges)
+    target.add_tokens([" ab"])  # written in the vocabulary as "Ġab"
+    report = inspect(vocabulary_of(source), vocabulary_of(target))
+    pair = report["pair"]
+    # AB and Ab are ab in lower case; a source that has the letter A keeps it.
+    assert pair["one_piece"] == {"both": 258, "repeated": 1, "cut": 0, "normalised": 2, "bytes": 0}
+    assert pair["pieces_per_token"] == {"1": 261, "2": 1} and pair["shared"] == 258
+    words = "261 in 1 piece: 258 in both, 1 again with the same bytes, 2 that are one after the source's normaliser"
+    assert words in " ".join(tables(report).split()) and words.replace("'", "&#x27;") in page(report)
+
+
+@pytest.mark.parametrize(
+    "source, target", [("bert-base-uncased", "wordpiece-16k-multi"), ("wordpiece-16k-multi", "mistral-v1")]
+)
+def test_the_numbers_of_real_tokenizers_agree(source, target):
+    pair = inspect(shared(source), shared(target))["pair"]
+    ways = pair["one_piece"]
+    total = ways["both"] + ways["repeated"] - ways["cut"] + ways["normalised"] + ways["bytes"]
+    assert total == pair["pieces_per_token"]["1"] and ways["both"] == pair["shared"] != total
+
+
+def test_bytes_that_never_occur_in_utf8_are_no_loss():
+    made = byte_tokenizer([bytes([b]) for b in UTF8_BYTES], [])
+    report = inspect(vocabulary_of(made), vocabulary_of(made))
+    assert report["warnings"] == [] and report["source"]["losses"] == []
+    assert (report["source"]["single_bytes"], report["pair"]["bytes_without_source_token"]) == (243, 0)
+    assert "all 243 that occur in UTF-8 are tokens" in tables(report)
+    made = vocabulary_of(byte_tokenizer([bytes([b]) for b in UTF8_BYTES if b != 7], []))
+    lacking = inspect(made, vocabulary_of(bytes_and([], [])))
+    assert "no token for 1 of the 243 bytes in UTF-8" in lacking["warnings"][0]["what"]
+    assert lacking["pair"]["one_piece"]["bytes"] == 1 + 13 and "242 of the 243 in UTF-8" in tables(lacking)
 
 
 def topics(report):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from zett.inspect.terminal import facts, premium_rows
+from zett.inspect.terminal import facts, one_piece_words, premium_rows
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 _STYLE = """
@@ -121,6 +121,8 @@ def _pieces(report: dict) -> str:
     longest = " ".join(_code(f"{t['token']} {t['pieces']}") for t in pair["longest"])
     note = f"<p class='soft'>Longer than a hypernetwork reads (S = {size}), with their pieces: {longest}</p>" if longest else ""
     text = f"{pair['shared']:,} tokens are in both, {pair['shared_of_source']:.0%} of the source's."
+    how = one_piece_words(pair)
+    note += f"<p class='soft'>{escape(how)}.</p>" if how else ""
     plot = columns_plot(bars, ["new"], "source pieces in a token")
     return f"<h2>Target tokens in source pieces</h2>\n<p>{text}</p>\n{plot}{note}"
 
