@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 import textwrap
@@ -102,6 +103,18 @@ def test_window_nats_equal_a_plain_computation(base):
     assert bits_per_byte(*model, encoded) == pytest.approx(nats.sum() / math.log(2) / total, rel=1e-5)
 
 
+def test_whole_windows_leave_nothing_out():
+    from zett.evaluate.bpb import whole_windows
+
+    documents = ["".join(LINES), "short", "x" * 70 + "é" * 30, LINES[0] * 2, LINES[0] * 2]
+    pieces = whole_windows(documents, window=64)
+    assert "".join(pieces) == "".join(documents) and max(len(p.encode()) for p in pieces) <= 64
+    some = whole_windows(documents, window=64, limit=200)
+    assert 100 < sum(len(p.encode()) for p in some) <= 200
+    assert [p for p in pieces if p in some] == some or len(set(pieces)) < len(pieces)
+    assert whole_windows(["\ud800 half"], window=64) == ["? half"]
+
+
 @pytest.mark.parametrize(
     ("a", "b", "length"),
     [(b"", b"", 0), (b"abc", b"", 0), (b"abc", b"abc", 3), (b"Hello World", b"helloworld", 8), (b"abcbdab", b"bdcaba", 4)],
@@ -190,6 +203,65 @@ def test_the_original_tokenizer_costs_nothing(base, model, corpus):
     assert target.relative_length == target.shared == 1
 
 
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A file of 27 KB, most of whose lines are short."""
+    path = tmp_path_factory.mktemp("given") / "given.txt"
+    path.write_text("".join(f"{line[: 5 + i % 7]}\n" for i, line in enumerate(LINES * 375)))
+    return path
+
+
+def measured(text, specs=(), text_bytes=None, prose="prose"):
+    """The record, and its line in a table's head."""
+    from zett.evaluate.windows import measured_windows, text_words
+
+    windows, record = measured_windows(str(text), text_bytes, 128, text_column="text", prose=prose, specs=specs, seed=0)
+    assert record["bytes"] == sum(len(w.encode()) for w in windows) and max(len(w.encode()) for w in windows) <= 128
+    return record, text_words(record)
+
+
+def test_a_given_file_is_measured_whole(base, model, file, corpus):
+    from zett.evaluate import evaluate
+    from zett.evaluate.report import table
+
+    size = file.stat().st_size
+    report = evaluate(base, [model], text=str(file), window=512, methods=["mean"], progress=False)
+    assert (report.text["split"], report.text["bytes"], report.text["of_bytes"]) == ("whole", size, size)
+    line = f"text: given.txt, whole: {size:,} bytes, in {report.text['windows']} windows of up to 512"
+    assert table(report).splitlines()[1] == line
+    text, line = measured(file.parent, text_bytes=4000)  # or as much as is asked for
+    assert 3500 < text["bytes"] <= 4000 and line == f"{file.parent.name}: {text['bytes']:,} of {size:,} bytes"
+    assert measured(file, ["prose-bpe-300"], prose=corpus)[0]["split"] == "whole"  # it is trained on something else
+
+
+def test_a_file_that_trains_a_target_is_not_measured_whole(file):
+    size = file.stat().st_size
+    for spec, prose in (("bpe-300", "prose"), ("prose-bpe-300", f"{file.parent}/./{file.name}")):
+        text, line = measured(file, ["gpt2", spec], prose=prose)
+        assert text["split"] == "valid" and 300 < text["bytes"] == text["of_bytes"] < size / 20
+        assert line == f"given.txt, held out: {text['bytes']:,} bytes (on the rest of its {size:,} is trained {spec})"
+
+
+def test_a_folder_with_a_split_of_its_own_is_measured_by_it(corpus):
+    size = (Path(corpus) / "valid.txt").stat().st_size
+    text, line = measured(corpus)
+    assert text["split"] == "valid" and line.endswith(f", held out: {size:,} bytes")
+    assert measured(corpus, ["bpe-300"])[1].endswith(f", held out: {size:,} bytes (on its training files is trained bpe-300)")
+    assert measured(f"{corpus}/valid.txt", ["prose-bpe-300"], prose=corpus)[0]["split"] == "whole"
+    with pytest.raises(UserError, match=r"train\.txt is measured as part of .*, and trains a target"):
+        measured(f"{corpus}/train.txt", ["prose-bpe-300"], prose=corpus)
+
+
+def test_python_text_is_measured_as_ever():
+    from zett.data.text import open_text
+    from zett.evaluate.bpb import byte_windows
+
+    text, line = measured("python", text_bytes=2048)
+    windows = byte_windows(open_text("python", split="valid"), window=128, count=16)
+    assert text["sha256"] == hashlib.sha256("\0".join(windows).encode()).hexdigest() and text["split"] == "valid"
+    assert text["of_bytes"] > 100_000 and line == f"python, held out: {text['bytes']:,} of {text['of_bytes']:,} bytes"
+
+
 def test_own_methods_and_windows(base, corpus):
     from zett.evaluate import evaluate
     from zett.evaluate.targets import load_target
@@ -257,6 +329,60 @@ def test_report_is_saved_and_loaded(report, tmp_path):
     assert json.dumps(dataclasses.asdict(loaded)) == json.dumps(dataclasses.asdict(report))
     image = files[1].read_bytes()
     assert image.startswith(b"\x89PNG") and len(image) > 10_000
+
+
+def _invented(report, ratios: dict[str, list[float]], names: list[str]):
+    """The report with other targets and methods."""
+    old = report.targets[0]
+    one = old.scores["fvt"]
+    targets = []
+    for n, name in enumerate(names):
+        scores = {m: dataclasses.replace(one, ratio=r[n], ratio_error=0.05 * r[n]) for m, r in ratios.items()}
+        targets.append(dataclasses.replace(old, name=name, relative_length=(0.4, 1, 7)[n % 3], scores=scores))
+    return dataclasses.replace(report, targets=targets)
+
+
+RATIOS = {
+    "bad": {"hypernet": [900.0, 1.2], "fvt": [3.0, 1.2], "mean": [3.0, 0.5], "random": [20.0, 1.2]},
+    "one": {"fvt": [1.003, 1.0]},
+    "many": {name: [1.3, 1.3] * 6 for name in ("a", "b", "c", "d", "e-with-a-long-name", "fvt", "mean", "random")},
+    "no number": {"hypernet": [math.nan, math.inf], "fvt": [2.0, 1.2]},
+}
+
+
+@pytest.mark.parametrize("case", RATIOS)
+def test_the_plot_hides_nothing(report, case):
+    from zett.evaluate.report import figure
+
+    number = len(next(iter(RATIOS[case].values())))
+    names = [f"{'a-tokenizer-with-quite-a-name-' * (n % 3)}{n}" for n in range(number)]
+    report = _invented(report, RATIOS[case], names)
+    fig = figure(dataclasses.replace(report, base={"name": "a-base-model-with-a-long-name-" * 3}))
+    fig.canvas.draw()
+    ratios, lengths = fig.axes
+    assert "logarithmic" in ratios.get_title("left") and "further left is better" in ratios.get_title("left")
+    finite = sum(math.isfinite(r[n]) for r in RATIOS[case].values() for n in range(number))
+    assert (len(ratios.patches), len(lengths.patches)) == (finite, number)
+    for axes in fig.axes:
+        boxes = [bar.get_window_extent() for bar in axes.patches]
+        texts = [text.get_window_extent() for text in axes.texts]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        assert not any(a.overlaps(b) for i, a in enumerate(texts) for b in texts[:i])
+        within = axes.bbox.padded(1)
+        assert all(within.x0 <= box.x0 and box.x1 <= within.x1 for box in [*boxes, *texts])
+    labels = [label.get_window_extent() for label in ratios.get_yticklabels()]
+    assert not any(a.overlaps(b) for i, a in enumerate(labels) for b in labels[:i])
+    head = [
+        fig._suptitle.get_window_extent(),
+        ratios.get_legend().get_window_extent(),
+        *labels,
+        fig._supxlabel.get_window_extent(),
+    ]
+    assert not any(a.overlaps(b) for i, a in enumerate(head) for b in head[:i])
+    assert all(box.x0 >= 0 and box.x1 <= fig.bbox.x1 for box in head)
+    words = [text.get_text() for text in ratios.texts]
+    assert [w for w in words if "worse than fvt" in w] == {"bad": ["900×, worse than fvt"]}.get(case, [])
+    assert words.count("no number") == 2 * (case == "no number")
 
 
 def test_command_line(model, corpus, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """`zett inspect`: facts that are known beforehand, texts by language, premiums, warnings, and the three outputs."""
 
 import gzip
+import itertools
 import json
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from zett.inspect.tokenizer import (
     unreachable,
 )
 from zett.vocab.build import save_tokenizer
+from zett.vocab.bytes import UTF8_BYTES
 from zett.vocab.vocabulary import vocabulary_of
 
 ROOT = Path(__file__).parents[1]
@@ -283,6 +285,43 @@ def test_numbers_of_the_report(tmp_path):
     assert inspect(source, source)["warnings"] == []
 
 
+def test_the_numbers_in_one_piece_and_in_both_agree():
+    merges = [(b"a", b"b"), (b" ", b"ab")]
+    source = bytes_and([b"ab", b" ab"], merges)
+    source.normalizer = normalizers.Lowercase()
+    target = bytes_and([b"ab", b" ab", b"AB", b"Ab", b"abab"], merges)
+    target.add_tokens([" ab"])  # written in the vocabulary as "Ġab"
+    report = inspect(vocabulary_of(source), vocabulary_of(target))
+    pair = report["pair"]
+    # AB and Ab are ab in lower case; a source that has the letter A keeps it.
+    assert pair["one_piece"] == {"both": 258, "repeated": 1, "cut": 0, "normalised": 2, "bytes": 0}
+    assert pair["pieces_per_token"] == {"1": 261, "2": 1} and pair["shared"] == 258
+    words = "261 in 1 piece: 258 in both, 1 again with the same bytes, 2 that are one after the source's normaliser"
+    assert words in " ".join(tables(report).split()) and words.replace("'", "&#x27;") in page(report)
+
+
+@pytest.mark.parametrize(
+    "source, target", [("bert-base-uncased", "wordpiece-16k-multi"), ("wordpiece-16k-multi", "mistral-v1")]
+)
+def test_the_numbers_of_real_tokenizers_agree(source, target):
+    pair = inspect(shared(source), shared(target))["pair"]
+    ways = pair["one_piece"]
+    total = ways["both"] + ways["repeated"] - ways["cut"] + ways["normalised"] + ways["bytes"]
+    assert total == pair["pieces_per_token"]["1"] and ways["both"] == pair["shared"] != total
+
+
+def test_bytes_that_never_occur_in_utf8_are_no_loss():
+    made = byte_tokenizer([bytes([b]) for b in UTF8_BYTES], [])
+    report = inspect(vocabulary_of(made), vocabulary_of(made))
+    assert report["warnings"] == [] and report["source"]["losses"] == []
+    assert (report["source"]["single_bytes"], report["pair"]["bytes_without_source_token"]) == (243, 0)
+    assert "all 243 that occur in UTF-8 are tokens" in tables(report)
+    made = vocabulary_of(byte_tokenizer([bytes([b]) for b in UTF8_BYTES if b != 7], []))
+    lacking = inspect(made, vocabulary_of(bytes_and([], [])))
+    assert "no token for 1 of the 243 bytes in UTF-8" in lacking["warnings"][0]["what"]
+    assert lacking["pair"]["one_piece"]["bytes"] == 1 + 13 and "242 of the 243 in UTF-8" in tables(lacking)
+
+
 def topics(report):
     return [warning["topic"] for warning in report["warnings"]]
 
@@ -347,10 +386,30 @@ def test_the_page_is_self_contained_and_escaped(everything):
     assert checker.loads == [] and not {"script", "img", "link", "iframe", "i"} & set(checker.tags)
     assert "&lt;script&gt;" in html and "prefers-color-scheme: dark" in html and "http" not in html
     plots = html.split("<svg")[1:]
-    assert len(plots) == 4
+    assert len(plots) == 8  # each for wide screens and for phones
     for plot in plots:
         ElementTree.fromstring("<svg" + plot.split("</svg>")[0] + "</svg>")  # well-formed
     assert checker.tags.count("title") - 1 == sum(plot.count("<title>") for plot in plots) > 30
+
+
+def test_plots_for_phones_are_legible(everything):
+    """Drawn about as wide as a phone is, so that text keeps its size; it is cut nowhere and touches no other text."""
+    html = page(everything)
+    assert "initial-scale=1" in html and "@media (max-width: 40rem)" in html
+    narrow = html.split('<div class="narrow"><svg')[1:]
+    assert len(narrow) == 4
+    for plot in narrow:
+        svg = ElementTree.fromstring("<svg" + plot.split("</svg>")[0] + "</svg>")
+        across, height = map(float, svg.get("viewBox").split()[2:])
+        assert across < 400
+        rows: dict[float, list[tuple[float, float]]] = {}
+        for text in svg.iter("text"):
+            x, y, size = float(text.get("x")), float(text.get("y")), 6.5 * len(text.text)
+            begin = x - size * {"middle": 0.5, "end": 1}[text.get("text-anchor")]
+            assert begin > -1 and begin + size < across + 1 and 8 < y < height
+            rows.setdefault(y, []).append((begin, begin + size))
+        for row in rows.values():
+            assert all(a[1] < b[0] for a, b in itertools.pairwise(sorted(row)))
 
 
 def test_the_tables(everything):

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 import types
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from flax import nnx
 from tiny import base_folder
 
-from zett import flops
+from zett import flops, machine
 from zett.cli import train_main
 from zett.config import Config, MeshConfig, TrainConfig, from_dict
 from zett.errors import UserError
@@ -25,7 +26,7 @@ from zett.memory import PHASES, base_of, fullest, memory, run_of
 from zett.mesh import make_mesh
 from zett.metrics import Metrics
 from zett.optim import make_optimizer
-from zett.plan import plan, step_flops, tables
+from zett.plan import _duration, plan, step_flops, tables
 from zett.table import EmbeddingTable
 from zett.tasks.hypernet import HypernetLoss, fresh_params
 from zett.train import TrainState, make_step
@@ -168,6 +169,44 @@ def test_it_prints_what_a_run_takes_and_writes_nothing(command, tmp_path):
     for expected in ("3,148,032", "activations of the body", "at most", "in all", "h100", "100 steps of 256 tokens"):
         assert expected in out
     assert "a100" not in out and [path.name for path in tmp_path.iterdir()] == ["tiny.py"]
+
+
+def test_nothing_is_told_as_nothing(command):
+    code, out, _ = command("--dry_run", "--config.train.steps=1", "--config.hypernet.width=16")
+    assert code == 0 and "on one device (data 1" in out and "1 step of 256 tokens: 256 tokens seen" in out
+    assert "MiB" in out and "GFLOP" in out
+    for nothing in ("0.0 h", "0.00", "0.00e9", "1 devices", "1 steps", "e-0", "e+0"):
+        assert nothing not in out.replace("<0.001", ""), out
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [
+        (0.0312, "0.031 s"),
+        (3.04, "3 s"),
+        (59.6, "60 s"),
+        (130, "2.2 min"),
+        (7199, "120.0 min"),
+        (79600, "22.1 h"),
+        (1e6, "11.6 days"),
+    ],
+)
+def test_durations_have_the_unit_that_they_need(seconds, words):
+    assert _duration(seconds) == words
+
+
+def test_the_cpu_at_hand_is_measured(command):
+    code, out, _ = command("--dry_run", "--device", "cpu")
+    assert code == 0 and re.search(r"^cpu +[\d.]+ +[\d.]+ +[\d.]+ (s|min|h) ", out, re.M) and "measured just now" in out
+    assert "h100" not in out
+    report = json.loads(command("--dry_run", "json")[1])
+    cpu = report["devices"][-1]
+    # Within what any machine may do, and as its own rate has it.
+    assert cpu["name"] == "cpu" and 1e8 < cpu["measured"] < 1e14 and 0.1 < cpu["memory_gib"] < 1e5
+    assert cpu["step_seconds"] == pytest.approx(sum(report["flops"].values()) / (0.4 * cpu["measured"]))
+    assert machine.product_rate("float32", jax.devices("cpu")[0]) == machine.product_rate("float32", jax.devices("cpu")[0])
+    many = command("--dry_run", "--devices", "8", "--device", "cpu")[1]
+    assert re.search(r"^cpu +[\d.]+ +1 +[\d.]+", many, re.M)  # one is there, whatever the mesh
 
 
 def test_its_numbers_can_be_used(command):

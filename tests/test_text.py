@@ -14,7 +14,7 @@ import pytest
 from zett.config import Config, DataConfig
 from zett.data import stream
 from zett.data.parts import RowTexts
-from zett.data.text import VALID_SHARE, TextError, check_source, held_out, open_text, python_sources
+from zett.data.text import VALID_SHARE, TextError, check_source, held_out, open_text, python_sources, whole_files
 from zett.errors import UserError
 
 TEXTS = ["first text\n", "zweiter Text: ßü\u2028same line", "3rd\n\nwith lines\n"] + [f"document {i}\n" * 3 for i in range(97)]
@@ -109,6 +109,17 @@ def test_the_end_of_a_lone_document_is_held_out(tmp_path):
     assert len(valid) == pytest.approx(len(text) / VALID_SHARE, rel=0.1)
     (tmp_path / "line.txt").write_text("x" * 100)
     assert both(tmp_path / "line.txt") == [["x" * 98], ["x" * 2]]
+
+
+def test_files_and_folders_whole(tmp_path):
+    (tmp_path / "a").mkdir()
+    write_jsonl(tmp_path / "a" / "train.jsonl", TEXTS[:10])
+    write_jsonl(tmp_path / "b.jsonl", TEXTS[10:])
+    found = whole_files(f"3*{tmp_path / 'a'}|{tmp_path / 'b.jsonl'}")
+    assert [list(documents) for documents in found] == [TEXTS[:10], TEXTS[10:]]
+    assert found[0].paths() == {tmp_path / "a" / "train.jsonl"}
+    write_jsonl(tmp_path / "a" / "valid.jsonl", TEXTS[10:12])  # which says that the other file is for training
+    assert [list(documents) for documents in whole_files(str(tmp_path / "a"))] == [TEXTS[10:12]]
 
 
 def test_empty_documents_are_left_out(tmp_path):

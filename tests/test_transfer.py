@@ -268,8 +268,11 @@ def test_modules_of_a_sentence_embedding_model_follow(tmp_path, base_folder, tar
 def test_what_was_measured_is_in_the_card(tmp_path, base_folder, target_folder):
     text = tmp_path / "text.txt"
     text.write_text("".join(tiny.TEXT))
-    output = transfer(base_folder, target_folder, tmp_path / "out", method="fvt", measure=[text])
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.jsonl").write_text('{"text": "a short row"}\n{"text": "another"}\n')
+    output = transfer(base_folder, target_folder, tmp_path / "out", method="fvt", measure=[text, tmp_path / "more"])
     card = (output / "README.md").read_text()
+    assert f"on all {text.stat().st_size + 18:,} bytes of text.txt, more" in card
     after, before, ratio = map(float, re.search(r"([\d.]+) bits per byte, ([\d.]+) before \(([\d.]+) times\)", card).groups())
     assert 1 < before < 30 and ratio == pytest.approx(after / before, abs=1e-3)
     assert f"--measure {text}" in card
@@ -279,8 +282,8 @@ def test_what_was_measured_is_in_the_card(tmp_path, base_folder, target_folder):
 
 def test_what_cannot_be_measured(tmp_path, base_folder, target_folder):
     (tmp_path / "binary").write_bytes(b"caf\xe9 " * 1000)
-    (tmp_path / "short").write_text("too short")
-    for name, message in [("binary", "not UTF-8 text: byte 3 is 0xe9"), ("short", "too short"), ("absent", "cannot be read")]:
+    (tmp_path / "empty").write_text("\n")
+    for name, message in [("binary", "not UTF-8 text: byte 3"), ("empty", "holds no text"), ("absent", "cannot be read")]:
         with pytest.raises(UserError, match=message):
             transfer(base_folder, target_folder, tmp_path / "out", method="fvt", measure=[tmp_path / name])
     assert not (tmp_path / "out").exists()

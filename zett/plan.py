@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from zett import flops, hub
+from zett import flops, hub, machine
 from zett.config import Config, nearest
 from zett.data.text import check_source
 from zett.errors import UserError
@@ -149,12 +149,12 @@ def plan(config: Config, *, devices: int | None = None, device: str | None = Non
     """What a run takes, for `tables` or as JSON, in bytes, FLOPs and seconds.
 
     devices: how many (None: as many as there are here, or if config.mesh does not fit them, as it has at least). device: the
-    name of one of `flops.DEVICES` (None: all of them). "fault" is what is wrong with the config, all of it, or empty; UserError
-    with it where nothing can be counted.
+    name of one of `flops.DEVICES`, or "cpu", the one at hand, which is measured (None: all of them).
+    "fault" is what is wrong with the config, all of it, or empty; UserError with it where nothing can be counted.
     """
     known = {d.name: d for d in flops.DEVICES}
-    if device is not None and device not in known:
-        raise UserError(f"--device {device!r} is not known; {nearest(device, known)}")
+    if device is not None and device not in (*known, "cpu"):
+        raise UserError(f"--device {device!r} is not known; {nearest(device, [*known, 'cpu'])}")
     checks = _Checks()
     checks(check_trackers, config.train.track)
     _check_sources(checks, config)
@@ -171,7 +171,7 @@ def plan(config: Config, *, devices: int | None = None, device: str | None = Non
     parts = parts_of(sizes, config.train.microbatches)
     phase, total = fullest(parts)
     work = step_flops(run)
-    chosen = flops.DEVICES if device is None else (known[device],)
+    chosen = flops.DEVICES if device is None else (known[device],) if device in known else ()
     return {
         "task": config.task,
         "base": base.name,
@@ -189,18 +189,35 @@ def plan(config: Config, *, devices: int | None = None, device: str | None = Non
         "microbatches": config.train.microbatches,
         "rows": run.typical,
         "devices": [
-            {
-                "name": d.name,
-                "memory_gib": d.memory,
-                "fits": total <= USABLE * d.memory * GIB,
-                "step_seconds": work.total / (number * d.peak * UTILISATION),
-                "fewest": _fewest(run, parts_of, d, work.total),
-            }
-            for d in chosen
+            *(_on_device(d, _fewest(run, parts_of, d, work.total), work.total, number, total) for d in chosen),
+            *_on_cpu(run, parts_of, work.total, device),
         ],
         "fault": checks.fault,
         "unchecked": list(dict.fromkeys(checks.unchecked)),
     }
+
+
+def _on_device(device: flops.Device, fewest: dict | None, work: float, number: int, total: float) -> dict:
+    return {
+        "name": device.name,
+        "memory_gib": device.memory,
+        "fits": total <= USABLE * device.memory * GIB,
+        "step_seconds": work / (number * device.peak * UTILISATION),
+        "fewest": fewest,
+    }
+
+
+def _on_cpu(run: Run, parts_of: Callable, work: float, wanted: str | None) -> list[dict]:
+    """A row for the CPU at hand, of which there is one, whatever the mesh. Empty if it is not wanted or not there."""
+    cpu = machine.cpu(run.config.train.dtype) if wanted in (None, "cpu") else None
+    if cpu is None:
+        return []
+    microbatches = run.config.train.microbatches
+    row = _on_device(cpu, None, work, 1, fullest(parts_of((1, 1, 1), microbatches))[1])
+    if row["fits"]:
+        seconds = row["step_seconds"]
+        row["fewest"] = {"number": 1, "mesh": dict.fromkeys(AXES, 1), "microbatches": microbatches, "step_seconds": seconds}
+    return [row | {"measured": cpu.peak, "what": cpu.kinds[0]}]
 
 
 def _fewest(run: Run, parts_of: Callable, device: flops.Device, work: float) -> dict | None:
@@ -229,46 +246,79 @@ def _divides(base: Base, sizes: tuple[int, int, int]) -> bool:
 
 def tables(report: dict) -> str:
     """Plain text for the terminal."""
-    number, steps = math.prod(report["mesh"].values()), report["steps"]
+    number = math.prod(report["mesh"].values())
     counts = [("body", report["parameters"]["body"]), ("vocabulary", report["parameters"]["vocabulary"])]
     counts += [("trained", report["parameters"]["trained"])]
     mesh = ", ".join(f"{name} {size}" for name, size in report["mesh"].items())
-    parts = [(p["part"], f"{p['bytes'] / GIB:.2f}", "" if p["counted"] else "not at the same time") for p in report["memory"]]
+    unit, of_unit = ("GiB", GIB) if report["memory_total"] >= 4 * GIB else ("MiB", 2**20)
+    parts = [
+        (p["part"], _amount(p["bytes"] / of_unit), "" if p["counted"] else "not at the same time") for p in report["memory"]
+    ]
     work = report["flops"]
     total = sum(work.values())
-    arithmetic = [(name.replace("_", " "), f"{n / 1e12:,.3g}", f"{n / total:.0%}") for name, n in work.items() if n]
-    hardware = []
-    for d in report["devices"]:
-        given = (*_times(d["step_seconds"], steps), "" if d["fits"] else "too small")
-        least, fewest = d["fewest"], ("does not fit", "", "")
-        if least is not None:
-            how = [f"{name} {size}" for name, size in least["mesh"].items() if size > 1]
-            how += [f"microbatches {least['microbatches']}"] if least["microbatches"] != report["microbatches"] else []
-            fewest = (": ".join(filter(None, [str(least["number"]), ", ".join(how)])), *_times(least["step_seconds"], steps))
-        hardware.append((d["name"], str(d["memory_gib"]), *given, *fewest))
+    much, of_much = ("TFLOP", 1e12) if total >= 1e12 else ("GFLOP", 1e9)
+    arithmetic = [(name.replace("_", " "), _number(n / of_much), f"{n / total:.0%}") for name, n in work.items() if n]
     heads = ("device", "GiB", f"{number}: s a step", "run", "", "the fewest that hold it", "s a step", "run")
     blocks = [
         columns((report["base"], "parameters"), [(name, f"{n:,}") for name, n in counts], right=(1,)),
-        columns((f"on each of {number} devices ({mesh})", "GiB", ""),
-                [*parts, ("at most", f"{report['memory_total'] / GIB:.2f}", "")], right=(1,)),
-        columns(("a step", "TFLOP", ""), [*arithmetic, ("in all", f"{total / 1e12:,.3g}", "")], right=(1, 2)),
-        columns(heads, hardware, right=(1, 2, 3, 6, 7)),
+        columns((f"on {f'each of {number} devices' if number > 1 else 'one device'} ({mesh})", unit, ""),
+                [*parts, ("at most", _amount(report["memory_total"] / of_unit), "")], right=(1,)),
+        columns(("a step", much, ""), [*arithmetic, ("in all", _number(total / of_much), "")], right=(1, 2)),
+        columns(heads, [_hardware(d, report) for d in report["devices"]], right=(1, 2, 3, 6, 7)),
         _notes(report),
     ]  # fmt: skip
     return "\n\n".join(blocks)
 
 
+def _hardware(d: dict, report: dict) -> tuple[str, ...]:
+    """A device's row: on the devices of the report's mesh, and on the fewest that hold the run."""
+    steps, least, fewest = report["steps"], d["fewest"], ("does not fit", "", "")
+    given = (*_times(d["step_seconds"], steps), "" if d["fits"] else "too small")
+    if "measured" in d and math.prod(report["mesh"].values()) > 1:
+        given = ("", "", "")  # there is one
+    if least is not None:
+        how = [f"{name} {size}" for name, size in least["mesh"].items() if size > 1]
+        how += [f"microbatches {least['microbatches']}"] if least["microbatches"] != report["microbatches"] else []
+        fewest = (": ".join(filter(None, [str(least["number"]), ", ".join(how)])), *_times(least["step_seconds"], steps))
+    return d["name"], f"{d['memory_gib']:g}", *given, *fewest
+
+
+def _number(x: float) -> str:
+    """Three digits or more, and no exponent for what is large."""
+    return f"{x:,.0f}" if x >= 1000 else f"{x:.3g}"
+
+
+def _amount(x: float) -> str:
+    """Of memory, where nothing that is there is 0.00."""
+    return f"{x:,.2f}" if x >= 0.005 else "<0.01"
+
+
 def _times(seconds: float, steps: int) -> tuple[str, str]:
-    hours = seconds * steps / 3600
-    return f"{seconds:.3g}", f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} h"
+    # Below that, arithmetic is not what a step waits for.
+    return _number(seconds) if seconds >= 0.001 else "<0.001", _duration(seconds * steps)
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that leaves one to three digits before the point."""
+    for unit, size, least in (("days", 86400, 48 * 3600), ("h", 3600, 2 * 3600), ("min", 60, 120)):
+        if seconds >= least:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 1 else "<1 s"
 
 
 def _notes(report: dict) -> str:
-    seen = report["tokens_per_step"] * report["steps"]
+    seen, steps = report["tokens_per_step"] * report["steps"], report["steps"]
     lines = [
-        f"{report['steps']:,} steps of {report['tokens_per_step']:,} tokens: {seen / 1e9:,.2f}e9 tokens seen",
+        f"{steps:,} step{'s' * (steps > 1)} of {report['tokens_per_step']:,} tokens: "
+        f"{f'{seen / 1e9:,.2f}e9' if seen >= 1e9 else f'{seen:,}'} tokens seen",
         f"Estimates: {UTILISATION:.0%} of the device's bfloat16 peak, which small models do not reach; {USABLE:.0%} of its "
         f"memory usable (on GPUs: XLA_PYTHON_CLIENT_MEM_FRACTION={USABLE}); the step alone, without evaluations and waiting",
+    ]
+    lines += [
+        f"cpu: the one at hand ({d['what']}), for whose peak its rate of matrix products was measured just now, "
+        f"{d['measured'] / 1e9:,.0f} GFLOP a second"
+        for d in report["devices"]
+        if "measured" in d
     ]
     if report["task"] == "hypernet":
         lines.append(f"{report['rows']:,} rows predicted in a typical step, of {PIECES} source tokens each")

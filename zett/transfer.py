@@ -43,10 +43,10 @@ def transfer(
     model: "pico", a folder or a Hub name. tokenizer: a folder with tokenizer.json, that file, or a Hub name. method: "hypernet"
     or one of zett.methods.METHODS. hypernet: its folder or Hub name, for "hypernet"; None: the shipped one, for "pico".
     language: of the tokenizer, by code or number, for hypernetworks that know languages. special: one of
-    zett.vocab.special.MODES. revision: of the base model, on the Hub. measure: text files, on which bits per byte before and
-    after are measured for the card. push: the name under which the result goes to the Hub as well. All but the vocabulary's
-    rows is copied byte for byte, and so are the tokenizer's files, but for the ones that `special` changes. Bad input is a
-    UserError, with nothing written.
+    zett.vocab.special.MODES. revision: of the base model, on the Hub. measure: text files and folders, on all of which bits
+    per byte before and after are measured for the card. push: the name under which the result goes to the Hub as well. All but
+    the vocabulary's rows is copied byte for byte, and so are the tokenizer's files, but for the ones that `special` changes.
+    Bad input is a UserError, with nothing written.
     """
     from zett import folders, hub
     from zett.cards import transfer_card
@@ -82,7 +82,7 @@ def transfer(
         target = adapt_special(given, base.vocab, special, Path(scratch))
         table = transfer_table(base, target, method=method, hypernet=hypernet, language=language, seed=seed)
         write_model(folder, base, target, table, tokenizer_file=_single_file(tokenizer) if target is given else None)
-        result = _measured(base, measured_by, folder, windows) if measured_by else None
+        result = _measured(base, measured_by, folder, windows, measure) if measured_by else None
         card = transfer_card(
             output.name, base=base.name, revision=revision, tokenizer=f"`{tokenizer}`: {target.kind}, {len(target)} ids",
             method=method, hypernet=hypernet, command=shlex.join(command), result=result,
@@ -97,29 +97,16 @@ def transfer(
     return output
 
 
-# Text that is measured: windows of so many bytes each.
-WINDOW, WINDOWS = 512, 256
-
-
 def _read_windows(files: Sequence[str | Path]) -> list[str]:
-    from zett.evaluate.bpb import byte_windows
+    """All of these files and folders, in pieces that are measured."""
+    from zett.evaluate.windows import files_in_windows
 
-    texts = []
-    for file in files:
-        try:
-            texts.append(Path(file).expanduser().read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
-        except OSError as error:
-            raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
-    windows = byte_windows(texts, window=WINDOW, count=WINDOWS) if texts else []
-    if texts and not windows:
-        raise UserError(f"{', '.join(map(str, files))}: too short to measure anything on; at least {WINDOW} bytes of text")
-    return windows
+    return files_in_windows(files) if files else []
 
 
-def _measured(base, measure, folder: Path, windows: list[str]) -> str:
-    """One sentence: (masked) bits per byte of the base model and of the one in `folder`."""
+def _measured(base, measure, folder: Path, windows: list[str], files: Sequence[str | Path]) -> str:
+    """One sentence: (masked) bits per byte of the base model and of the one in `folder`, on what."""
+    from zett.evaluate.windows import files_words
     from zett.lms import load_base_model
     from zett.lms.layers import product_dtype
     from zett.table import bucket
@@ -129,8 +116,8 @@ def _measured(base, measure, folder: Path, windows: list[str]) -> str:
     for table, vocab in ((base.table, base.vocab), (new.table, new.vocab)):
         table = _float32(table).pad(bucket(len(vocab)))
         bits.append(measure.bits(base.params, table, measure.encode(windows, vocab.tokenizer), dtype=product_dtype("auto")))
-    size = sum(len(w.encode()) for w in windows)
-    return f"{bits[1]:.4f} {measure.name}, {bits[0]:.4f} before ({bits[1] / bits[0]:.3f} times), on {size} bytes of text"
+    size, ratio = sum(len(w.encode()) for w in windows), f"{bits[1] / bits[0]:.3f} times"
+    return f"{bits[1]:.4f} {measure.name}, {bits[0]:.4f} before ({ratio}), on all {size:,} bytes of {files_words(files)}"
 
 
 def _check_method(method: str, hypernet, model, language):

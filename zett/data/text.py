@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -58,6 +59,17 @@ class Files(Documents):
             return [read(*args) for read, *args in self.items[index]]
         read, *args = self.items[index]
         return read(*args)
+
+    def paths(self) -> set[Path]:
+        """The files that the documents come from."""
+
+        def of(value) -> Iterator[Path]:
+            if isinstance(value, Path):
+                yield value.resolve()
+            elif isinstance(value, tuple):
+                yield from itertools.chain.from_iterable(map(of, value))
+
+        return set(of(self.items))
 
     def fingerprint(self) -> str:
         # A document has changed when its file's size or time has.
@@ -138,6 +150,19 @@ def weighted_sources(spec: str) -> list[tuple[int, str]]:
     return found
 
 
+def is_local(spec: str) -> bool:
+    """Whether a single source is a file or a folder, given by its path."""
+    return spec not in ("python", "prose") and not spec.startswith("hf:")
+
+
+def whole_files(spec: str, text_column: str = "text") -> list["Files"]:
+    """All that the files and folders joined in `spec` hold, each once, whatever its weight. Raises TextError.
+
+    Of a folder with train.* and valid.* files it is the latter.
+    """
+    return [local_files(Path(one).expanduser(), "whole", text_column) for _, one in weighted_sources(spec)]
+
+
 def shared_bytes(stream_bytes: int, weights: Sequence[int]) -> list[int]:
     """`stream_bytes` divided by weights."""
     return [-(-stream_bytes * weight // sum(weights)) for weight in weights]
@@ -153,7 +178,7 @@ def check_source(spec: str) -> list[str]:
             name = HubSource.of(one[3:]).name
             if not Path(name).exists():
                 remote.append(name)
-        elif one not in ("python", "prose"):
+        elif is_local(one):
             _check_file(Path(one).expanduser())
     return remote
 
@@ -281,24 +306,38 @@ SUFFIXES = (*PLAIN, ".jsonl", ".parquet")
 
 
 def local_files(path: Path, split: str, text_column: str) -> Files:
-    """A file or a folder, searched recursively. Raises TextError if nothing readable is there."""
+    """A file or a folder, searched recursively; split: that of `open_text`, or "whole" (see `whole_files`).
+
+    Raises TextError if nothing readable is there.
+    """
     _check_file(path)
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and _kind(p))
-    own_split = not path.is_file() and {"train", "valid"} <= {p.name.split(".")[0] for p in files}
-    if own_split:
+    files = _files(path)
+    if has_own_split(path):
+        split = "valid" if split == "whole" else split
         items = [item for file in files if file.name.split(".")[0] == split for item in _documents(file, text_column)]
     else:
         every = ((file, i, item) for file in files for i, item in enumerate(_documents(file, text_column)))
-        items = _split([(_key(file, path, i), item) for file, i, item in every], split)
+        keyed = [(_key(file, path, i), item) for file, i, item in every]
+        items = [item for _, item in keyed] if split == "whole" else _split(keyed, split)
     if not items:
-        raise TextError(f"{path}: no text for the {split!r} split (looked for {', '.join(SUFFIXES)}; column {text_column!r})")
+        of = "" if split == "whole" else f" for the {split!r} split"
+        raise TextError(f"{path}: no text{of} (looked for {', '.join(SUFFIXES)}; column {text_column!r})")
     return Files(f"{path}:{split}", tuple(items))
+
+
+def has_own_split(path: Path) -> bool:
+    """Whether a folder's files say by their names which of them are for training and which are held out."""
+    return path.is_dir() and {"train", "valid"} <= {file.name.split(".")[0] for file in _files(path)}
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and file_kind(p))
 
 
 def _check_file(path: Path) -> None:
     if not path.exists():
         raise TextError(f"no such file or folder: {path}")
-    if path.is_file() and not _kind(path):
+    if path.is_file() and not file_kind(path):
         raise TextError(f"{path}: unknown kind of file; known: {', '.join(SUFFIXES)}, each also with .gz or .zst")
 
 
@@ -325,13 +364,14 @@ def _part(read, args: tuple, split: str) -> str:
     return text[at:] if split == "valid" else text[:at]
 
 
-def _kind(path: Path) -> str | None:
+def file_kind(path: Path) -> str | None:
+    """The suffix that says how a file is read, without a compression's; None if it is of no known kind."""
     suffixes = [s for s in path.suffixes if s not in (".gz", ".zst")]
     return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
 
 
 def _documents(file: Path, text_column: str) -> list[tuple]:
-    if _kind(file) in PLAIN:
+    if file_kind(file) in PLAIN:
         return [(_plain, file)] if _plain(file).strip() else []
     return [(_row, file, text_column, i) for i, text in enumerate(_column(file, text_column)) if text.strip()]
 
@@ -347,7 +387,7 @@ def _plain(file: Path) -> str:
 @functools.lru_cache(maxsize=8)
 def _column(file: Path, text_column: str) -> list[str]:
     """All texts of a jsonl or parquet file; "" where there is none."""
-    if _kind(file) == ".parquet":
+    if file_kind(file) == ".parquet":
         return _parquet_column(file, text_column)
     texts = []
     for number, line in enumerate(file_text(file).split("\n"), 1):

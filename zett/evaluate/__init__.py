@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +62,7 @@ class Report:
     """What `evaluate` measured; `zett.evaluate.report` prints, plots and saves it."""
 
     base: dict
-    text: dict
+    text: dict  # what was measured: see zett/evaluate/windows.py
     original: dict  # bits_per_byte, tokens_per_byte, vocab_size, bytes_lost
     hypernets: dict[str, str]  # folder by name
     targets: list[TargetResult]
@@ -85,7 +84,7 @@ def evaluate(
     methods: Sequence[str] | Mapping[str, Callable] = BASELINES,
     windows: Sequence[str] | None = None,
     text: str = "python",
-    text_bytes: int = 131072,
+    text_bytes: int | None = None,
     window: int = 512,
     text_column: str = "text",
     prose: str = "prose",
@@ -100,13 +99,17 @@ def evaluate(
     base: a `BaseModel`, or what `load_base_model` takes. targets: specs for `load_target` (None: `DEFAULT_TARGETS`), or
     vocabularies by name. hypernets: folders by name; language: of the targets, by code or number, where they know languages.
     methods: names in `METHODS`, or functions with their signature, by name.
-    windows: pieces of text, each scored alone; None: `text_bytes` of the held-out split of `text`, in pieces of `window` bytes.
+    windows: pieces of text, each scored alone; None: those of `text`, of at most `window` bytes. text: a file or folder is
+    measured whole unless targets are trained on it, else its held-out split is. text_bytes: the most that is measured (None: of
+    a held-out split, 131072).
     dtype: of matrix products. progress: show a bar; None: in a terminal only. Raises UserError.
     """
     from tqdm import tqdm
 
     from zett.config import check_seed
     from zett.evaluate.measure import measure_of
+    from zett.evaluate.targets import DEFAULT_TARGETS
+    from zett.evaluate.windows import described, measured_windows
     from zett.lms import load_base_model
     from zett.lms.layers import product_dtype
 
@@ -118,14 +121,18 @@ def evaluate(
         base = load_base_model(str(base), dtype=dtype)
     measure = measure_of(base)
     functions = _functions(base, hypernets or {}, methods, language)
-    source = text if windows is None else None
+    specs = [] if isinstance(targets, Mapping) else list(dict.fromkeys(DEFAULT_TARGETS if targets is None else targets))
     if windows is None:
-        windows = held_out_windows(text, text_bytes, window, text_column=text_column, seed=seed)
-    windows = list(windows)
-    if not any(windows):
-        raise UserError("there is no text to evaluate on")
+        windows, record = measured_windows(
+            text, text_bytes, window, text_column=text_column, prose=prose, specs=specs, seed=seed
+        )
+    else:
+        windows = list(windows)
+        if not any(windows):
+            raise UserError("there is no text to evaluate on")
+        record = {"source": None, "split": None, **described(windows)}
     if not isinstance(targets, Mapping):
-        targets = _load_targets(targets, bar, text=text, prose=prose, text_column=text_column)
+        targets = _load_targets(specs, bar, text=text, prose=prose, text_column=text_column)
     if not targets:
         raise UserError("there is no target tokenizer to evaluate")
     with bar(total=1 + len(targets) * len(functions), desc="original", unit="run") as runs:
@@ -134,7 +141,7 @@ def evaluate(
         results = [_target_result(trial, name, target, runs) for name, target in targets.items()]
     return Report(
         base={"name": base.name, "fingerprint": base.fingerprint},
-        text=_text_record(windows, source, window),
+        text=record,
         original=_original(trial),
         hypernets={name: str(path) for name, path in (hypernets or {}).items()},
         targets=results,
@@ -150,11 +157,10 @@ def evaluate(
     )
 
 
-def _load_targets(specs: Sequence[str] | None, bar, **texts) -> dict[str, "Vocabulary"]:
+def _load_targets(specs: Sequence[str], bar, **texts) -> dict[str, "Vocabulary"]:
     """Vocabularies by short name."""
-    from zett.evaluate.targets import DEFAULT_TARGETS, load_target
+    from zett.evaluate.targets import load_target
 
-    specs = list(dict.fromkeys(DEFAULT_TARGETS if specs is None else specs))
     return {_short_name(s, specs): load_target(s, **texts) for s in bar(specs, desc="tokenizers", unit="tokenizer")}
 
 
@@ -222,19 +228,6 @@ def _target_result(trial: _Trial, name: str, target: "Vocabulary", runs) -> Targ
     )
 
 
-def _text_record(windows: list[str], source: str | None, window: int) -> dict:
-    """source, window: where held-out windows come from, and the most bytes that they were to have; None: they were given."""
-    sizes = [len(w.encode()) for w in windows]
-    return {
-        "source": source,
-        "split": "valid" if source else None,
-        "windows": len(windows),
-        "window_bytes": window if source else max(sizes),
-        "bytes": sum(sizes),
-        "sha256": hashlib.sha256("\0".join(windows).encode()).hexdigest(),
-    }
-
-
 def _original(trial: _Trial) -> dict:
     own, vocab = trial.own, trial.base.vocab
     return {
@@ -243,22 +236,6 @@ def _original(trial: _Trial) -> dict:
         "vocab_size": len(vocab),
         "bytes_lost": bytes_lost(trial.windows, own, vocab),
     }
-
-
-def held_out_windows(text: str, text_bytes: int, window: int, *, text_column: str = "text", seed: int = 0) -> list[str]:
-    """About `text_bytes` of the held-out split of the source `text`, in pieces of at most `window` bytes. Raises UserError."""
-    from zett.data.text import open_text
-    from zett.evaluate.bpb import byte_windows
-
-    if window < 16 or text_bytes < window:
-        raise UserError(
-            f"{text_bytes} bytes in windows of {window}: windows need at least 16 bytes, and one has to fit in the text"
-        )
-    documents = open_text(text, split="valid", text_column=text_column)
-    windows = byte_windows(documents, window=window, count=text_bytes // window, seed=seed)
-    if not windows:
-        raise UserError(f"the held-out split of {text!r} is too short for a single window of {window} bytes")
-    return windows
 
 
 def bytes_lost(windows: Sequence[str], encoded, vocab) -> float:
@@ -406,13 +383,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--method", "methods to compare with (default: fvt mean random)", nargs="+", default=list(BASELINES))
     add(
         "--text",
-        "text source: python, prose, a file, a folder, or hf:NAME[:CONFIG]; its held-out split is scored, its training split "
-        "trains KIND-SIZE targets",
+        "text source: python, prose, a file, a folder, or hf:NAME[:CONFIG]; files and folders are measured whole, unless "
+        "KIND-SIZE targets are trained on them; else the held-out split is",
         default="python",
         metavar="SPEC",
     )
     add("--text-column", "column of jsonl and parquet files", default="text")
-    add("--text-bytes", "bytes to score", type=int, default=131072)
+    add("--text-bytes", "the most bytes to measure (default: a whole file or folder, 131072 of a held-out split)", type=int)
     add("--window", "bytes of context, the same for all tokenizers", type=int, default=512)
     add("--prose", "text source that trains prose-KIND-SIZE targets (default: docstrings)", default="prose", metavar="SPEC")
     add("--output", f"where report.json and report.png go (default: {DEFAULT_OUTPUT}, replaced)", metavar="DIR")

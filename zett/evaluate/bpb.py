@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +39,36 @@ def byte_windows(documents, *, window: int = 512, count: int = 256, seed: int = 
     return windows[:count]
 
 
+def whole_windows(documents: Iterable[str], *, window: int = 512, limit: int | None = None, seed: int = 0) -> list[str]:
+    """`documents` in pieces of at most `window` bytes, whole lines where they fit, with nothing left out, however short.
+
+    limit: the most bytes that the pieces may have together; drawn from all over the text if it has more.
+    """
+    pieces: list[str] = []
+    for text in documents:
+        full, rest = _pieces(text, window)
+        pieces += filter(None, [*full, rest])
+    sizes = np.asarray([len(piece.encode()) for piece in pieces])
+    if limit is None or sizes.sum() <= limit:
+        return pieces
+    order = np.random.default_rng(seed).permutation(len(pieces))
+    return [pieces[i] for i in np.sort(order[np.cumsum(sizes[order]) <= limit])]
+
+
 def _cut(text: str, window: int) -> list[str]:
+    # Windows much shorter than asked for would measure little but the first tokens.
+    pieces, _ = _pieces(text, window)
+    return [p for p in pieces if len(p.encode()) >= window // 2]
+
+
+def _pieces(text: str, window: int) -> tuple[list[str], str]:
+    """A text in pieces of at most `window` bytes, and what is left at its end."""
+    text = text.encode("utf-8", "replace").decode()  # JSON can hold half a character
     pieces: list[str] = []
     current: list[str] = []
     size = 0
     for line in text.splitlines(keepends=True):
-        length = len(line.encode("utf-8", "replace"))
+        length = len(line.encode())
         if size + length > window and current:
             pieces.append("".join(current))
             current, size = [], 0
@@ -54,8 +79,7 @@ def _cut(text: str, window: int) -> list[str]:
             length = len(line.encode())
         current.append(line)
         size += length
-    # Windows much shorter than asked for would measure little but the first tokens.
-    return [p for p in pieces if len(p.encode()) >= window // 2]
+    return pieces, "".join(current)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+import textwrap
 from pathlib import Path
 
 from zett.evaluate import BASELINES, Report, Score, TargetResult
+from zett.evaluate.windows import text_words
 
 JSON_NAME, PLOT_NAME = "report.json", "report.png"
 
@@ -59,11 +61,10 @@ def table(report: Report, width: int = 110) -> str:
         if max(map(len, lines)) <= width:
             break
     text, original = report.text, report.original
-    source = f"{text['source']} ({text['split']})" if text["source"] else "given text"
     head = [
         f"{_name(report)}: {original['bits_per_byte']:.3f} {measure(report)} with its own tokenizer "
         f"({original['vocab_size']} entries, {original['tokens_per_byte']:.3f} tokens per byte)",
-        f"text: {source}, {text['bytes']} bytes in {text['windows']} windows of up to {text['window_bytes']}",
+        *textwrap.wrap(f"text: {text_words(text)}, in {text['windows']:,} windows of up to {text['window_bytes']}", width),
         "",
     ]
     notes = ["", f"ratio: {measure(report)} over the original's, ± one standard error"]
@@ -109,11 +110,10 @@ def _lines(report: Report, columns: dict[str, list]) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------------ plot
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; hypernetworks in strong ones, baselines in others.
-_OURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_OURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
 _BASELINE = {"fvt": "#E69F00", "mean": "#8C8C8C", "random": "#BDBDBD"}
-_MARKER = {"fvt": "s", "mean": "D", "random": "X"}
-_INK, _FAINT = "#222222", "#DDDDDD"
-_WHITE_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.8}
+_INK, _SOFT, _FAINT, _WORSE = "#222222", "#666666", "#DDDDDD", "#B4232A"
+_LANE, _GAP_INCHES = 0.165, 0.24  # inches that a method takes, and that two targets are apart
 
 
 def figure(report: Report):
@@ -121,92 +121,116 @@ def figure(report: Report):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = len(report.targets)
-    fig = Figure(figsize=(10, 1.9 + 0.62 * rows), layout="constrained")
+    names = [textwrap.wrap(t.name, 26) for t in report.targets]
+    # A row of lanes for each target, in inches, so that neither methods nor long names touch one another.
+    tall = [max(_LANE * len(report.methods), 0.18 * len(lines)) + _GAP_INCHES for lines in names]
+    middles = [sum(tall[:n]) + size / 2 for n, size in enumerate(tall)]
+    title = textwrap.wrap(f"{_name(report)} with tokenizers it was not trained with", 68)
+    columns = max(1, min(len(report.methods), 80 // (5 + max(map(len, report.methods), default=1))))
+    legend = 0.22 * -(-len(report.methods) // columns)  # inches
+    fig = Figure(figsize=(10, sum(tall) + 0.3 * len(title) + legend + 1.1), layout="constrained")
     FigureCanvasAgg(fig)
     ratios, lengths = fig.subplots(1, 2, sharey=True, width_ratios=[3.4, 1])
-    _draw_ratios(ratios, report)
-    _draw_lengths(lengths, report)
-    ratios.set_yticks(range(rows), [t.name for t in report.targets], color=_INK)
-    ratios.set_ylim(rows - 0.45, -0.75)
+    handles = _draw_ratios(ratios, report, middles)
+    _draw_lengths(lengths, report, middles)
+    ratios.set_yticks(middles, ["\n".join(lines) for lines in names], color=_INK)
+    ratios.set_ylim(sum(tall), 0)
     for axes in (ratios, lengths):
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(_FAINT)
         axes.tick_params(axis="both", length=0, labelcolor=_INK)
+        axes.set_axisbelow(True)
+        axes.set_title(axes.get_title("left"), loc="left", fontsize=10, color=_INK, pad=8 + 72 * legend)
+    ratios.legend(handles=handles, ncols=columns, loc="lower left", bbox_to_anchor=(-0.01, 1), borderaxespad=0.1, frameon=False,
+                  fontsize=9, handlelength=1.2, handleheight=0.8, columnspacing=1.4, labelcolor=_INK)  # fmt: skip
+    fig.suptitle("\n".join(title), x=0.012, ha="left", color=_INK, fontsize=14, weight="bold")
     bits, text = report.original["bits_per_byte"], report.text
-    fig.suptitle(
-        f"{_name(report)} with tokenizers it was not trained with", x=0.012, ha="left", color=_INK, fontsize=14, weight="bold"
+    foot = (
+        f"1× is the original model with its own tokenizer: {bits:.3f} {measure(report)}. "
+        f"Text: {text_words(text, short=True)}, in windows of up to {text['window_bytes']}. Whiskers: one standard error."
     )
-    source = text["source"] or "given text"
-    fig.supxlabel(
-        f"1× is the original model with its own tokenizer: {bits:.3f} {measure(report)} "
-        f"on {text['bytes'] / 1024:.0f} KiB of held-out text ({source}), in windows of {text['window_bytes']} bytes",
-        x=0.012, ha="left", color="#666666", fontsize=8.5,
-    )  # fmt: skip
+    fig.supxlabel("\n".join(textwrap.wrap(foot, 150)), x=0.012, ha="left", color=_SOFT, fontsize=8.5)
     return fig
 
 
 def _styles(methods: list[str]) -> dict[str, dict]:
     ours = [m for m in methods if m not in BASELINES]
-    styles = {m: {"color": _OURS[i % len(_OURS)], "marker": "o", "markersize": 10} for i, m in enumerate(ours)}
-    styles |= {m: {"color": _BASELINE[m], "marker": _MARKER[m], "markersize": 7} for m in methods if m in BASELINES}
-    return styles
+    # More hypernetworks than colours are told apart by hatching.
+    hatches = (None, "////", "....", "xxxx")
+    styles = {
+        m: {"facecolor": _OURS[i % len(_OURS)], "hatch": hatches[i // len(_OURS) % len(hatches)], "edgecolor": "white"}
+        for i, m in enumerate(ours)
+    }
+    return styles | {m: {"facecolor": _BASELINE[m]} for m in methods if m in BASELINES}
 
 
-def _draw_ratios(axes, report: Report) -> None:
+def _draw_ratios(axes, report: Report, middles: list[float]) -> list:
+    """Bars from 1×, a lane for each method; returns what the legend shows."""
+    from matplotlib.patches import Patch
+
+    styles, methods = _styles(report.methods), report.methods
+    ends = [
+        end
+        for t in report.targets
+        for s in t.scores.values()
+        for end in (s.ratio, s.ratio - s.ratio_error, s.ratio + s.ratio_error)
+        if math.isfinite(end) and end > 0
+    ]
+    low, high = min([1.0, *ends]), max([1.02, *ends])
+    _ratio_axis(axes, low, high)
+    axes.axvline(1, color=_INK, linewidth=1.2, zorder=3)
+    digits = 3 if high < 1.1 else 2
+    for middle, target in zip(middles, report.targets):
+        fvt = target.scores.get("fvt")
+        for lane, method in enumerate(methods):
+            score, y = target.scores[method], middle + (lane - (len(methods) - 1) / 2) * _LANE
+            ours = method not in BASELINES
+            finite = math.isfinite(score.ratio)
+            worse = ours and finite and fvt is not None and score.ratio > fvt.ratio
+            ends = [1.0]
+            if finite:
+                axes.barh(y, score.ratio - 1, left=1, height=0.82 * _LANE, linewidth=0, zorder=2, **styles[method])
+                error = min(score.ratio_error, 0.999 * score.ratio)  # a logarithmic axis has no place for 0
+                axes.errorbar(score.ratio, y, xerr=[[error], [score.ratio_error]], ecolor=_INK, elinewidth=0.8, zorder=4)
+                ends += [score.ratio + score.ratio_error]
+            text = f"{score.ratio:.{digits}f}×" if score.ratio < 100 else f"{score.ratio:,.0f}×"
+            label = {"fontsize": 7.5, "va": "center_baseline", "weight": "bold" if ours else "normal"}
+            label["color"] = _WORSE if worse or not finite else styles[method]["facecolor"] if ours else _SOFT
+            words = f"{text}, worse than fvt" if worse else text if finite else "no number"
+            axes.annotate(words, (max(ends), y), (4, 0), textcoords="offset points", **label)
+    axes.grid(axis="x", color=_FAINT, linewidth=0.6)
+    axes.set_title(f"{measure(report)} over the original's, on a logarithmic scale; further left is better", loc="left")
+    return [Patch(label=m, linewidth=0, **styles[m]) for m in methods]
+
+
+def _ratio_axis(axes, low: float, high: float) -> None:
+    """A logarithmic axis from `low` to `high` with room for the labels of bars, and ticks whose labels do not touch."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    styles = _styles(report.methods)
-    every = [score.ratio for t in report.targets for score in t.scores.values()]
     axes.set_xscale("log")
-    low, high = min(0.97, *every) if every else 0.97, max([1.1, *every])
-    axes.set_xlim(low * 0.985, high * (high / low) ** 0.06)
-    axes.axvline(1, color=_INK, linewidth=1.2, zorder=1)
-    best_ours = [m for m in report.methods if m not in BASELINES]
-    for y, target in enumerate(report.targets):
-        scores = target.scores
-        axes.axhline(y, color=_FAINT, linewidth=0.8, zorder=0)
-        if best_ours and "fvt" in scores:  # what the hypernetwork gains over the best simple method
-            best = min((scores[m].ratio, m) for m in best_ours)
-            axes.plot([best[0], scores["fvt"].ratio], [y, y], color=styles[best[1]]["color"], alpha=0.3, linewidth=5, zorder=2,
-                      solid_capstyle="butt")  # fmt: skip
-        for method, score in scores.items():
-            style = {**styles[method], "ecolor": styles[method]["color"], "zorder": 4 if method in best_ours else 3}
-            axes.errorbar(score.ratio, y, xerr=score.ratio_error, elinewidth=1, linestyle="none", **_WHITE_EDGE, **style)
-        for i, method in enumerate(best_ours or report.methods[:1]):
-            # Above and below by turns: two hypernetworks are often close together.
-            up = 12 if i % 2 == 0 else -13
-            label = {"color": styles[method]["color"], "fontsize": 8.5, "weight": "bold", "ha": "center", "va": "center"}
-            label["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-            axes.annotate(
-                f"{scores[method].ratio:.2f}×", (scores[method].ratio, y), (0, up), textcoords="offset points", **label
-            )
-    ticks = [t for t in (1, 1.1, 1.2, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30) if low <= t <= high * 1.05]
-    # Labels of neighbouring ticks must not touch.
-    room = math.log(high / low) / 14
-    kept: list[float] = []
-    for tick in ticks:
-        if not kept or math.log(tick / kept[-1]) > room:
+    span = math.log(high / low)
+    left, right = low * math.exp(-0.02 * span), high * math.exp(0.27 * span)
+    axes.set_xlim(left, right)
+    steps = [1, 1.01, 1.02, 1.03, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 3, 4, 5, 7]
+    ticks = [step * 10.0**power for power in range(-3, 7) for step in (steps if power == 0 else (1, 1.5, 2, 3, 5, 7))]
+    ticks += [0.8, 0.9, 0.95, 0.98]
+    kept = [1.0]
+    for tick in sorted((t for t in ticks if left <= t <= right), key=lambda t: abs(math.log(t))):
+        if all(abs(math.log(tick / other)) > math.log(right / left) / 11 for other in kept):
             kept.append(tick)
-    axes.xaxis.set_major_locator(FixedLocator(kept))
+    axes.xaxis.set_major_locator(FixedLocator(sorted(kept)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
-    axes.grid(axis="x", color=_FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_title(f"{measure(report)}, relative to the original", loc="left", fontsize=10, color=_INK, pad=24)
-    handles = [axes.plot([], [], linestyle="none", markeredgecolor="white", label=m, **styles[m])[0] for m in report.methods]
-    axes.legend(handles=handles, ncols=max(len(handles), 1), loc="lower left", bbox_to_anchor=(-0.01, 1.0), frameon=False,
-                fontsize=9, handletextpad=0.1, columnspacing=1.2, borderaxespad=0.1, labelcolor=_INK)  # fmt: skip
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}×"))
 
 
-def _draw_lengths(axes, report: Report) -> None:
+def _draw_lengths(axes, report: Report, middles: list[float]) -> None:
     values = [t.relative_length for t in report.targets]
-    axes.barh(range(len(values)), values, height=0.36, color="#A9C4D6")
+    axes.barh(middles, values, height=0.24, color="#A9C4D6")
     axes.axvline(1, color=_INK, linewidth=1.2)
-    for y, value in enumerate(values):
-        label = {"textcoords": "offset points", "va": "center", "fontsize": 8.5, "color": _INK}
+    for y, value in zip(middles, values):
+        label = {"textcoords": "offset points", "va": "center_baseline", "fontsize": 8.5, "color": _INK}
         axes.annotate(f"{value:.2f}×", (max(value, 1), y), (5, 0), **label)
-    axes.set_xlim(0, max([1, *values]) * 1.3)
+    axes.set_xlim(0, max([1, *values]) * 1.45)
     axes.set_xticks([0, 1], ["0", "1×"])
-    axes.set_title("sequence length", loc="left", fontsize=10, color=_INK, pad=24)
+    axes.set_title("tokens in the text", loc="left")
     axes.tick_params(axis="y", labelleft=False)

@@ -14,6 +14,7 @@ from zett.errors import UserError
 from zett.inspect.texts import parallel_texts, texts_by_language
 from zett.inspect.tokenizer import describe, show_id, splits_marks
 from zett.vocab import Vocabulary, load_tokenizer
+from zett.vocab.bytes import UTF8_BYTES
 from zett.vocab.special import special_tokens, special_warnings
 
 TEXT_BYTES = 1_000_000
@@ -63,17 +64,39 @@ def _pair(source: Vocabulary, target: Vocabulary, lengths: np.ndarray, size: int
     shared = {target.tokens[i] for i in present} & source.id_of.keys()
     used = lengths[present]
     longest = sorted(present, key=lambda i: (-lengths[i], i))[:20]
-    lacking = [b for b in range(256) if bytes([b]) not in source.id_of]
+    lacking = [b for b in UTF8_BYTES if bytes([b]) not in source.id_of]
     return {
         "shared": len(shared),
         "shared_of_target": len(shared) / len(target.id_of),
         "shared_of_source": len(shared) / max(len(source.id_of), 1),
         "pieces_per_token": {str(n): int(c) for n, c in enumerate(np.bincount(used)) if c},
+        "one_piece": _one_piece(source, target, lengths),
         "mean_pieces": float(used.mean()),
         "max_pieces": size,
         "longer": int((used > size).sum()),
         "longest": [{"token": show_id(target, i), "pieces": int(lengths[i])} for i in longest if lengths[i] > size],
         "bytes_without_source_token": len(lacking),
+    }
+
+
+def _one_piece(source: Vocabulary, target: Vocabulary, lengths: np.ndarray) -> dict:
+    """Of what the target's ids in one source piece consist: both + repeated - cut + normalised + bytes.
+
+    both: tokens that are in both; repeated: further ids of the target with the bytes of one of these; cut: ids of both that the
+    source's model makes of several pieces; normalised: ids that are a source token after the source's normaliser; bytes: single
+    bytes that the source has no token for.
+    """
+    present = [i for i, token in enumerate(target.tokens) if token]
+    both = [i for i in present if target.tokens[i] in source.id_of]
+    others = [target.tokens[i] for i in present if lengths[i] == 1 and target.tokens[i] not in source.id_of]
+    lacking = int((source.decompose(others).ids >= len(source)).sum()) if others else 0
+    distinct = len({target.tokens[i] for i in both})
+    return {
+        "both": distinct,
+        "repeated": len(both) - distinct,
+        "cut": int((lengths[both] != 1).sum()),
+        "normalised": len(others) - lacking,
+        "bytes": lacking,
     }
 
 
@@ -184,7 +207,7 @@ def _warnings(report: dict, source: Vocabulary, target: Vocabulary) -> list[dict
     if pair["bytes_without_source_token"] and source.kind != "WordPiece":
         warn(
             "bytes",
-            f"The source has no token for {pair['bytes_without_source_token']} of the 256 bytes.",
+            f"The source has no token for {pair['bytes_without_source_token']} of the {len(UTF8_BYTES)} bytes in UTF-8.",
             "Target tokens with these get rows that say little: keep to scripts that the source covers.",
         )
     _warn_special(warn, report, source, target)

@@ -1,10 +1,10 @@
 """The report of `zett inspect` as one HTML page: no scripts, nothing loaded, light and dark."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
-from zett.inspect.terminal import facts, premium_rows
+from zett.inspect.terminal import facts, one_piece_words, premium_rows
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 _STYLE = """
@@ -53,8 +53,20 @@ svg .axis { stroke: var(--soft); }
 svg .old { fill: var(--old); }
 svg .new { fill: var(--new); }
 svg .link { stroke: var(--line); stroke-width: 3; }
+.narrow { display: none; }
+@media (max-width: 40rem) {
+  body { padding: 1.4rem 1rem 3rem; }
+  .wide { display: none; }
+  .narrow { display: block; }
+  td, th { padding-right: .5rem; }
+  th.n { white-space: normal; vertical-align: bottom; }
+  .scroll td:first-child, .scroll th:first-child { position: sticky; left: 0; background: var(--paper); }
+  table.facts tr { display: grid; grid-template-columns: 1fr 1fr; border-bottom: 1px solid var(--line); padding: .3rem 0; }
+  table.facts td, table.facts th { border: 0; width: auto; padding-block: 0; overflow-wrap: anywhere; }
+  table.facts td:first-child, table.facts th:first-child { grid-column: 1 / -1; position: static; font-size: .82rem; }
+}
 """
-WIDTH = 880  # of plots, in their own units
+WIDTH, NARROW = 880, 390  # of plots, in their own units: each is drawn for wide screens and for phones, so that text is legible
 
 
 def page(report: dict) -> str:
@@ -68,7 +80,8 @@ def page(report: dict) -> str:
     sections += [_special(report["special"]), _unreachable(old, new)]
     title = escape(f"{_short(new['name'])} for a model with {_short(old['name'])}")
     return (
-        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n'
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="color-scheme" content="light dark">\n<title>{title}</title>\n<style>{_STYLE}</style>\n'
         + "\n".join(filter(None, sections))
         + "\n</html>\n"
@@ -121,7 +134,9 @@ def _pieces(report: dict) -> str:
     longest = " ".join(_code(f"{t['token']} {t['pieces']}") for t in pair["longest"])
     note = f"<p class='soft'>Longer than a hypernetwork reads (S = {size}), with their pieces: {longest}</p>" if longest else ""
     text = f"{pair['shared']:,} tokens are in both, {pair['shared_of_source']:.0%} of the source's."
-    plot = columns_plot(bars, ["new"], "source pieces in a token")
+    how = one_piece_words(pair)
+    note += f"<p class='soft'>{escape(how)}.</p>" if how else ""
+    plot = _both(columns_plot, bars, ["new"], "source pieces in a token")
     return f"<h2>Target tokens in source pieces</h2>\n<p>{text}</p>\n{plot}{note}"
 
 
@@ -131,7 +146,7 @@ def _lengths(old: dict, new: dict) -> str:
     sizes = [t["tokens"] for t in (old, new)]
     bars = [(str(n), [c.get(n, 0) / size for c, size in zip(counts, sizes)]) for n in range(1, most + 1)]
     bars.append((f"more than {most}", [sum(v for n, v in c.items() if n > most) / s for c, s in zip(counts, sizes)]))
-    return f"<h2>Bytes in a token</h2>\n{_LEGEND}\n{columns_plot(bars, ['old', 'new'], 'bytes')}"
+    return f"<h2>Bytes in a token</h2>\n{_LEGEND}\n{_both(columns_plot, bars, ['old', 'new'], 'bytes')}"
 
 
 def _texts(text: dict) -> str:
@@ -144,7 +159,7 @@ def _texts(text: dict) -> str:
         for name, t in [*languages, *([("all", text["all"])] if len(languages) > 1 else [])]
     ]  # fmt: skip
     return (
-        f"<h2>Tokens per byte of text</h2>\n{_LEGEND}\n{dots_plot(points, start=0.0)}\n"
+        f"<h2>Tokens per byte of text</h2>\n{_LEGEND}\n{_both(dots_plot, points, start=0.0)}\n"
         f"{_table(heads, rows)}\n<p class='soft'>length: target tokens over source tokens; shared, longer than S, unknown: "
         "of the target's tokens.</p>"
     )
@@ -157,7 +172,7 @@ def _premium(premium: dict) -> str:
     reference = escape(premium["reference"])
     return (
         f"<h2>Token premium</h2>\n<p>Tokens for the same content, relative to {reference} (1).</p>\n{_LEGEND}\n"
-        f"{dots_plot(points, start=1.0)}\n<details><summary>Numbers</summary>{_table(heads, rows)}</details>"
+        f"{_both(dots_plot, points, start=1.0)}\n<details><summary>Numbers</summary>{_table(heads, rows)}</details>"
     )
 
 
@@ -206,19 +221,30 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 _LEGEND = '<p class="legend"><span class="old">source</span><span class="new">target</span></p>'
 
 
-def columns_plot(bars: Sequence[tuple[str, Sequence[float]]], sides: Sequence[str], label: str) -> str:
+_TEXT = 7  # the most that a character takes in plots, on average, in their units
+
+
+def _both(plot: Callable[..., str], *given, **settings) -> str:
+    sizes = (("wide", WIDTH), ("narrow", NARROW))
+    return "".join(f'<div class="{name}">{plot(*given, **settings, across=across)}</div>' for name, across in sizes)
+
+
+def columns_plot(bars: Sequence[tuple[str, Sequence[float]]], sides: Sequence[str], label: str, *, across: int = WIDTH) -> str:
     """SVG: shares as upright bars, one for each of `sides` ("old", "new") at every label."""
     height, left, bottom = 240, 44, 44
+    right = across - 6
     top = max([share for _, shares in bars for share in shares] + [0.01])
     step = _step(top / 4)
     scale = (height - bottom - 16) / top
-    slot = (WIDTH - left) / len(bars)
+    slot = (right - left) / len(bars)
     width = min(slot * 0.74 / len(sides), 46)
-    parts = [_svg(height)]
+    # As many labels as there is room for, the last among them.
+    every = math.ceil(_TEXT * max(len(_brief(name)) for name, _ in bars) / slot)
+    parts = [_svg(across, height)]
     for n in range(int(top / step + 1e-9) + 1):
         y = height - bottom - n * step * scale
         tick = f"{100 * n * step:g}%"
-        parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{left}" x2="{across}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="soft" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick}</text>')
     for n, (name, shares) in enumerate(bars):
         middle = left + slot * (n + 0.5)
@@ -229,13 +255,15 @@ def columns_plot(bars: Sequence[tuple[str, Sequence[float]]], sides: Sequence[st
             parts.append(
                 f'<rect class="{side}" {box} rx="1.5"><title>{escape(name)} {escape(label)}: {share:.2%}</title></rect>'
             )
-            if len(sides) == 1 and share > 0:
+            if len(sides) == 1 and share > 0 and slot > _TEXT * len(_percent(share)):
                 y = height - bottom - size - 5
                 parts.append(f'<text class="soft" x="{middle:.1f}" y="{y:.1f}" text-anchor="middle">{_percent(share)}</text>')
-        parts.append(f'<text x="{middle:.1f}" y="{height - bottom + 17}" text-anchor="middle">{escape(_brief(name))}</text>')
-    parts.append(
-        f'<text class="soft" x="{left + (WIDTH - left) / 2}" y="{height - 6}" text-anchor="middle">{escape(label)}</text></svg>'
-    )
+        if (len(bars) - 1 - n) % every == 0:
+            parts.append(
+                f'<text x="{middle:.1f}" y="{height - bottom + 17}" text-anchor="middle">{escape(_brief(name))}</text>'
+            )
+    middle = left + (across - left) / 2
+    parts.append(f'<text class="soft" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(label)}</text></svg>')
     return "".join(parts)
 
 
@@ -243,16 +271,17 @@ def _brief(name: str) -> str:
     return name.replace("more than ", ">")
 
 
-def dots_plot(rows: Sequence[tuple[str, Sequence[float]]], *, start: float) -> str:
+def dots_plot(rows: Sequence[tuple[str, Sequence[float]]], *, start: float, across: int = WIDTH) -> str:
     """SVG: a row for each name with the source's and the target's value as two dots on a line."""
-    left, line, foot = 130, 22, 30
+    line, foot = 22, 30
+    left = 22 + _TEXT * max([len(name[:18]) for name, _ in rows], default=0)
     height = line * len(rows) + foot + 6
     low = min([start] + [value for _, values in rows for value in values])
     high = max([value for _, values in rows for value in values] + [start + 0.1]) * 1.03
-    scale = (WIDTH - left - 20) / (high - low)
-    step = _step((high - low) / 12)
+    scale = (across - left - 20) / (high - low)
+    step = _step((high - low) / (across / 73))
     axis = left + (start - low) * scale
-    parts = [_svg(height), f'<line class="axis" x1="{axis:.1f}" x2="{axis:.1f}" y1="0" y2="{height - foot}"/>']
+    parts = [_svg(across, height), f'<line class="axis" x1="{axis:.1f}" x2="{axis:.1f}" y1="0" y2="{height - foot}"/>']
     for n in range(math.ceil(low / step - 1e-9), int(high / step + 1e-9) + 1):
         x = left + (n * step - low) * scale
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - foot}"/>')
@@ -269,8 +298,8 @@ def dots_plot(rows: Sequence[tuple[str, Sequence[float]]], *, start: float) -> s
     return "".join(parts) + "</svg>"
 
 
-def _svg(height: float) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">'
+def _svg(across: int, height: float) -> str:
+    return f'<svg viewBox="0 0 {across} {height}" role="img">'
 
 
 def _percent(share: float) -> str:

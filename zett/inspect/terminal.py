@@ -4,6 +4,8 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 
+from zett.vocab.bytes import UTF8_BYTES
+
 WIDTH = 112
 _BAR = 40  # characters of the longest bar
 
@@ -32,7 +34,7 @@ def facts(old: dict, new: dict) -> list[tuple[str, str, str]]:
         ("around a text", lambda t: " ".join([*t["before_text"], "…", *t["after_text"]]) if _framed(t) else "nothing"),
         ("numbers", lambda t: f"{t['digits']['scheme']}: {'|'.join(t['digits']['example'])}"),
         ("bytes per token", lambda t: f"{t['mean_bytes']:.2f} on average, by entry"),
-        ("single bytes", lambda t: f"{t['single_bytes']} of 256 are tokens"),
+        ("single bytes", lambda t: _single_bytes(t["single_bytes"])),
         ("tokens over spaces", lambda t: f"{t['with_inner_space']:,}"),
         ("same bytes twice", lambda t: f"{t['duplicates']:,}"),
         ("unreachable", lambda t: _unreachable(t["unreachable"])),
@@ -44,6 +46,23 @@ def facts(old: dict, new: dict) -> list[tuple[str, str, str]]:
 def _ids(t: dict) -> str:
     others = t["without_text"] - t["special"]
     return f"{t['ids']:,}: {t['tokens']:,} tokens of text, {t['special']} special" + (f", {others:,} others" if others else "")
+
+
+def _single_bytes(number: int) -> str:
+    every = len(UTF8_BYTES)
+    return f"all {every} that occur in UTF-8 are tokens" if number == every else f"{number} of the {every} in UTF-8 are tokens"
+
+
+def one_piece_words(pair: dict) -> str:
+    """How the number in one piece comes about, where it is not that of the tokens in both; else nothing."""
+    ways = (
+        ("repeated", "again with the same bytes"), ("normalised", "that are one after the source's normaliser"),
+        ("bytes", "single bytes that the source has no token for"), ("cut", "less, which the source itself cuts"),
+    )  # fmt: skip
+    parts = [f"{pair['one_piece'][way]:,} {words}" for way, words in ways if pair["one_piece"][way]]
+    if not parts:
+        return ""
+    return f"{pair['pieces_per_token'].get('1', 0):,} in 1 piece: {pair['shared']:,} in both, {', '.join(parts)}"
 
 
 def _framed(t: dict) -> bool:
@@ -81,6 +100,7 @@ def _pieces(pair: dict, tokens: int) -> str:
     most = max([count for _, count in bars] + [1])
     for label, count in bars:
         lines.append(f"{label:>5}  {count:>9,} {count / tokens:>6.1%}  {'█' * round(_BAR * count / most)}".rstrip())
+    lines += textwrap.wrap(one_piece_words(pair), WIDTH, initial_indent=" " * 7, subsequent_indent=" " * 9)
     if pair["longest"]:
         lines.append("       the longest: " + ", ".join(f"{t['token']} ({t['pieces']})" for t in pair["longest"][:5]))
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from zett.vocab import Vocabulary
-from zett.vocab.bytes import RESERVED_TOKEN, components
+from zett.vocab.bytes import RESERVED_TOKEN, UTF8_BYTES, components
 from zett.vocab.special import chat_template, missing_in_template
 
 SAMPLE = "The cat's 3 kittens\n    cost_of(x)==12345.67; naïve हिन्दी 東京タワー 🙂"
@@ -48,7 +48,7 @@ def describe(vocab: Vocabulary, name: str) -> dict:
         "with_inner_space": sum(b" " in t.strip(b" ") for t in present),
         "bytes_per_token": {str(n): int(c) for n, c in enumerate(counts) if c},
         "mean_bytes": float(np.mean([len(t) for t in present])),
-        "single_bytes": sum(bytes([b]) in vocab.id_of for b in range(256)),
+        "single_bytes": sum(bytes([b]) in vocab.id_of for b in UTF8_BYTES),
         "normaliser": normaliser_words(vocab),
         "pre_tokeniser": pre_tokeniser_words(vocab),
         "cut_sample": list(cut(vocab, SAMPLE)),
