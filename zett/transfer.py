@@ -14,16 +14,8 @@ import numpy as np
 
 from zett.checkpoint import write_json
 from zett.errors import UserError
+from zett.folders import LEGAL_FILES, SENTENCE_FILES, TOKENIZER_FILES
 
-# What a tokenizer's folder may hold; each is copied byte for byte.
-TOKENIZER_FILES = [
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template*",
-    "additional_chat_templates", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.spm", "*.tiktoken",
-]  # fmt: skip
-# What follows a model wherever it goes.
-LEGAL_FILES = ["LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"]
-# Of a sentence-embedding model, beside modules.json and the folders that it names.
-SENTENCE_FILES = ["sentence_bert_config.json", "config_sentence_transformers.json"]
 # Generation settings that name tokens of the old vocabulary.
 OLD_TOKEN_SETTINGS = [
     "bad_words_ids", "force_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids",
@@ -56,7 +48,7 @@ def transfer(
     from zett.vocab import load_tokenizer
     from zett.vocab.special import adapt_special, check_mode, special_section, special_warnings
 
-    output = Path(output).expanduser()
+    output = folders.output_path(output)
     hypernet = _check_method(method, hypernet, model, language)
     check_mode(special)
     # Before anything slow: a run of minutes that then may not write is a bad joke.
@@ -64,10 +56,15 @@ def transfer(
     if push is not None:
         hub.check_push(push)
     inputs = [find_folder(model, revision), *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
-    folders.check_output(output, overwrite=overwrite, marker="config.json", inputs=[p for p in inputs if p.exists()])
+    folders.check_output(output, overwrite=overwrite, inputs=[p for p in inputs if p.exists()])
     base = load_base_model(model, revision=revision, dtype=product_dtype("auto").name, body=bool(windows))
     measured_by = measure_of(base) if windows else None
     given = load_tokenizer(tokenizer)
+    settings = {
+        "model": str(model), "revision": revision, "tokenizer": str(tokenizer), "method": method, "language": language,
+        "hypernet": None if hypernet is None else str(hypernet), "special": special, "seed": seed,
+        "measure": [str(file) for file in measure],
+    }  # fmt: skip
     command = ["zett", "transfer", "--model", str(model), "--tokenizer", str(tokenizer), "--method", method]
     command += ["--hypernet", str(hypernet)] if hypernet else []
     command += ["--language", str(language)] if language is not None else []
@@ -88,6 +85,7 @@ def transfer(
         card += special_section(target, base.vocab, special, len(given))
         warnings = special_warnings(target, base.vocab)
         (folder / "README.md").write_text(card, encoding="utf-8")
+        folders.mark(folder, "transfer", settings)
     for line in warnings:
         logging.getLogger("zett").warning("zett: warning: %s", line)
     if push is not None:

@@ -55,6 +55,7 @@ svg .new { fill: var(--new); }
 svg .link { stroke: var(--line); stroke-width: 3; }
 """
 WIDTH = 880  # of plots, in their own units
+GENERATOR = '<meta name="generator" content="zett inspect">'  # by which a page is known that may be replaced
 
 
 def page(report: dict) -> str:
@@ -68,7 +69,8 @@ def page(report: dict) -> str:
     sections += [_special(report["special"]), _unreachable(old, new)]
     title = escape(f"{_short(new['name'])} for a model with {_short(old['name'])}")
     return (
-        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n'
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n{GENERATOR}\n'
+        f'<meta name="viewport" content="width=device-width">\n'
         f'<meta name="color-scheme" content="light dark">\n<title>{title}</title>\n<style>{_STYLE}</style>\n'
         + "\n".join(filter(None, sections))
         + "\n</html>\n"

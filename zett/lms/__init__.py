@@ -286,7 +286,7 @@ def save_base_model(folder: str | Path, config, body_params: dict, table, tokeni
         **ids,
         "dtype": str(stored_dtype),
     }
-    folders.check_output(folder, overwrite=True, marker="config.json")
+    folders.check_output(folder, overwrite=True)
     with folders.new_folder(folder) as temporary:
         weights.write_tensors(temporary / weights.WEIGHTS_FILE, tensors, {"format": "pt"})
         write_json(temporary / "config.json", hf_config)
