@@ -375,11 +375,18 @@ def _single_file(tokenizer: str | Path) -> Path | None:
     return path if path.is_file() else None
 
 
+def _complete(file: Path, target) -> bool:
+    """Whether a tokenizer.json has all tokens, also those that only the files beside it name."""
+    import tokenizers
+
+    return tokenizers.Tokenizer.from_file(str(file)).get_vocab_size() == target.tokenizer.get_vocab_size()
+
+
 def _copy_tokenizer(folder: Path, target, file: Path | None) -> str:
     """Copy the target's files as they are; returns the tokenizer class that loads them."""
-    if file is not None:
+    if file is not None and _complete(file, target):
         shutil.copyfile(file, folder / "tokenizer.json")
-    elif target.folder is not None:
+    elif file is None and target.folder is not None:
         _copy(_found(Path(target.folder), TOKENIZER_FILES), folder)
     if not (folder / "tokenizer.json").is_file():
         target.tokenizer.save(str(folder / "tokenizer.json"))
