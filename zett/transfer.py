@@ -45,6 +45,7 @@ def transfer(
     from zett.evaluate.measure import measure_of
     from zett.lms import find_folder, load_base_model
     from zett.lms.layers import product_dtype
+    from zett.reopen import check_written
     from zett.vocab import load_tokenizer
     from zett.vocab.special import adapt_special, check_mode, special_section, special_warnings
 
@@ -75,8 +76,11 @@ def transfer(
     command += ["--output", str(output)]
     with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
         target = adapt_special(given, base.vocab, special, Path(scratch))
+        file = _single_file(tokenizer) if target is given else None
+        _try_tokenizer(Path(scratch) / "tried", base, target, file)  # before the rows are made, which may take long
         table = transfer_table(base, target, method=method, hypernet=hypernet, language=language, seed=seed)
-        write_model(folder, base, target, table, tokenizer_file=_single_file(tokenizer) if target is given else None)
+        write_model(folder, base, target, table, tokenizer_file=file)
+        check_written(folder, base.names, target, ported=base.config is not None)
         result = _measured(base, measured_by, folder, windows) if measured_by else None
         card = transfer_card(
             output.name, base=base.name, revision=revision, tokenizer=f"`{tokenizer}`: {target.kind}, {len(target)} ids",
@@ -380,6 +384,16 @@ def _complete(file: Path, target) -> bool:
     import tokenizers
 
     return tokenizers.Tokenizer.from_file(str(file)).get_vocab_size() == target.tokenizer.get_vocab_size()
+
+
+def _try_tokenizer(folder: Path, base, target, file: Path | None) -> None:
+    """UserError unless Transformers reads the tokenizer as it is meant, in a model of this type."""
+    from zett.reopen import check_tokenizer
+
+    folder.mkdir()
+    kind = _copy_tokenizer(folder, target, file)
+    write_json(folder / "config.json", {"model_type": base.hf_config.get("model_type"), "tokenizer_class": kind})
+    check_tokenizer(folder, target)
 
 
 def _copy_tokenizer(folder: Path, target, file: Path | None) -> str:
