@@ -405,6 +405,28 @@ def test_command_line(model, corpus, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["base"]["name"] == model
 
 
+def test_reports_replace_reports_alone(tmp_path, monkeypatch):
+    from zett.evaluate import report as reports
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / reports.DEFAULT_OUTPUT
+    assert reports.check_output(None, False).resolve() == folder
+    folder.mkdir(parents=True)
+    (folder / "report.png").write_text("a year of work")
+    with pytest.raises(UserError, match=r"report.png was not written by zett eval; .* --overwrite"):
+        reports.check_output(None, False)
+    with pytest.raises(UserError, match=r"holds a report already \(report.png\)"):
+        reports.check_output(str(folder), False)
+    assert reports.check_output(str(folder), True) == folder
+    (folder / "report.json").write_text('{"base": {}, "targets": [], "settings": {}}')
+    assert reports.check_output(None, False).resolve() == folder
+    (tmp_path / "tokenizer").mkdir()
+    with pytest.raises(UserError, match="--output tokenizer/new lies in tokenizer, which is read from"):
+        reports.check_output("tokenizer/new", False, ["pico", "tokenizer"])
+    with pytest.raises(UserError, match="--output is ''"):
+        reports.check_output("", False)
+
+
 def test_hypernetworks_get_names():
     from zett.evaluate import _named_hypernets
 

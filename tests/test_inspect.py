@@ -430,7 +430,36 @@ def test_command(tmp_path, capsys):
     assert report["pair"]["max_pieces"] == 8 and html.read_text().startswith("<!doctype html>")
     code, out, _ = run(cli.main, *arguments, "--json", "-", "--max-pieces", "3", capsys=capsys)
     assert code == 0 and json.loads(out)["pair"]["max_pieces"] == 3
+    # What it wrote itself it may write again.
+    code, _, error = run(cli.main, *arguments, "--html", str(html), "--json", str(made), capsys=capsys)
+    assert (code, error) == (0, "") and json.loads(made.read_text())["pair"]["max_pieces"] != 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "a.json", "unigram"]
+
+
+def test_files_that_inspect_did_not_write_stay(tmp_path, capsys):
+    target = folder_of(vocabulary("unigram"), tmp_path / "unigram")
+    for name in ("thesis.html", "data.json", "text.txt"):
+        (tmp_path / name).write_text("<!doctype html> {} mine")
+    (tmp_path / "text.html").write_text('<meta name="generator" content="zett inspect">')
+    arguments = ["inspect", "--source", "pico", "--target", str(target), "--text", str(tmp_path / "text.txt")]
+    thesis, data = str(tmp_path / "thesis.html"), str(tmp_path / "data.json")
+    inside = str(tmp_path / "unigram" / "tokenizer.json")
+    for extra, message in [
+        (["--html", thesis], "thesis.html is there, and zett inspect did not write it; give another file, or --overwrite"),
+        (["--json", data], "data.json is there, and zett inspect did not write it"),
+        (["--json", str(tmp_path / "text.html")], "text.html is there, and zett inspect did not write it"),
+        (["--json", inside, "--overwrite"], "lies in"),
+        (["--json", str(tmp_path / "text.txt"), "--overwrite"], "text.txt, which is read from"),
+        (["--html", ""], "--html is ''"),
+        (["--json", " "], "--json is ' '"),
+        (["--html", str(tmp_path)], "is a folder"),
+        (["--html", str(tmp_path / "new"), "--json", str(tmp_path / "new")], "--json and --html are both"),
+    ]:
+        code, _, error = run(cli.main, *arguments, *extra, capsys=capsys)
+        assert code == 2 and message in error and error.count("\n") == 1, (extra, error)
+    assert all((tmp_path / name).read_text() == "<!doctype html> {} mine" for name in ("thesis.html", "data.json", "text.txt"))
+    code, _, error = run(cli.main, *arguments, "--html", thesis, "--json", data, "--overwrite", capsys=capsys)
+    assert (code, error) == (0, "") and "zett inspect" in Path(thesis).read_text()
 
 
 def test_mistakes_at_the_command_line(tmp_path, capsys):

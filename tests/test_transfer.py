@@ -118,7 +118,7 @@ def test_only_the_vocabulary_changes(sharded, tmp_path, target_folder):
     tokenizer_files = ["chat_template.jinja", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
     for name in tokenizer_files:
         assert (output / name).read_bytes() == (target_folder / name).read_bytes()
-    model_files = ["config.json", "generation_config.json", "README.md", "LICENSE"]
+    model_files = ["config.json", "generation_config.json", "README.md", "LICENSE", "zett.json"]
     weight_files = sorted(p.name for p in base_folder.glob("model*"))
     assert sorted(p.name for p in output.iterdir()) == sorted(tokenizer_files + model_files + weight_files)
     if sharded:
@@ -470,12 +470,15 @@ def test_outputs_that_exist(tmp_path, base_folder, target_folder):
     out = tmp_path / "out"
     out.mkdir()  # an empty folder is fine
     transfer(base_folder, target_folder, out, method="mean")
-    (out / "stale.txt").write_text("x")
     with pytest.raises(UserError, match="exists and is not empty"):
         transfer(base_folder, target_folder, out, method="fvt")
     assert "mean" in (out / "README.md").read_text()
+    (out / "results.txt").write_text("x")
+    with pytest.raises(UserError, match=r"holds what zett did not write, which would be lost: results.txt; give another"):
+        transfer(base_folder, target_folder, out, method="fvt", overwrite=True)
+    (out / "results.txt").unlink()
     transfer(base_folder, target_folder, out, method="fvt", overwrite=True)
-    assert "fvt" in (out / "README.md").read_text() and not (out / "stale.txt").exists()
+    assert "fvt" in (out / "README.md").read_text()
     assert names(tmp_path) == ["out"]
 
 
@@ -486,17 +489,27 @@ def test_overwrite_never_deletes_what_it_should_not(tmp_path, target_folder):
     (tmp_path / "models" / "config.json").write_text("{}")
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "models")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "absent")
     for output, message in [
-        (base_folder, "is read from"),
-        (tmp_path / "models", "is read from"),
-        (tmp_path / "link", "is read from"),
-        (tmp_path / "thesis", "has no config.json"),
+        (base_folder, "is .*, which is read from"),
+        (base_folder / "new", "lies in .*, which is read from"),
+        (target_folder / "new", "lies in .*, which is read from"),
+        (target_folder, "is .*, which is read from"),
+        (tmp_path / "models", "contains .*, which is read from"),
+        (tmp_path / "link", "contains .*, which is read from"),
+        (tmp_path / "thesis", "would be lost: chapter.tex"),
         (tmp_path / "file", "is a file"),
+        (tmp_path / "nowhere", "is a link to nothing"),
+        ("", "output is ''"),
+        (".", "is the current folder"),
     ]:
         with pytest.raises(UserError, match=message):
             transfer(base_folder, target_folder, output, method="fvt", overwrite=True)
     assert (tmp_path / "thesis" / "chapter.tex").exists() and load_base_model(base_folder)
-    assert names(tmp_path) == ["file", "link", "models", "thesis"]
+    assert names(tmp_path) == ["file", "link", "models", "nowhere", "thesis"] and names(tmp_path / "models") == [
+        "base",
+        "config.json",
+    ]
 
 
 def test_full_disk(tmp_path, base_folder, target_folder, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from zett.errors import UserError
-from zett.transfer import LEGAL_FILES
+from zett.folders import LEGAL_FILES
 
 
 def export(
@@ -23,13 +23,13 @@ def export(
     from zett import folders, hub
     from zett.hypernet import find_hypernet
 
-    output = Path(output).expanduser()
+    output = folders.output_path(output)
     if checkpoint not in ("best", "latest"):
         raise UserError(f"checkpoint is {checkpoint!r}; it has to be 'best' or 'latest'")
     if push is not None:
         hub.check_push(push)
     folder = find_hypernet(hypernet)
-    folders.check_output(output, overwrite=overwrite, marker="config.json", inputs=[folder])
+    folders.check_output(output, overwrite=overwrite, inputs=[folder])
     with folders.new_folder(output) as new:
         if (folder / "checkpoints").is_dir():
             _write_run(new, folder, checkpoint)

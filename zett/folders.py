@@ -1,33 +1,132 @@
-"""Writing a whole folder or nothing: beside first, then renamed."""
+"""Writing a whole folder or nothing: beside first, then renamed. And which folders may be replaced: never anybody's work."""
 
 import contextlib
 import errno
+import fnmatch
+import glob
+import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from zett.errors import UserError
 
+# What a tokenizer's folder may hold.
+TOKENIZER_FILES = [
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template*",
+    "additional_chat_templates", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.spm", "*.tiktoken",
+]  # fmt: skip
+# What follows a model wherever it goes.
+LEGAL_FILES = ["LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"]
+# Of a sentence-embedding model, beside modules.json and the folders that it names.
+SENTENCE_FILES = ["sentence_bert_config.json", "config_sentence_transformers.json"]
 
-def check_output(output: Path, *, overwrite: bool, marker: str, inputs: Iterable[Path] = ()) -> None:
-    """UserError unless `output` may be written: absent, empty, or (with `overwrite`) a folder that holds `marker`.
+MARKER, FORMAT = "zett.json", "zett-folder-1"
+_SHARED = ["config.json", "README.md", "training.json", *LEGAL_FILES]
+_HYPERNET = [*_SHARED, "model.safetensors", *(f"source_tokenizer/{name}" for name in TOKENIZER_FILES)]
+_WEIGHTS = ["*.safetensors", "pytorch_model*.bin"]
+_MODEL = [
+    *_SHARED, *_WEIGHTS, *TOKENIZER_FILES, *SENTENCE_FILES, "*.safetensors.index.json", "pytorch_model.bin.index.json",
+    "generation_config.json", "modules.json", "additional_chat_templates/*.jinja", "[0-9]_*/config.json",
+    "[0-9]_*/*.safetensors", ".gitattributes",
+]  # fmt: skip
 
-    A folder that is, or contains, one of `inputs` is never overwritten.
+
+def output_path(output: str | Path, name: str = "output") -> Path:
+    """The path of an output; name: the setting that gives it. UserError for an empty one, which `Path` takes for "."."""
+    if not str(output).strip():
+        raise UserError(f"{name} is {str(output)!r}; it has to be the name of what is to be written")
+    return Path(output).expanduser()
+
+
+def check_output(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """UserError unless the folder `output` may be written: absent, empty, or (with `overwrite`) one that may be replaced.
+
+    That is a folder that zett wrote, or that of a model, with nothing else in it. A folder that is, contains or lies in one of
+    `inputs` is never written.
     """
+    for path in inputs:
+        check_outside(output, path)
+        if path.resolve().is_relative_to(output.resolve()):
+            raise UserError(f"output {output} contains {path}, which is read from; give another folder")
+    if output.is_symlink() and not output.exists():
+        raise UserError(f"output {output} is a link to nothing; give a folder that does not exist yet")
     if not output.exists():
         return
     if not output.is_dir():
         raise UserError(f"output {output} is a file; give a folder that does not exist yet")
+    if Path.cwd().is_relative_to(output.resolve()):
+        raise UserError(f"output {output} is the current folder, or holds it; give the name of another one")
     if not any(output.iterdir()):
         return
     if not overwrite:
         raise UserError(f"output {output} exists and is not empty; give another folder, or overwrite=True (--overwrite)")
-    for path in inputs:
-        if path.resolve().is_relative_to(output.resolve()):
-            raise UserError(f"output {output} contains {path}, which is read from; give another folder")
-    if not (output / marker).is_file():
-        raise UserError(f"output {output} has no {marker}, so it was not written by this command; it is not overwritten")
+    if lost := foreign(output):
+        raise UserError(
+            f"output {output} holds what zett did not write, which would be lost: {_first(lost)}; "
+            "give another folder, or move that away"
+        )
+
+
+def check_outside(output: Path, path: Path, name: str = "output") -> None:
+    """UserError if `output`, given by the setting `name`, is `path`, which is read from, or lies in there."""
+    ours, theirs = output.resolve(), path.resolve()
+    if ours.is_relative_to(theirs):
+        raise UserError(f"{name} {output} {'is' if ours == theirs else 'lies in'} {path}, which is read from; give another one")
+
+
+def mark(folder: Path, command: str, settings: dict) -> None:
+    """Record in `folder`, which is complete, that zett wrote it: by which command with which settings, and which files."""
+    from zett import __version__
+    from zett.checkpoint import write_json
+
+    files = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if not path.is_dir())
+    record = {"format": FORMAT, "zett": __version__, "command": command, "settings": settings, "files": files}
+    write_json(folder / MARKER, record)
+
+
+def foreign(folder: Path) -> list[str]:
+    """What in `folder` is somebody's own work: [] for a folder that zett wrote, and for a model's, with nothing else in it.
+
+    Paths relative to the folder; subfolders in which all is foreign end in "/".
+    """
+    config, marker = read_json(folder / "config.json"), read_json(folder / MARKER)
+    if marker.get("format") == FORMAT and isinstance(marker.get("files"), list):
+        own = [MARKER, *(glob.escape(str(name)) for name in marker["files"])]
+    elif str(config.get("format")).startswith("zett-hypernet-"):
+        own = _HYPERNET
+    elif "model_type" in config and any(True for pattern in _WEIGHTS for _ in folder.glob(pattern)):
+        own = _MODEL
+    else:  # a model's names say nothing without a model
+        own = []
+    return list(_foreign(folder, own, ""))
+
+
+def _foreign(folder: Path, own: Sequence[str], before: str) -> Iterator[str]:
+    holders = {pattern.rsplit("/", n)[0] for pattern in own for n in range(1, pattern.count("/") + 1)}
+    for path in sorted(folder.iterdir()):
+        name = before + path.name
+        if path.is_dir() and not path.is_symlink():
+            if any(fnmatch.fnmatchcase(name, holder) for holder in holders):
+                yield from _foreign(path, own, name + "/")
+            else:
+                yield name + "/"
+        elif not any(fnmatch.fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for pattern in own):
+            yield name
+
+
+def read_json(file: Path) -> dict:
+    """The object in a JSON file, {} if there is none that can be read: of files that need not be ours."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _first(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @contextlib.contextmanager

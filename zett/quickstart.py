@@ -25,10 +25,11 @@ def quickstart(folder: str | Path) -> None:
     from zett.evaluate import evaluate
     from zett.evaluate import report as reports
     from zett.evaluate.targets import load_target
+    from zett.folders import output_path
     from zett.train import train
     from zett.transfer import transfer
 
-    folder = Path(folder).expanduser()
+    folder = output_path(folder)
     clock = time.perf_counter()
     _say("1/3  training a hypernetwork for the base model `pico`, on tokenizers drawn anew at every step")
     train(CONFIG, folder / "run")

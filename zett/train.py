@@ -20,7 +20,7 @@ from jax.sharding import Mesh, PartitionSpec
 from zett import config as config_lib
 from zett.checkpoint import Checkpoints, write_json
 from zett.errors import UserError
-from zett.folders import new_folder
+from zett.folders import new_folder, output_path
 from zett.mesh import (
     Rules,
     check_batch,
@@ -107,7 +107,7 @@ def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
     check_targets(config)
     if "://" in str(workdir):
         raise UserError(f"--workdir is {str(workdir)!r}; it has to be a folder, such as a mounted bucket, that all hosts see")
-    workdir = Path(workdir).expanduser()
+    workdir = output_path(workdir, "--workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     main = jax.process_index() == 0
     with only_run(workdir) if main else contextlib.nullcontext():

@@ -14,16 +14,8 @@ import numpy as np
 
 from zett.checkpoint import write_json
 from zett.errors import UserError
+from zett.folders import LEGAL_FILES, SENTENCE_FILES, TOKENIZER_FILES
 
-# What a tokenizer's folder may hold; each is copied byte for byte.
-TOKENIZER_FILES = [
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template*",
-    "additional_chat_templates", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.spm", "*.tiktoken",
-]  # fmt: skip
-# What follows a model wherever it goes.
-LEGAL_FILES = ["LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"]
-# Of a sentence-embedding model, beside modules.json and the folders that it names.
-SENTENCE_FILES = ["sentence_bert_config.json", "config_sentence_transformers.json"]
 # Generation settings that name tokens of the old vocabulary.
 OLD_TOKEN_SETTINGS = [
     "bad_words_ids", "force_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids",
@@ -54,11 +46,12 @@ def transfer(
     from zett.evaluate.measure import measure_of
     from zett.lms import find_folder, load_base_model
     from zett.lms.layers import product_dtype
+    from zett.reopen import check_written
     from zett.vocab import load_tokenizer
     from zett.vocab.special import adapt_special, check_mode, special_section, special_warnings
 
     check_seed(seed)
-    output = Path(output).expanduser()
+    output = folders.output_path(output)
     hypernet = _check_method(method, hypernet, model, language)
     check_mode(special)
     # Before anything slow: a run of minutes that then may not write is a bad joke.
@@ -66,10 +59,15 @@ def transfer(
     if push is not None:
         hub.check_push(push)
     inputs = [find_folder(model, revision), *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
-    folders.check_output(output, overwrite=overwrite, marker="config.json", inputs=[p for p in inputs if p.exists()])
+    folders.check_output(output, overwrite=overwrite, inputs=[p for p in inputs if p.exists()])
     base = load_base_model(model, revision=revision, dtype=product_dtype("auto").name, body=bool(windows))
     measured_by = measure_of(base) if windows else None
     given = load_tokenizer(tokenizer)
+    settings = {
+        "model": str(model), "revision": revision, "tokenizer": str(tokenizer), "method": method, "language": language,
+        "hypernet": None if hypernet is None else str(hypernet), "special": special, "seed": seed,
+        "measure": [str(file) for file in measure],
+    }  # fmt: skip
     command = ["zett", "transfer", "--model", str(model), "--tokenizer", str(tokenizer), "--method", method]
     command += ["--hypernet", str(hypernet)] if hypernet else []
     command += ["--language", str(language)] if language is not None else []
@@ -80,8 +78,11 @@ def transfer(
     command += ["--output", str(output)]
     with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
         target = adapt_special(given, base.vocab, special, Path(scratch))
+        file = _single_file(tokenizer) if target is given else None
+        _try_tokenizer(Path(scratch) / "tried", base, target, file)  # before the rows are made, which may take long
         table = transfer_table(base, target, method=method, hypernet=hypernet, language=language, seed=seed)
-        write_model(folder, base, target, table, tokenizer_file=_single_file(tokenizer) if target is given else None)
+        write_model(folder, base, target, table, tokenizer_file=file)
+        check_written(folder, base.names, target, ported=base.config is not None)
         result = _measured(base, measured_by, folder, windows, measure) if measured_by else None
         card = transfer_card(
             output.name, base=base.name, revision=revision, tokenizer=f"`{tokenizer}`: {target.kind}, {len(target)} ids",
@@ -90,6 +91,7 @@ def transfer(
         card += special_section(target, base.vocab, special, len(given))
         warnings = special_warnings(target, base.vocab)
         (folder / "README.md").write_text(card, encoding="utf-8")
+        folders.mark(folder, "transfer", settings)
     for line in warnings:
         logging.getLogger("zett").warning("zett: warning: %s", line)
     if push is not None:
@@ -366,11 +368,28 @@ def _single_file(tokenizer: str | Path) -> Path | None:
     return path if path.is_file() else None
 
 
+def _complete(file: Path, target) -> bool:
+    """Whether a tokenizer.json has all tokens, also those that only the files beside it name."""
+    import tokenizers
+
+    return tokenizers.Tokenizer.from_file(str(file)).get_vocab_size() == target.tokenizer.get_vocab_size()
+
+
+def _try_tokenizer(folder: Path, base, target, file: Path | None) -> None:
+    """UserError unless Transformers reads the tokenizer as it is meant, in a model of this type."""
+    from zett.reopen import check_tokenizer
+
+    folder.mkdir()
+    kind = _copy_tokenizer(folder, target, file)
+    write_json(folder / "config.json", {"model_type": base.hf_config.get("model_type"), "tokenizer_class": kind})
+    check_tokenizer(folder, target)
+
+
 def _copy_tokenizer(folder: Path, target, file: Path | None) -> str:
     """Copy the target's files as they are; returns the tokenizer class that loads them."""
-    if file is not None:
+    if file is not None and _complete(file, target):
         shutil.copyfile(file, folder / "tokenizer.json")
-    elif target.folder is not None:
+    elif file is None and target.folder is not None:
         _copy(_found(Path(target.folder), TOKENIZER_FILES), folder)
     if not (folder / "tokenizer.json").is_file():
         target.tokenizer.save(str(folder / "tokenizer.json"))

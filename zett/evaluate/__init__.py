@@ -409,11 +409,8 @@ def run(args: argparse.Namespace) -> int:
     from zett.evaluate import report as reports
     from zett.evaluate.targets import DEFAULT_TARGETS
 
-    output = Path(args.output or DEFAULT_OUTPUT).expanduser()
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output} is a file; it has to be a folder")
-    if args.output and (output / reports.JSON_NAME).exists() and not args.overwrite:
-        raise UserError(f"{output} holds a report already; give another --output, or --overwrite")
+    inputs = [args.model, *(args.hypernet or ()), *(args.target or ()), *args.tokenizer]
+    output = reports.check_output(args.output, args.overwrite, inputs=inputs)
     if args.batch_size < 1:
         raise UserError(f"--batch-size is {args.batch_size}; it has to be greater than 0")
     clock = time.perf_counter()

@@ -3,9 +3,11 @@
 import dataclasses
 import math
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
-from zett.evaluate import BASELINES, Report, Score, TargetResult
+from zett.errors import UserError
+from zett.evaluate import BASELINES, DEFAULT_OUTPUT, Report, Score, TargetResult
 from zett.evaluate.windows import text_words
 
 JSON_NAME, PLOT_NAME = "report.json", "report.png"
@@ -25,6 +27,27 @@ def save(report: Report, folder: str | Path) -> list[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     return [folder / JSON_NAME, folder / PLOT_NAME]
+
+
+def check_output(output: str | None, overwrite: bool, inputs: Iterable[str] = ()) -> Path:
+    """The folder for a report; None: the default one. UserError if it would replace what nobody has said to replace.
+
+    inputs: what is read; where these are folders, the report's lies elsewhere.
+    """
+    from zett import folders
+
+    folder = folders.output_path(DEFAULT_OUTPUT if output is None else output, "--output")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; it has to be a folder")
+    for path in (Path(given.rpartition("=")[2]).expanduser() for given in inputs if given != "pico"):
+        if path.is_dir():
+            folders.check_outside(folder, path, "--output")
+    there = [name for name in (JSON_NAME, PLOT_NAME) if (folder / name).exists()]
+    if there and output is not None and not overwrite:
+        raise UserError(f"{folder} holds a report already ({there[0]}); give another --output, or --overwrite")
+    if there and not overwrite and not {"base", "targets", "settings"} <= folders.read_json(folder / JSON_NAME).keys():
+        raise UserError(f"{folder / there[0]} was not written by zett eval; give another --output, or --overwrite")
+    return folder
 
 
 def load(path: str | Path) -> Report:

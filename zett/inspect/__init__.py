@@ -18,6 +18,7 @@ from zett.vocab.bytes import UTF8_BYTES
 from zett.vocab.special import special_tokens, special_warnings
 
 TEXT_BYTES = 1_000_000
+JSON_FORMAT = "zett-inspect-1"
 
 
 def inspect(
@@ -316,6 +317,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-pieces", type=int, metavar="S", help=f"or S itself (default: {HypernetConfig().max_pieces})")
     add("--json", metavar="FILE", help="write everything as JSON ('-': to the terminal, in place of the tables)")
     add("--html", metavar="FILE", help="write a page with plots, one file that needs nothing else")
+    add("--overwrite", action="store_true", help="replace files of --json and --html also if inspect did not write them")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -329,16 +331,40 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{name.replace('_', '-')} is {value}; it has to be greater than 0")
     if args.hypernet and args.max_pieces:
         raise UserError("--hypernet and --max-pieces both say S; give one of the two")
+    files = _outputs(args)  # before the slow part
     report = inspect(
         args.source, args.target, text=args.text, parallel=args.parallel, reference=args.reference,
         max_pieces=_pieces_of(args.hypernet) if args.hypernet else args.max_pieces,
         text_column=args.text_column, text_bytes=args.text_bytes,
     )  # fmt: skip
-    as_json = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    as_json = json.dumps({"format": JSON_FORMAT, **report}, indent=1, ensure_ascii=False) + "\n"
     print(as_json if args.json == "-" else tables(report), end="")
-    outputs = [(args.json if args.json != "-" else None, as_json), (args.html, page(report) if args.html else "")]
-    _write((Path(file).expanduser(), content) for file, content in outputs if file)
+    _write((file, as_json if name == "json" else page(report)) for name, file in files.items())
     return 0
+
+
+def _outputs(args: argparse.Namespace) -> dict[str, Path]:
+    """The files to write, by argument. UserError for one that would replace what `zett inspect` did not write."""
+    from zett import folders
+    from zett.inspect.page import GENERATOR
+
+    given = {"json": args.json if args.json != "-" else None, "html": args.html}
+    files = {name: folders.output_path(file, f"--{name}") for name, file in given.items() if file is not None}
+    texts = [Path(path).expanduser() for path in (*args.text, *args.parallel)]
+    # A report may lie in a folder of texts, but not be one of them.
+    read = [Path(path).expanduser() for path in (args.source, args.target, args.hypernet or "pico") if path != "pico"]
+    read += [path for path in texts if path.is_file()]
+    if len({file.resolve() for file in files.values()}) < len(files):
+        raise UserError(f"--json and --html are both {files['html']}; give two files")
+    for name, file in files.items():
+        for path in filter(Path.exists, read):
+            folders.check_outside(file, path, f"--{name}")
+        if file.is_dir():
+            raise UserError(f"--{name} {file} is a folder; give the name of a file")
+        sign = GENERATOR if name == "html" else f'"format": "{JSON_FORMAT}"'
+        if file.exists() and not args.overwrite and sign.encode() not in file.read_bytes()[:1000]:
+            raise UserError(f"--{name} {file} is there, and zett inspect did not write it; give another file, or --overwrite")
+    return files
 
 
 def _pieces_of(hypernet: str) -> int:

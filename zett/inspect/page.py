@@ -67,6 +67,7 @@ svg .link { stroke: var(--line); stroke-width: 3; }
 }
 """
 WIDTH, NARROW = 880, 390  # of plots, in their own units: each is drawn for wide screens and for phones, so that text is legible
+GENERATOR = '<meta name="generator" content="zett inspect">'  # by which a page is known that may be replaced
 
 
 def page(report: dict) -> str:
@@ -80,7 +81,7 @@ def page(report: dict) -> str:
     sections += [_special(report["special"]), _unreachable(old, new)]
     title = escape(f"{_short(new['name'])} for a model with {_short(old['name'])}")
     return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n{GENERATOR}\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="color-scheme" content="light dark">\n<title>{title}</title>\n<style>{_STYLE}</style>\n'
         + "\n".join(filter(None, sections))

@@ -185,7 +185,7 @@ def _table(folder: Path, stored, names: weights.VocabularyNames, *, tied: bool) 
             f"{folder / 'config.json'} says tie_word_embeddings, but {names.output[0]} differs from {names.input[0]} in "
             f"{stored[names.output[0]].file.name}; if the output rows are meant, set tie_word_embeddings to false"
         )
-    vocab = load_tokenizer(folder)
+    vocab = load_tokenizer(folder, rows=len(rows))
     size = len(vocab)
     if len(rows) < size:
         raise UserError(f"{folder}: the tokenizer has {size} ids, the embedding table only {len(rows)} rows; they do not match")
@@ -308,7 +308,7 @@ def save_base_model(folder: str | Path, config, body_params: dict, table, tokeni
         **ids,
         "dtype": str(stored_dtype),
     }
-    folders.check_output(folder, overwrite=True, marker="config.json")
+    folders.check_output(folder, overwrite=True)
     with folders.new_folder(folder) as temporary:
         weights.write_tensors(temporary / weights.WEIGHTS_FILE, tensors, {"format": "pt"})
         write_json(temporary / "config.json", hf_config)

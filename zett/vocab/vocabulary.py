@@ -13,6 +13,7 @@ import numpy as np
 from zett.errors import UserError
 from zett.vocab.bytes import BYTE_TO_CHAR, BYTE_TOKEN, TokenFormat, token_bytes, token_format
 from zett.vocab.decompose import Decomposer
+from zett.vocab.named import append_named, role_files
 from zett.vocab.normalise import Normaliser
 from zett.vocab.special import ROLES, WELL_KNOWN, pair_special
 
@@ -141,21 +142,24 @@ TOKENIZER_FILES = (
 MAX_FILE_BYTES = 256 * 2**20  # reading takes ten times as much memory; the largest in use have 40 MB
 
 
-def load_tokenizer(path: str | Path) -> Vocabulary:
+def load_tokenizer(path: str | Path, *, rows: int | None = None) -> Vocabulary:
     """The vocabulary of a Hugging Face tokenizer: a folder with tokenizer.json, that file itself, or a name on the Hub.
 
-    Raises UserError if there is none, or one of a kind that cannot be read or cannot be used (see zett/vocab/patterns.py).
+    Tokens that its other files name belong to it. rows: of the model whose tokenizer it is; such tokens without a row are left
+    out. Raises UserError if there is none, or one of a kind that cannot be read or cannot be used (see zett/vocab/patterns.py).
     """
     folder = _locate(path)
     file = folder / "tokenizer.json"
     tokenizer = _read(file) if file.exists() else _converted(folder)
+    if file.exists():
+        append_named(tokenizer, folder, rows)
     # Settings of a training; here a text is one sequence of tokens, all of them, and the same each time.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if getattr(tokenizer.model, "dropout", None):
         tokenizer.model.dropout = None
     declared: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+    for name in role_files(folder):
         declared |= _declared_roles(folder / name)
     from zett.vocab.patterns import check_patterns
 

@@ -1,0 +1,125 @@
+"""What a transfer has written, opened again: whether it is what it promises, before it is put in its place."""
+
+import functools
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from zett.errors import UserError
+from zett.folders import read_json
+from zett.lms import load_base_model, weights
+from zett.vocab import Vocabulary
+
+# Parameters of models whose bodies are computed, too; reading a larger one would take as long as the rest of a transfer.
+COMPUTED = 50_000_000
+AS_IT_IS = 'write "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json, which takes the tokenizer as it is'
+ROLES = ("bos", "eos", "pad")
+
+
+def check_written(folder: Path, names: weights.VocabularyNames, target: Vocabulary, *, ported: bool) -> None:
+    """UserError, with the reason, unless Transformers opens the model in `folder` as it is meant.
+
+    Every token of its tokenizer has a row, and the id that `target` says; ids in the configs are those of the tokenizer. names:
+    of the tensors with a row for each token. ported: whether the model's architecture is computed here; then its files are
+    read as a base model's are, and a small one is given a few tokens.
+    """
+    try:
+        _check_rows(folder, names, len(target), ported)
+        _check_ids(folder, check_tokenizer(folder, target), len(target))
+    except UserError as error:
+        raise UserError(f"the result would not work, so nothing was written: {error}") from error
+
+
+def check_tokenizer(folder: Path, target: Vocabulary):
+    """The tokenizer in `folder` as Transformers loads it, or None where that takes a package that is not here.
+
+    UserError if it cannot be loaded, or has other tokens than `target`.
+    """
+    tokenizer = _open_tokenizer(folder)
+    if tokenizer is not None:
+        _check_tokens(tokenizer, target)
+    return tokenizer
+
+
+def _check_rows(folder: Path, names: weights.VocabularyNames, rows: int, ported: bool) -> None:
+    stored = weights.stored_tensors(folder)
+    for name in (*names.input, *names.output, *names.bias):
+        if stored[name].shape[0] != rows:
+            raise UserError(f"{name} has {stored[name].shape[0]} rows for a tokenizer of {rows} ids")
+    if not ported:
+        return
+    again = load_base_model(folder, body=sum(int(np.prod(t.shape)) for t in stored.values()) <= COMPUTED)
+    if len(again.table.input) != rows or len(again.vocab) != rows:
+        raise UserError(f"the folder opens with {len(again.vocab)} ids and {len(again.table.input)} rows instead of {rows}")
+    if again.params is None:
+        return
+    ids = np.linspace(0, rows - 1, 4).astype(int)  # the same shapes for every vocabulary, so that they are compiled once
+    h = np.asarray(_hidden(again.graphdef, again.params, np.asarray(again.table.input)[ids][None]))[0]
+    logits = h @ np.asarray(again.table.output_rows, np.float32)[ids].T
+    if not np.isfinite(logits).all():
+        raise UserError(f"for the ids {', '.join(map(str, ids))} it computes what is not finite")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _hidden(graphdef, params, x_BLD):
+    return nnx.merge(graphdef, params)(x_BLD)
+
+
+def _open_tokenizer(folder: Path):
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except ImportError as error:
+        logging.getLogger("zett").warning("zett: warning: the tokenizer could not be tried in Transformers: %s", _line(error))
+        return None
+    except Exception as error:  # whatever it is, the user would see it
+        raise UserError(f"Transformers cannot load the tokenizer from its files: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _check_tokens(tokenizer, target: Vocabulary) -> None:
+    theirs, ours, kind = tokenizer.get_vocab(), target.tokenizer.get_vocab(), type(tokenizer).__name__
+    rowless = sorted((i, text) for text, i in theirs.items() if i >= len(target))
+    if rowless:
+        listed = ", ".join(f"{text!r} ({i})" for i, text in rowless[:3]) + (" and others" if len(rowless) > 3 else "")
+        raise UserError(
+            f"Transformers' {kind} adds tokens that the tokenizer's files do not name: {listed}; put them into tokenizer.json, "
+            f"or {AS_IT_IS}"
+        )
+    for text, i in ours.items():
+        if theirs.get(text, i) != i:
+            raise UserError(
+                f"Transformers' {kind} gives the token {text!r} the id {theirs[text]}, tokenizer.json {i}; {AS_IT_IS}"
+            )
+
+
+def _check_ids(folder: Path, tokenizer, rows: int) -> None:
+    """That ids in the configs have rows, and that those of roles are the tokenizer's."""
+    for file in ("config.json", "generation_config.json"):
+        settings = read_json(folder / file)
+        for key, ids in _ids(settings):
+            if wrong := [i for i in ids if not 0 <= i < rows]:
+                raise UserError(f"{key} in {file} is {wrong[0]}; its tokenizer has the ids 0 to {rows - 1}")
+        for role in ROLES:
+            own, key = getattr(tokenizer, f"{role}_token_id", None), f"{role}_token_id"
+            ids = dict(_ids({key: settings.get(key)}))[key]
+            if own is not None and ids and own not in ids:
+                raise UserError(f"{key} in {file} is {settings[key]}, but for Transformers the tokenizer's is {own}")
+
+
+def _ids(settings: dict) -> Iterator[tuple[str, list[int]]]:
+    """Settings that name tokens, with their ids, in nested configs too."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _ids(value)
+        elif re.fullmatch(r".+_token_(id|ids|index)", key):
+            yield key, [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)]

@@ -1,0 +1,114 @@
+"""Tokens that files beside tokenizer.json name and it lacks. Transformers appends them when it loads a tokenizer's folder.
+
+They are read and numbered here as Transformers 5 does it: a row that is missing would be an IndexError in the model.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from zett.folders import read_json
+
+# In the order in which Transformers looks for them; other settings that end in "_token" follow, then the extra ones.
+ROLE_SETTINGS = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+EXTRA, NAMED = "extra_special_tokens", "model_specific_special_tokens"
+
+
+def append_named(tokenizer: Any, folder: Path, rows: int | None = None) -> None:
+    """Add to a `tokenizers.Tokenizer` what the files in `folder` name and it lacks.
+
+    rows: how many rows there are for tokens, in a model of which it is the tokenizer; what would have none is left out.
+    """
+    added = tokenizer.get_added_tokens_decoder()
+    number = max(tokenizer.get_vocab_size(with_added_tokens=False), *(i + 1 for i in added), 0)  # as the library counts
+    for token in _named(_settings(folder), tokenizer.padding, added):
+        if token.content and tokenizer.token_to_id(token.content) is None and (rows is None or number < rows):
+            tokenizer.add_tokens([token])
+            number += 1
+
+
+def role_files(folder: Path) -> tuple[str, str]:
+    """The files that give special tokens by role, the one that wins last."""
+    files = ("special_tokens_map.json", "tokenizer_config.json")
+    # For Transformers the older file of the two wins, but where the newer one lists all tokens.
+    return files if "added_tokens_decoder" in read_json(folder / files[1]) else files[::-1]
+
+
+def _settings(folder: Path) -> dict:
+    """tokenizer_config.json, with what Transformers adds to it from the older files, which count where it lists no tokens."""
+    settings = read_json(folder / "tokenizer_config.json")
+    if "additional_special_tokens" in settings and not settings.get(EXTRA):
+        settings[EXTRA] = settings.pop("additional_special_tokens")
+    own = [key for key, value in settings.items() if _is_own(key) and isinstance(value, str)]
+    if named := {key: settings.pop(key) for key in own} | _pop_dict(settings, EXTRA):
+        settings[NAMED] = named
+    if "added_tokens_decoder" not in settings:
+        _add_older_files(settings, folder)
+    if EXTRA not in settings:
+        settings[EXTRA] = settings.get("additional_special_tokens")
+    return settings
+
+
+def _add_older_files(settings: dict, folder: Path) -> None:
+    for key, value in read_json(folder / "special_tokens_map.json").items():
+        if key == EXTRA and isinstance(value, list) and isinstance(settings.get(key), list):
+            value = settings[key] + value
+        settings[key] = value | {"special": True} if isinstance(value, dict) and "content" in value else value
+    if named := _pop_dict(settings, EXTRA):
+        settings[NAMED] = settings.get(NAMED, {}) | named
+    special = {_text(value) for value in [*map(settings.get, ROLE_SETTINGS), *_list(settings.get(EXTRA))]}
+    settings["added_tokens_decoder"] = {
+        i: {"content": text, "normalized": text not in special, "special": text in special}
+        for text, i in read_json(folder / "added_tokens.json").items()
+        if isinstance(i, int)
+    }
+
+
+def _is_own(key: str) -> bool:
+    return key.endswith("_token") and key not in ROLE_SETTINGS
+
+
+def _pop_dict(settings: dict, key: str) -> dict:
+    return settings.pop(key) if isinstance(settings.get(key), dict) else {}
+
+
+def _named(settings: dict, padding: dict | None, added: dict) -> Iterator[Any]:
+    """`tokenizers.AddedToken`s in the order in which they are appended; known ones among them."""
+    roles = {key: settings[key] for key in ROLE_SETTINGS if key in settings}
+    if padding is not None:
+        roles.setdefault("pad_token", padding["pad_token"])
+    own = {key: value for key, value in settings.items() if _is_own(key)} | _pop_dict(settings, NAMED)
+    by_role = [*map(roles.get, ROLE_SETTINGS), *own.values()]
+    listed = settings["added_tokens_decoder"] if isinstance(settings.get("added_tokens_decoder"), dict) else {}
+    by_text = {token.content: token for token in added.values()}
+    for key in sorted((key for key in listed if str(key).isdecimal()), key=int):
+        if (token := _token(listed[key], special=False)) is not None:
+            by_text[token.content] = token
+    for value in by_role + _list(settings[EXTRA]):
+        if (token := _token(value, special=True)) is not None:
+            by_text.setdefault(token.content, token)
+    # Listed ones first, in the order of their ids; those with a role are special whatever they say.
+    for token in by_text.values():
+        token.special |= token.content in map(_text, by_role)
+        yield token
+
+
+def _list(value: Any) -> list:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str | None:
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
+
+
+def _token(value: Any, *, special: bool) -> Any:
+    """The `tokenizers.AddedToken` that a file describes, or None. special: whether one is that does not say."""
+    import tokenizers
+
+    if (text := _text(value)) is None:
+        return None
+    if isinstance(value, str):
+        return tokenizers.AddedToken(text, special=special)
+    flags = {key: bool(value[key]) for key in ("single_word", "lstrip", "rstrip", "normalized") if key in value}
+    return tokenizers.AddedToken(text, special=bool(value.get("special", special)), **flags)
