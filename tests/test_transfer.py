@@ -268,11 +268,11 @@ def test_modules_of_a_sentence_embedding_model_follow(tmp_path, base_folder, tar
 def test_what_was_measured_is_in_the_card(tmp_path, base_folder, target_folder):
     text = tmp_path / "text.txt"
     text.write_text("".join(tiny.TEXT))
-    output = transfer(base_folder, target_folder, tmp_path / "out", method="fvt", measure=[text])
+    output = transfer(base_folder, target_folder, tmp_path / "out", method="fvt", text=text)
     card = (output / "README.md").read_text()
     after, before, ratio = map(float, re.search(r"([\d.]+) bits per byte, ([\d.]+) before \(([\d.]+) times\)", card).groups())
     assert 1 < before < 30 and ratio == pytest.approx(after / before, abs=1e-3)
-    assert f"--measure {text}" in card
+    assert f"--text {text}" in card
     again = transfer(base_folder, base_folder, tmp_path / "same", method="fvt", measure=[text])
     assert "(1.000 times)" in (again / "README.md").read_text()  # its own tokenizer
 
