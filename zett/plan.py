@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from zett import flops, hub
+from zett.belongs import check_belongs
 from zett.config import Config, nearest
 from zett.data.text import check_source
 from zett.errors import UserError
@@ -65,6 +66,14 @@ def _check_sources(checks: _Checks, config: Config) -> None:
         checks.unchecked += [f"data set {name}" for name in checks(check_source, spec) or []]
 
 
+def check_inputs(config: Config) -> None:
+    """UserError with all that is wrong with what a run reads, as far as it can be told without reading much of it."""
+    checks = _Checks()
+    _check_sources(checks, config)
+    if checks.faults:
+        raise UserError(checks.fault)
+
+
 def _check_target(checks: _Checks, spec: str) -> None:
     if parse_target(spec) is None:
         _check_folder(checks, "tokenizer", spec, "config.train.eval_targets", load_tokenizer)
@@ -74,6 +83,7 @@ def _check_init(checks: _Checks, config: Config) -> None:
     trained = _check_folder(checks, "hypernetwork", str(config.init), "config.init", load_hypernet)
     if trained is not None:
         check_init(config, trained)
+        check_belongs(config.base, str(config.init))
 
 
 def _check_folder(checks: _Checks, kind: str, name: str, where: str, load: Callable):
