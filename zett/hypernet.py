@@ -462,7 +462,7 @@ class TrainedHypernet:
         chunk = chunk or self.chunk()
         params = jax.tree.map(jnp.asarray, self.params)  # on the device once, not with every chunk
         predicted = np.empty((len(forms), d * len(sides) + self.config.bias), np.float32)
-        progress.say(f"compiling the hypernetwork, and making rows of {len(forms):,} tokens, {chunk:,} at a time")
+        progress.say(f"compiling the hypernetwork, and making rows of {len(forms):,} tokens")
         with progress.bar(len(forms), "rows", "row") as advance:
             for start in range(0, len(forms), chunk):
                 ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up, so that one shape is compiled

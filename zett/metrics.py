@@ -76,10 +76,10 @@ class Metrics:
         self._waited = self._flops = 0.0
 
     def _sign_of_life(self, step: int) -> None:
-        """Elsewhere than in a terminal, a line every few seconds until there are metrics, which may be minutes away."""
+        """Elsewhere than in a terminal, a line every step or few seconds until there are metrics, which may be minutes away."""
         now = time.perf_counter()
         since, before = self._first = self._first or (now, step)
-        if self.latest or self._terminal or not self.main or now - self._said < EVERY:
+        if self.latest or self._terminal or not self.main or now - self._said < EVERY / 2:
             return
         self._said = now
         left = f"  left {duration((now - since) / (step - before) * (self._settings.steps - step))}" if step > before else ""

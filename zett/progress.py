@@ -31,14 +31,16 @@ def shown(on: bool = True) -> Iterator[None]:
     if not on:
         yield
         return
-    handler, level = _Stderr(), LOGGER.level
+    handler, level, propagate = _Stderr(), LOGGER.level, LOGGER.propagate
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False  # libraries put handlers of their own on the root logger, which would say everything again
     try:
         yield
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
+        LOGGER.propagate = propagate
 
 
 def say(text: str) -> None:

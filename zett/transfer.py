@@ -97,7 +97,7 @@ def transfer(
         if measured_by:
             with progress.phase(f"measuring on {len(windows)} windows of text, before and after"):
                 result = _measured(base, measured_by, folder, windows)
-            progress.say(result)
+            progress.say(f"measured: {result}")
         card = transfer_card(
             output.name, base=base.name, revision=revision, tokenizer=f"`{tokenizer}`: {target.kind}, {len(target)} ids",
             method=method, hypernet=hypernet, command=shlex.join(command), result=result,

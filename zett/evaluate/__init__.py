@@ -109,22 +109,23 @@ def evaluate(
     windows: pieces of text, each scored alone; None: `text_bytes` of the held-out split of `text`, in pieces of `window` bytes.
     dtype: of matrix products. progress: show a bar; None: in a terminal only. Raises UserError.
     """
+    base = renamed("model", model, "base", base)
+    base = "pico" if base is None else base
+    targets = renamed("tokenizer", tokenizer, "targets", targets)
+    hypernets = {"hypernet": hypernets} if isinstance(hypernets, str | Path) else dict(hypernets or {})
+    if isinstance(base, str | Path):
+        for folder in hypernets.values():
+            check_belongs(base, folder)  # before JAX is loaded
     from tqdm import tqdm
 
     from zett.evaluate.measure import measure_of
     from zett.lms import load_base_model
     from zett.lms.layers import product_dtype
 
-    base = renamed("model", model, "base", base)
-    base = "pico" if base is None else base
-    targets = renamed("tokenizer", tokenizer, "targets", targets)
-    hypernets = {"hypernet": hypernets} if isinstance(hypernets, str | Path) else dict(hypernets or {})
     quiet = None if progress is None else not progress  # tqdm's None: quiet unless in a terminal
     bar = functools.partial(tqdm, disable=quiet, leave=False)
     dtype = product_dtype(dtype).name
     if isinstance(base, str | Path):
-        for folder in hypernets.values():
-            check_belongs(base, folder)
         with phase(f"reading the base model {base}"):
             base = load_base_model(str(base), dtype=dtype)
     measure = measure_of(base)
