@@ -402,9 +402,9 @@ class TrainedHypernet:
     def table_for(self, base, target: Vocabulary, *, language: str | int | None = None, dtype=jnp.float32) -> EmbeddingTable:
         """The table of `target` for a `BaseModel`. UserError if the hypernetwork belongs to another one."""
         if self.base["fingerprint"] is not None:
-            source, fingerprint = base.vocab, base.fingerprint
+            source = base.vocab
         else:
-            found, fingerprint = self.source_tokenizer(), None
+            found = self.source_tokenizer()
             if found is None:
                 raise UserError(
                     f"{self.folder} has no tokenizer.json, the source tokenizer that the hypernetwork was trained with"
@@ -414,7 +414,7 @@ class TrainedHypernet:
         self.check_model(base)
         with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
             forms = surface_forms(target, source, self.config.max_pieces)
-        return self(base.table, source, target, forms, fingerprint=fingerprint, language=language, dtype=dtype)
+        return self(base.table, source, target, forms, language=language, dtype=dtype)
 
     def source_tokenizer(self) -> Vocabulary | None:
         """The tokenizer in its folder, if there is one."""
