@@ -394,9 +394,10 @@ class TrainedHypernet:
         """
         from zett.lms import load_base_model
 
-        target = tokenizer if isinstance(tokenizer, Vocabulary) else load_tokenizer(tokenizer)
         if model is None or isinstance(model, str | Path):
             model = load_base_model(self.base["name"] if model is None else model, body=False)
+        self.check_model(model)
+        target = tokenizer if isinstance(tokenizer, Vocabulary) else load_tokenizer(tokenizer)
         return self.table_for(model, target, language=language)
 
     def table_for(self, base, target: Vocabulary, *, language: str | int | None = None, dtype=jnp.float32) -> EmbeddingTable:
