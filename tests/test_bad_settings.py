@@ -172,6 +172,6 @@ def test_targets_on_the_hub_are_looked_for_as_well(tmp_path, monkeypatch):
 
 
 def test_a_language_model_is_trained_without_targets():
-    from zett.plan import check_targets
+    from zett.plan import check_inputs
 
-    check_targets(from_dict({"task": "lm", "train": {"eval_targets": ["no/such/folder"]}}))
+    check_inputs(from_dict({"task": "lm", "train": {"eval_targets": ["no/such/folder"]}}))

@@ -81,7 +81,7 @@ def test_unknown_public_name():
         (["--help"], ["zett transfer --model pico", "zett train --config"]),
         (["transfer", "--help"], ["--model", "--tokenizer", "--hypernet", "--output", "--method", "--overwrite", "examples:"]),
         (["train", "--help"], ["--config.train.steps=200", "--workdir", "Ctrl-C"]),
-        (["eval", "--help"], ["--target", "examples:"]),
+        (["eval", "--help"], ["--tokenizer", "examples:"]),
         (["export", "--help"], ["--hypernet", "--output", "--checkpoint", "--push", "examples:"]),
         (["--version"], ["zett "]),
     ],
@@ -179,7 +179,7 @@ def test_transfer_gets_its_arguments(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(module, "transfer", lambda *args, **settings: calls.append((args, settings)) or Path("out"))
     argv = "transfer --model m --tokenizer t --output out --method fvt --overwrite --seed 3 --special add-missing".split()
-    assert run(cli.main, *argv, capsys=capsys) == (0, "wrote out\n", "")
+    assert run(cli.main, *argv, capsys=capsys) == (0, "wrote out\n", "loading JAX\n")
     given = {"method": "fvt", "hypernet": None, "special": "add-missing", "overwrite": True, "seed": 3}
     assert calls[0][0] == ("m", "t", "out") and given.items() <= calls[0][1].items()
 

@@ -391,7 +391,7 @@ def test_command_line(model, corpus, tmp_path, capsys):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     output = str(tmp_path / "out")
-    given = ["--model", model, "--hypernet", "none", "--target", "bpe-350", "--tokenizer", model, "--method", "fvt", "mean"]
+    given = ["--model", model, "--hypernet", "none", "--tokenizer", "bpe-350", "--target", model, "--method", "fvt", "mean"]
     given += ["--text", corpus, "--text-bytes", "1024", "--window", "128", "--output", output]
     assert run(parser.parse_args(given)) == 0
     shown = capsys.readouterr().out

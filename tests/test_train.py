@@ -347,10 +347,10 @@ def test_a_run_that_stays_not_finite_stops_with_the_batches_named(corpus, tmp_pa
 
 
 def test_a_second_run_in_a_live_workdir_is_refused(corpus, tmp_path):
-    from zett.train import only_run
+    from zett.workdir import only_run
 
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys, pathlib; from zett.train import only_run\n"
+        [sys.executable, "-c", "import sys, pathlib; from zett.workdir import only_run\n"
          "with only_run(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", str(tmp_path)],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

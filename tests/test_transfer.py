@@ -270,12 +270,12 @@ def test_what_was_measured_is_in_the_card(tmp_path, base_folder, target_folder):
     text.write_text("".join(tiny.TEXT))
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "a.jsonl").write_text('{"text": "a short row"}\n{"text": "another"}\n')
-    output = transfer(base_folder, target_folder, tmp_path / "out", method="fvt", measure=[text, tmp_path / "more"])
+    output = transfer(base_folder, target_folder, tmp_path / "out", method="fvt", text=[text, tmp_path / "more"])
     card = (output / "README.md").read_text()
     assert f"on all {text.stat().st_size + 18:,} bytes of text.txt, more" in card
     after, before, ratio = map(float, re.search(r"([\d.]+) bits per byte, ([\d.]+) before \(([\d.]+) times\)", card).groups())
     assert 1 < before < 30 and ratio == pytest.approx(after / before, abs=1e-3)
-    assert f"--measure {text}" in card
+    assert f"--text {text}" in card
     again = transfer(base_folder, base_folder, tmp_path / "same", method="fvt", measure=[text])
     assert "(1.000 times)" in (again / "README.md").read_text()  # its own tokenizer
 

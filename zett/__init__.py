@@ -1,6 +1,15 @@
 """Give a language model another tokenizer, zero-shot: a hypernetwork reads a vocabulary and writes its embedding tables.
 
 Everything heavy is imported on first use: `import zett` loads neither JAX nor Transformers and touches no device.
+
+    transfer         base model + tokenizer -> a model folder that any Hugging Face client loads
+    evaluate         how much a model loses with tokenizers that it was not trained with, by method
+    inspect          what changes with another tokenizer, before anything is trained or transferred
+    load_hypernet    a trained hypernetwork; its rows(tokenizer) are what transfer writes, as arrays
+    load_base_model  a model with its embedding table and its tokenizer's vocabulary
+    load_tokenizer   the vocabulary of any Hugging Face tokenizer: the bytes of every token
+    EmbeddingTable   input and output rows, and output bias
+    UserError        what all of them raise for bad input
 """
 
 import importlib
@@ -22,6 +31,9 @@ _PUBLIC = {
 }
 
 
+__all__ = list(_PUBLIC)
+
+
 class _Package(types.ModuleType):
     def __setattr__(self, name, value):
         # Importing the submodule `zett.transfer` would put it in the place of the function `zett.transfer`.
@@ -39,4 +51,4 @@ def __getattr__(name: str):
 
 
 def __dir__():
-    return sorted([*_PUBLIC, "__version__"])
+    return sorted([*__all__, "__all__", "__doc__", "__version__"])

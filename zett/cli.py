@@ -24,7 +24,7 @@ commands:
 
 examples:
   zett transfer --model pico --tokenizer path/to/tokenizer --output my-model
-  zett eval --model pico --target bpe-8k path/to/tokenizer
+  zett eval --model pico --tokenizer bpe-8k path/to/tokenizer
   zett train --config configs/pico.py --workdir runs/pico
 """
 
@@ -60,14 +60,15 @@ EVAL_EXAMPLES = """\
 examples:
   zett eval                                                    # the embedded model and its hypernetwork
   zett eval --hypernet runs/pico/export --output report        # your own, with report.json and a plot in report/
-  zett eval --hypernet mine=runs/pico/export --hypernet pico --target bpe-8k unigram-8k path/to/tokenizer
+  zett eval --hypernet mine=runs/pico/export --hypernet pico --tokenizer bpe-8k unigram-8k path/to/tokenizer
+  zett eval --tokenizer default path/to/tokenizer              # one in addition to those that it takes by itself
 """
 
 INSPECT_EXAMPLES = """\
 examples:
-  zett inspect --source pico --target path/to/tokenizer
-  zett inspect --source path/to/model --target path/to/tokenizer --text books/ code/ --html report.html
-  zett inspect --source pico --target path/to/tokenizer --parallel translations.parquet --json -
+  zett inspect --model pico --tokenizer path/to/tokenizer
+  zett inspect --model path/to/model --tokenizer path/to/tokenizer --text books/ code/ --html report.html
+  zett inspect --model pico --tokenizer path/to/tokenizer --parallel translations.parquet --json -
 
 It looks at tokenizers only: no weights are read, and nothing is changed.
 """
@@ -152,20 +153,29 @@ def _transfer(argv: list[str], prog: str) -> int:
     modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
     add("--special", default="keep-target", metavar="MODE", help=f"special tokens. {modes} (default: %(default)s)")
     add("--revision", help="branch, tag or commit of --model on the Hub")
-    add("--measure", nargs="+", default=[], metavar="FILE", help="text files to measure bits per byte on, for the card")
+    what = "text files to measure bits per byte on, before and after: printed, and put into the card"
+    add("--text", nargs="+", action="extend", default=[], metavar="FILE", help=what)
+    add("--measure", nargs="+", action="extend", dest="text", help=argparse.SUPPRESS)  # its old name
     add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
     add("--overwrite", action="store_true", help="replace --output if it is there and holds a model")
     add("--seed", type=int, default=0, help="of the method random (default: %(default)s)")
     _add_debug(parser)
     args = parser.parse_args(argv)
     _quiet(args.debug)
-    from zett.transfer import transfer
+    from zett.belongs import check_belongs
+    from zett.progress import phase, shown
 
-    output = transfer(
-        args.model, args.tokenizer, args.output,
-        method=args.method, hypernet=args.hypernet, language=args.language, special=args.special, revision=args.revision,
-        overwrite=args.overwrite, seed=args.seed, measure=args.measure, push=args.push,
-    )  # fmt: skip
+    if args.method == "hypernet" and args.hypernet:
+        check_belongs(args.model, args.hypernet)  # in no time, since JAX takes its own
+    with shown():
+        with phase("loading JAX"):
+            from zett.transfer import transfer
+
+        output = transfer(
+            args.model, args.tokenizer, args.output,
+            method=args.method, hypernet=args.hypernet, language=args.language, special=args.special, revision=args.revision,
+            overwrite=args.overwrite, seed=args.seed, text=args.text, push=args.push,
+        )  # fmt: skip
     print(f"wrote {output}")
     return 0
 
@@ -202,13 +212,21 @@ def _train(argv: list[str], prog: str) -> int:
     _quiet(args.debug)
     if args.dry_run:
         return _dry_run(config, args)
+    from zett.progress import phase, shown
+
+    first = True
     if args.distributed or any(x is not None for x in (args.coordinator, args.processes, args.process)):
+        import jax
+
         from zett.mesh import start_processes
 
         start_processes(args.coordinator, args.processes, args.process)
-    from zett.train import train
+        first = jax.process_index() == 0
+    with shown(first):
+        with phase("loading JAX"):
+            from zett.train import train
 
-    train(config, args.workdir)
+        train(config, args.workdir)
     return 0
 
 
@@ -240,8 +258,10 @@ def _export(argv: list[str], prog: str) -> int:
     args = parser.parse_args(argv)
     _quiet(args.debug)
     from zett.export import export
+    from zett.progress import phase, shown
 
-    output = export(args.hypernet, args.output, checkpoint=args.checkpoint, overwrite=args.overwrite, push=args.push)
+    with shown(), phase(f"exporting {args.hypernet}"):
+        output = export(args.hypernet, args.output, checkpoint=args.checkpoint, overwrite=args.overwrite, push=args.push)
     print(f"wrote {output}")
     return 0
 
@@ -258,7 +278,10 @@ def _eval(argv: list[str], prog: str) -> int:
     _add_debug(parser)
     args = parser.parse_args(argv)
     _quiet(args.debug)
-    return run(args)
+    from zett.progress import shown
+
+    with shown(not args.json):
+        return run(args)
 
 
 def _inspect(argv: list[str], prog: str) -> int:
@@ -270,7 +293,10 @@ def _inspect(argv: list[str], prog: str) -> int:
     _add_debug(parser)
     args = parser.parse_args(argv)
     _quiet(args.debug)
-    return run(args)
+    from zett.progress import shown
+
+    with shown(args.json != "-"):
+        return run(args)
 
 
 def _quickstart(argv: list[str], prog: str) -> int:
@@ -280,9 +306,11 @@ def _quickstart(argv: list[str], prog: str) -> int:
     _add_debug(parser)
     args = parser.parse_args(argv)
     _quiet(args.debug)
+    from zett.progress import shown
     from zett.quickstart import quickstart
 
-    quickstart(args.output)
+    with shown():
+        quickstart(args.output)
     return 0
 
 

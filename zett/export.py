@@ -87,7 +87,8 @@ def _write_run(new: Path, workdir: Path, checkpoint: str) -> None:
     from zett.optim import make_optimizer
     from zett.tasks.hypernet import fresh_params, release
     from zett.tasks.lm import LMTask
-    from zett.train import TrainState, only_run
+    from zett.train import TrainState
+    from zett.workdir import only_run
 
     record = read_json(workdir / "config.json")
     config = from_dict(record, where=f"{workdir / 'config.json'}: config")

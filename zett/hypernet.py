@@ -19,15 +19,16 @@ import functools
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
-from tqdm import tqdm
 
 from zett import config as config_lib
+from zett import progress
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.lms.layers import LayerNorm, Linear, Remat, checkpointed
@@ -216,6 +217,9 @@ class Hypernet(nnx.Module):
         self.bias = Linear(c.width, 1, use_bias=True, dtype=dtype, rngs=rngs, std=0.0) if c.bias else None
         self.config, self.hidden_size, self.activations, self.remat = c, hidden_size, activations, remat
 
+    def __repr__(self) -> str:  # of nnx it would be every parameter
+        return f"Hypernet({_shape_of(self.config)}, rows of width {self.hidden_size})"
+
     def __call__(self, rows_UE, forms: PackedForms, stats=None):
         """Predicted rows `[R, E]` for `forms`, from the source rows `rows_UE`; with a bias, `[R, E + 1]`, where it is last.
 
@@ -332,6 +336,11 @@ class TrainedHypernet:
     base: dict
     folder: Path | None = None
 
+    def __repr__(self) -> str:
+        size = sum(np.size(x) for x in jax.tree.leaves(self.params))
+        where = "" if self.folder is None else f", in {self.folder}"
+        return f"TrainedHypernet(for {self.base['name']!r}, {_shape_of(self.config)}, {size:,} parameters{where})"
+
     def check_base(self, fingerprint: str) -> None:
         """UserError if the base model with this fingerprint is not the one that the hypernetwork was trained for."""
         if fingerprint != self.base["fingerprint"]:
@@ -339,6 +348,21 @@ class TrainedHypernet:
                 f"the hypernetwork {self.folder or ''} was trained for the base model {self.base['name']!r} "
                 f"({str(self.base['fingerprint'])[:12]}), and this one is another ({fingerprint[:12]})"
             )
+
+    def check_model(self, base) -> None:
+        """UserError if the hypernetwork belongs to another `BaseModel`; to be called before anything that takes its time."""
+        if self.base["fingerprint"] is not None:
+            known = "fingerprint" in vars(base)
+            with progress.phase(f"comparing the rows of {base.name} with those the hypernetwork was trained for", not known):
+                self.check_base(base.fingerprint)
+        self._check_rows(base.table)
+
+    def _check_rows(self, table: EmbeddingTable) -> None:
+        if table.input.shape[1] != self.hidden_size or (table.output is None) != self.tied:
+            raise UserError(f"the hypernetwork was made for rows of width {self.hidden_size} and tied={self.tied}")
+        size, own = self.base.get("vocab_size"), int(table.num_valid)
+        if size is not None and size != own:
+            raise UserError(f"the hypernetwork was made for a base model of {size} tokens; this one has {own}")
 
     def graphdef(self, dtype):
         return hypernet_graph(self.config, self.hidden_size, self.tied, dtype)
@@ -359,20 +383,39 @@ class TrainedHypernet:
             f"the hypernetwork {self.folder or ''} {given}: one of {', '.join(codes)}, or a number from 0 to {len(codes) - 1}"
         )
 
+    def rows(
+        self, tokenizer: str | Path | Vocabulary, model: Any = None, *, language: str | int | None = None
+    ) -> EmbeddingTable:
+        """What `zett.transfer` writes for the tokenizer, in float32: `.input`, `.output` and `.bias` as NumPy arrays.
+
+        tokenizer: a folder with tokenizer.json, that file, a Hub name, or a `Vocabulary`; row i is the row of its token i.
+        model: the base model, as a `BaseModel` or what `load_base_model` takes; None: the one whose name the hypernetwork
+        knows. output is None where the output rows are the input rows. UserError if the hypernetwork belongs to another model.
+        """
+        from zett.lms import load_base_model
+
+        if model is None or isinstance(model, str | Path):
+            model = load_base_model(self.base["name"] if model is None else model, body=False)
+        self.check_model(model)
+        target = tokenizer if isinstance(tokenizer, Vocabulary) else load_tokenizer(tokenizer)
+        return self.table_for(model, target, language=language)
+
     def table_for(self, base, target: Vocabulary, *, language: str | int | None = None, dtype=jnp.float32) -> EmbeddingTable:
         """The table of `target` for a `BaseModel`. UserError if the hypernetwork belongs to another one."""
         if self.base["fingerprint"] is not None:
-            source, fingerprint = base.vocab, base.fingerprint
+            source = base.vocab
         else:
-            found, fingerprint = self.source_tokenizer(), None
+            found = self.source_tokenizer()
             if found is None:
                 raise UserError(
                     f"{self.folder} has no tokenizer.json, the source tokenizer that the hypernetwork was trained with"
                 )
             # Its ids begin with the base's, whose special tokens are the better described ones.
             source = dataclasses.replace(found, special=base.vocab.special, roles=base.vocab.roles)
-        forms = surface_forms(target, source, self.config.max_pieces)
-        return self(base.table, source, target, forms, fingerprint=fingerprint, language=language, dtype=dtype)
+        self.check_model(base)
+        with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
+            forms = surface_forms(target, source, self.config.max_pieces)
+        return self(base.table, source, target, forms, language=language, dtype=dtype)
 
     def source_tokenizer(self) -> Vocabulary | None:
         """The tokenizer in its folder, if there is one."""
@@ -401,11 +444,8 @@ class TrainedHypernet:
         """The table of `target`, made in chunks. UserError if `table`, or `fingerprint`, is that of another base model."""
         if fingerprint is not None:
             self.check_base(fingerprint)
-        if table.input.shape[1] != self.hidden_size or (table.output is None) != self.tied:
-            raise UserError(f"the hypernetwork was made for rows of width {self.hidden_size} and tied={self.tied}")
+        self._check_rows(table)
         size = self.base.get("vocab_size", len(source))  # piece ids from there on have fallback rows, not the table's padding
-        if "vocab_size" in self.base and size != int(table.num_valid):
-            raise UserError(f"the hypernetwork was made for a base model of {size} tokens; this one has {int(table.num_valid)}")
         forms = limit_pieces(forms, self.config.max_pieces)
         if forms.pieces.max(initial=0) >= size + self.config.fallback_rows:
             raise UserError(
@@ -423,13 +463,14 @@ class TrainedHypernet:
         chunk = chunk or self.chunk()
         params = jax.tree.map(jnp.asarray, self.params)  # on the device once, not with every chunk
         predicted = np.empty((len(forms), d * len(sides) + self.config.bias), np.float32)
-        with tqdm(total=len(forms), desc="rows", unit="row", delay=5, leave=False, disable=None) as bar:
+        progress.say(f"compiling the hypernetwork, and making rows of {len(forms):,} tokens")
+        with progress.bar(len(forms), "rows", "row") as advance:
             for start in range(0, len(forms), chunk):
                 ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up, so that one shape is compiled
                 used, packed = renumbered(pack_forms(forms.take(ids), multiple=max(chunk // 8, 1), language=number), size)
                 part = to_host(predict_rows(graphdef, params, rows_of(used), packed, stats))
                 predicted[start : start + chunk] = part[: len(forms) - start]
-                bar.update(min(chunk, len(forms) - start))
+                advance(min(chunk, len(forms) - start))
         special = np.asarray([i for i in range(len(forms)) if 0 <= forms.same[i] < size and not target.tokens[i]], np.int64)
         nothing = forms.lengths == 0
         columns = d * len(sides)
@@ -445,6 +486,10 @@ class TrainedHypernet:
             bias += np.where(forms.lengths > 0, predicted[:, -1], 0.0)
         bias[special] = theirs[forms.same[special]]
         return bias
+
+
+def _shape_of(c: HypernetConfig) -> str:
+    return f"{c.layers} layers of width {c.width}, at most {c.max_pieces} pieces"
 
 
 def bias_residual(c: HypernetConfig, theirs_V: np.ndarray, forms: SurfaceForms) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 from zett.config import TrainConfig
 from zett.errors import UserError
 from zett.flops import find_device
+from zett.progress import EVERY, duration
 
 
 class Metrics:
@@ -55,6 +56,8 @@ class Metrics:
         if step:
             self.say(f"resumed {self._workdir} at step {step}")
         self._clock, self._clock_step = time.perf_counter(), step
+        self._first: tuple[float, int] | None = None  # when a step was done first, and which
+        self._said = self._clock
 
     def step(self, step: int, values: dict, waited: float, flops: float) -> None:
         """Note the metrics of step number `step` (1 is the first), whose batch was waited for `waited` seconds.
@@ -65,11 +68,22 @@ class Metrics:
         self._latest_step = step
         self._waited += waited
         self._flops += flops
+        self._sign_of_life(step)
         if step % self._settings.log_every and step != self._settings.steps:
             return
         self.flush()
         self._pending = (step, time.perf_counter(), values, self._waited, self._flops)
         self._waited = self._flops = 0.0
+
+    def _sign_of_life(self, step: int) -> None:
+        """Elsewhere than in a terminal, a line every step or few seconds until there are metrics, which may be minutes away."""
+        now = time.perf_counter()
+        since, before = self._first = self._first or (now, step)
+        if self.latest or self._terminal or not self.main or now - self._said < EVERY / 2:
+            return
+        self._said = now
+        left = f"  left {duration((now - since) / (step - before) * (self._settings.steps - step))}" if step > before else ""
+        print(f"step {step}/{self._settings.steps}{left}", file=sys.stderr, flush=True)
 
     def flush(self) -> None:
         """Write what is pending."""
@@ -101,7 +115,7 @@ class Metrics:
         elif self.main:
             left = (self._settings.steps - step) / rate if rate > 0 else 0
             text = "  ".join(f"{k} {v}" for k, v in shown.items())
-            print(f"step {step}/{self._settings.steps}  {text}  left {_duration(left)}", file=sys.stderr, flush=True)
+            print(f"step {step}/{self._settings.steps}  {text}  left {duration(left)}", file=sys.stderr, flush=True)
 
     def evaluation(self, step: int, values: dict[str, float], seconds: float) -> None:
         """Record an evaluation; its time does not count in the training rate."""
@@ -246,9 +260,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+" if dirty.strip() else "")
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from zett import flops, hub, machine
+from zett.belongs import check_belongs
 from zett.config import Config, nearest
 from zett.data.text import check_source
 from zett.errors import UserError
@@ -57,6 +58,8 @@ def _check_sources(checks: _Checks, config: Config) -> None:
     specs = [config.data.source, *([config.data.valid_source] if config.data.valid_source else [])]
     if config.task == "hypernet":
         specs += config.sampler.sources
+        if not config.train.eval_targets:
+            checks.faults.append("config.train.eval_targets is empty; name a tokenizer to evaluate on, such as bpe-8k")
         for spec in config.train.eval_targets:
             checks(_check_target, checks, spec)
         if config.init is not None:
@@ -65,29 +68,30 @@ def _check_sources(checks: _Checks, config: Config) -> None:
         checks.unchecked += [f"data set {name}" for name in checks(check_source, spec) or []]
 
 
+def check_inputs(config: Config) -> None:
+    """UserError with all that is wrong with what a run reads, as far as it can be told without reading much of it.
+
+    Evaluation targets on the Hub are read, since a run that cannot evaluate would end at its first evaluation.
+    """
+    checks = _Checks()
+    _check_sources(checks, config)
+    for spec in config.train.eval_targets if config.task == "hypernet" else ():
+        if f"tokenizer {spec}" in checks.unchecked:
+            checks(load_tokenizer, spec)
+    if checks.faults:
+        raise UserError(checks.fault)
+
+
 def _check_target(checks: _Checks, spec: str) -> None:
     if parse_target(spec) is None:
         _check_folder(checks, "tokenizer", spec, "config.train.eval_targets", load_tokenizer)
-
-
-def check_targets(config: Config) -> None:
-    """UserError, with all of them, for evaluation targets that do not exist; those on the Hub are read, others not."""
-    if config.task != "hypernet":
-        return
-    if not config.train.eval_targets:
-        raise UserError("config.train.eval_targets is empty; name a tokenizer to evaluate on, such as bpe-8k")
-    checks = _Checks()
-    for spec in config.train.eval_targets:
-        if checks(_check_target, checks, spec) is None and f"tokenizer {spec}" in checks.unchecked:
-            checks(load_tokenizer, spec)
-    if checks.fault:
-        raise UserError(checks.fault)
 
 
 def _check_init(checks: _Checks, config: Config) -> None:
     trained = _check_folder(checks, "hypernetwork", str(config.init), "config.init", load_hypernet)
     if trained is not None:
         check_init(config, trained)
+        check_belongs(config.base, str(config.init))
 
 
 def _check_folder(checks: _Checks, kind: str, name: str, where: str, load: Callable):

@@ -51,7 +51,7 @@ NEXT = """
 
 What next
   your own tokenizer    .venv/bin/zett transfer --model pico --tokenizer DIR --output my-model
-  measure it            .venv/bin/zett eval --target DIR
+  measure it            .venv/bin/zett eval --tokenizer DIR
   train longer          .venv/bin/python train.py --config configs/pico.py --workdir runs/pico
   your own model        .venv/bin/python train.py --config configs/pico.py --workdir runs/mine \\
                             --config.base=MODEL_DIR --config.data.source=TEXT_DIR"""

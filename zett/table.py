@@ -1,6 +1,7 @@
 """`EmbeddingTable`: the vocabulary of a model as a value that any method produces and any body consumes."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,11 @@ class EmbeddingTable:
     output: jax.Array | None
     bias: jax.Array | None
     num_valid: jax.Array | np.integer | int
+
+    def __repr__(self) -> str:
+        parts: dict[str, Any] = {"input": self.input, "output": self.output, "bias": self.bias}
+        shown = [f"{name} {'x'.join(map(str, x.shape))} {x.dtype}" for name, x in parts.items() if hasattr(x, "dtype")]
+        return f"EmbeddingTable({', '.join(shown)}{', tied' if self.output is None else ''})"
 
     @classmethod
     def of(cls, input, output=None, bias=None) -> "EmbeddingTable":

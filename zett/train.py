@@ -36,7 +36,9 @@ from zett.mesh import (
 )
 from zett.metrics import Metrics, check_trackers
 from zett.optim import make_optimizer
-from zett.plan import check_targets
+from zett.plan import check_inputs
+from zett.progress import phase
+from zett.workdir import has_begun, held_workdir
 
 
 class Task(Protocol):
@@ -100,18 +102,19 @@ def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
 
     The workdir gets config.json, starts.jsonl (versions, commit and devices of each start), metrics.jsonl, checkpoints/ and,
     at the end, export/ with the best parameters. Ctrl-C and SIGTERM save and stop; the same command goes on from there, bit
-    for bit as if it had not been stopped. Raises UserError for a workdir that holds another run or a running one, for a full
-    disk, and when the gradient is not finite in `config.train.max_skipped` steps in a row.
+    for bit as if it had not been stopped. A run that fails before its first step leaves no workdir behind. Raises UserError for
+    a workdir that holds another run, a running one or anything else, for a full disk, and when the gradient is not finite in
+    `config.train.max_skipped` steps in a row.
     """
     check_trackers(config.train.track)
-    check_targets(config)
     if "://" in str(workdir):
         raise UserError(f"--workdir is {str(workdir)!r}; it has to be a folder, such as a mounted bucket, that all hosts see")
     workdir = output_path(workdir, "--workdir")
-    workdir.mkdir(parents=True, exist_ok=True)
     main = jax.process_index() == 0
-    with only_run(workdir) if main else contextlib.nullcontext():
-        _check_same_run(config, workdir / "config.json")
+    with held_workdir(workdir) if main else contextlib.nullcontext():
+        if has_begun(workdir):
+            _check_same_run(config, workdir / "config.json")
+        check_inputs(config)
         if main:
             write_json(workdir / "config.json", config_lib.to_dict(config))
         if jax.process_count() > 1:
@@ -126,7 +129,8 @@ def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
     rows = local_rows(mesh, config.data.batch_size)
     task = make_task(config, workdir, mesh)
     optimizer = make_optimizer(config.optim, settings.steps)
-    state = initial_state(task, optimizer, mesh)
+    with phase("making the parameters"):
+        state = initial_state(task, optimizer, mesh)
 
     def make_batch(step: int):
         batch = task.batch(step, rows)
@@ -145,14 +149,18 @@ def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
         step_fn = make_step(task, optimizer)
         guard = _SkipGuard(config, workdir)
         for step, (flops, batch), waited in _prefetched(make_batch, start, settings.steps, settings.ahead, settings.workers):
-            state, values = step_fn(state, task.frozen, batch)
+            with phase("compiling the training step, and the first one", step == start):
+                state, values = step_fn(state, task.frozen, batch)
+                if step == start:
+                    jax.block_until_ready(values)  # this once, to say how far it is
             metrics.step(step + 1, values, waited, flops)
             last = step + 1 == settings.steps
             guard.note(step, values["skipped_in_row"], flush=last)
             if last or (step + 1) % settings.eval_every == 0:
                 metrics.flush()
                 clock = time.perf_counter()
-                evaluation = task.evaluate(state.params)
+                with phase(f"evaluating after step {step + 1}"):
+                    evaluation = task.evaluate(state.params)
                 metrics.evaluation(step + 1, evaluation, time.perf_counter() - clock)
             stopping = stop.requested(step)
             if last or stopping or (step + 1) % settings.checkpoint_every == 0:
@@ -168,7 +176,8 @@ def _train(config: config_lib.Config, workdir: Path) -> dict[str, float]:
         if best is not None and best != int(state.step):
             state = checkpoints.restore(state, best)
         record = {"step": int(state.step), "config": config_lib.to_dict(config)}
-        export(task, state.params, workdir, record)
+        with phase(f"writing {workdir / 'export'}"):
+            export(task, state.params, workdir, record)
     finally:
         metrics.close()
         checkpoints.close()
@@ -182,22 +191,6 @@ def export(task: Task, params, workdir: Path, record: dict) -> None:
     if jax.process_index() == 0:
         with new_folder(workdir / "export") as folder:
             task.export(params, folder, record)
-
-
-@contextlib.contextmanager
-def only_run(workdir: Path) -> Iterator[None]:
-    """Held while a run is alive; UserError if another one is. The system lets go of it however the process ends."""
-    import filelock
-
-    lock = filelock.FileLock(workdir / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise UserError(f"another run is going on in {workdir}; stop it first, or give another --workdir") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 SHARED_TRIES = 12  # five seconds apart, for file systems that keep what they once saw of a folder
@@ -292,7 +285,8 @@ def _prefetched(
         try:
             for step in range(start, stop):
                 clock = time.perf_counter()
-                batch = pending.pop(step).result()
+                with phase("preparing the first batch", step == start):
+                    batch = pending.pop(step).result()
                 waited = time.perf_counter() - clock
                 if step + ahead < stop:
                     pending[step + ahead] = pool.submit(make, step + ahead)

@@ -1,6 +1,5 @@
 """Base model + target tokenizer + method -> a model folder that any Hugging Face client loads."""
 
-import dataclasses
 import json
 import logging
 import re
@@ -12,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from zett import progress
+from zett.arguments import several
+from zett.belongs import check_belongs
 from zett.checkpoint import write_json
 from zett.errors import UserError
 from zett.folders import LEGAL_FILES, SENTENCE_FILES, TOKENIZER_FILES
@@ -27,23 +29,24 @@ MAX_PIECES = 64
 def transfer(
     model: str | Path, tokenizer: str | Path, output: str | Path, *, method: str = "hypernet",
     hypernet: str | Path | None = None, language: str | int | None = None, special: str = "keep-target",
-    revision: str | None = None, overwrite: bool = False, seed: int = 0, measure: Sequence[str | Path] = (),
-    push: str | None = None,
+    revision: str | None = None, overwrite: bool = False, seed: int = 0, text: str | Path | Sequence[str | Path] = (),
+    push: str | None = None, measure: str | Path | Sequence[str | Path] = (),
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the base `model` with the `tokenizer` in place of its own; returns `output`.
 
     model: "pico", a folder or a Hub name. tokenizer: a folder with tokenizer.json, that file, or a Hub name. method: "hypernet"
     or one of zett.methods.METHODS. hypernet: its folder or Hub name, for "hypernet"; None: the shipped one, for "pico".
     language: of the tokenizer, by code or number, for hypernetworks that know languages. special: one of
-    zett.vocab.special.MODES. revision: of the base model, on the Hub. measure: text files and folders, on all of which bits
-    per byte before and after are measured for the card. push: the name under which the result goes to the Hub as well. All but
-    the vocabulary's rows is copied byte for byte, and so are the tokenizer's files, but for the ones that `special` changes.
-    Bad input is a UserError, with nothing written.
+    zett.vocab.special.MODES. revision: of the base model, on the Hub. text: files and folders, on all of which bits per byte
+    before and after are measured for the card (measure: its old name). push: the name under which the result goes to the Hub
+    as well. All but the vocabulary's rows is copied byte for byte, and so are the tokenizer's files, but for the ones that
+    `special` changes. Bad input is a UserError, with nothing written.
     """
     from zett import folders, hub
     from zett.cards import transfer_card
     from zett.config import check_seed
     from zett.evaluate.measure import measure_of
+    from zett.hypernet import load_hypernet
     from zett.lms import find_folder, load_base_model
     from zett.lms.layers import product_dtype
     from zett.reopen import check_written
@@ -53,20 +56,29 @@ def transfer(
     check_seed(seed)
     output = folders.output_path(output)
     hypernet = _check_method(method, hypernet, model, language)
+    if hypernet is not None:
+        check_belongs(model, hypernet)
+    text = [*several(text), *several(measure)]
     check_mode(special)
     # Before anything slow: a run of minutes that then may not write is a bad joke.
-    windows = _read_windows(measure)
+    windows = _read_windows(text)
     if push is not None:
         hub.check_push(push)
     inputs = [find_folder(model, revision), *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
     folders.check_output(output, overwrite=overwrite, inputs=[p for p in inputs if p.exists()])
-    base = load_base_model(model, revision=revision, dtype=product_dtype("auto").name, body=bool(windows))
+    with progress.phase(f"reading the base model {model}"):
+        base = load_base_model(model, revision=revision, dtype=product_dtype("auto").name, body=bool(windows))
     measured_by = measure_of(base) if windows else None
-    given = load_tokenizer(tokenizer)
+    if hypernet is not None:
+        trained = load_hypernet(hypernet)
+        trained.check_model(base)
+        trained.language_number(language)
+    with progress.phase(f"reading the tokenizer {tokenizer}"):
+        given = load_tokenizer(tokenizer)
     settings = {
         "model": str(model), "revision": revision, "tokenizer": str(tokenizer), "method": method, "language": language,
         "hypernet": None if hypernet is None else str(hypernet), "special": special, "seed": seed,
-        "measure": [str(file) for file in measure],
+        "text": [str(file) for file in text],
     }  # fmt: skip
     command = ["zett", "transfer", "--model", str(model), "--tokenizer", str(tokenizer), "--method", method]
     command += ["--hypernet", str(hypernet)] if hypernet else []
@@ -74,16 +86,21 @@ def transfer(
     command += ["--revision", revision] if revision else []
     command += ["--special", special] if special != "keep-target" else []
     command += ["--seed", str(seed)] if seed else []
-    command += ["--measure", *map(str, measure)] if measure else []
+    command += ["--text", *map(str, text)] if text else []
     command += ["--output", str(output)]
     with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
         target = adapt_special(given, base.vocab, special, Path(scratch))
         file = _single_file(tokenizer) if target is given else None
         _try_tokenizer(Path(scratch) / "tried", base, target, file)  # before the rows are made, which may take long
         table = transfer_table(base, target, method=method, hypernet=hypernet, language=language, seed=seed)
-        write_model(folder, base, target, table, tokenizer_file=file)
-        check_written(folder, base.names, target, ported=base.config is not None)
-        result = _measured(base, measured_by, folder, windows, measure) if measured_by else None
+        with progress.phase(f"writing {output}"):
+            write_model(folder, base, target, table, tokenizer_file=file)
+            check_written(folder, base.names, target, ported=base.config is not None)
+        result = None
+        if measured_by:
+            with progress.phase(f"measuring on {len(windows)} windows of text, before and after"):
+                result = _measured(base, measured_by, folder, windows, text)
+            progress.say(f"measured: {result}")
         card = transfer_card(
             output.name, base=base.name, revision=revision, tokenizer=f"`{tokenizer}`: {target.kind}, {len(target)} ids",
             method=method, hypernet=hypernet, command=shlex.join(command), result=result,
@@ -155,10 +172,12 @@ def transfer_table(
 
     hypernet = _check_method(method, hypernet, base.name, language)
     if method != "hypernet":
-        return METHODS[method](base.table, base.vocab, target, surface_forms(target, base.vocab, MAX_PIECES), seed=seed)
+        with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
+            forms = surface_forms(target, base.vocab, MAX_PIECES)
+        with progress.phase(f"making their rows by {method}"):
+            return METHODS[method](base.table, base.vocab, target, forms, seed=seed)
     from zett.hypernet import load_hypernet
 
-    base = dataclasses.replace(base, table=_float32(base.table))
     return load_hypernet(hypernet).table_for(base, target, language=language)
 
 

@@ -19,7 +19,7 @@ def cache_folder() -> Path:
 
 def token_stream(documents: Documents, tokenizer, separator: int | None) -> np.ndarray:
     """All documents as one array of token ids, each followed by `separator`; made once, then memory-mapped from the cache."""
-    from tqdm import tqdm
+    from zett.progress import bar
 
     key = hashlib.sha256(f"{documents.fingerprint()}{tokenizer.to_str()}{separator}".encode()).hexdigest()[:32]
     path = cache_folder() / "tokens" / f"{key}.int32"
@@ -29,15 +29,12 @@ def token_stream(documents: Documents, tokenizer, separator: int | None) -> np.n
         end = [] if separator is None else [separator]
         try:
             # To the disk as they come: a run's texts may have more tokens than fit in memory.
-            with (
-                temporary.open("wb") as file,
-                tqdm(total=len(documents), desc="tokens", delay=5, leave=False, disable=None) as bar,
-            ):
+            with temporary.open("wb") as file, bar(len(documents), "cutting into tokens", "document") as advance:
                 for start in range(0, len(documents), 64):
                     some = documents[start : start + 64]
                     for encoding in tokenizer.encode_batch_fast(some, add_special_tokens=False):
                         file.write(np.asarray([*encoding.ids, *end], "<i4").data)
-                    bar.update(len(some))
+                    advance(len(some))
             temporary.rename(path)
         finally:
             temporary.unlink(missing_ok=True)

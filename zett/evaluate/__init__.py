@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zett.arguments import renamed, several
+from zett.belongs import check_belongs
 from zett.errors import UserError
+from zett.progress import phase
 
 if TYPE_CHECKING:
     from zett.evaluate.bpb import EncodedWindows
@@ -76,13 +79,13 @@ class Report:
 
 
 def evaluate(
-    base="pico",
-    targets: "Sequence[str] | Mapping[str, Vocabulary] | None" = None,
+    model=None,
+    tokenizer: "str | Path | Vocabulary | Sequence[str | Path] | Mapping[str, Vocabulary] | None" = None,
     *,
-    hypernets: Mapping[str, str | Path] | None = None,
+    hypernets: str | Path | Mapping[str, str | Path] | None = None,
     language: str | int | None = None,
-    methods: Sequence[str] | Mapping[str, Callable] = BASELINES,
-    windows: Sequence[str] | None = None,
+    methods: str | Sequence[str] | Mapping[str, Callable] = BASELINES,
+    windows: str | Sequence[str] | None = None,
     text: str = "python",
     text_bytes: int | None = None,
     window: int = 512,
@@ -92,58 +95,73 @@ def evaluate(
     dtype: str = "float32",
     seed: int = 0,
     progress: bool | None = None,
+    base=None,
+    targets=None,
 ) -> Report:
-    """Bits per byte of `base` with its own tokenizer and with every target, by every method, on the same held-out bytes.
+    """Bits per byte of `model` with its own tokenizer and with every target, by every method, on the same held-out bytes.
 
     Of a masked language model it is bits for each byte of words that are hidden; see zett/evaluate/masked.py.
-    base: a `BaseModel`, or what `load_base_model` takes. targets: specs for `load_target` (None: `DEFAULT_TARGETS`), or
-    vocabularies by name. hypernets: folders by name; language: of the targets, by code or number, where they know languages.
+    model: a `BaseModel`, or what `load_base_model` takes (None: "pico"). tokenizer: one or more specs for `load_target` (None:
+    `DEFAULT_TARGETS`, which "default" among others stands for, too), or vocabularies by name; base, targets: their old names.
+    hypernets: folders by name, or one folder; language: of the targets, by code or number, where they know languages.
     methods: names in `METHODS`, or functions with their signature, by name.
     windows: pieces of text, each scored alone; None: those of `text`, of at most `window` bytes. text: a file or folder is
     measured whole unless targets are trained on it, else its held-out split is. text_bytes: the most that is measured (None: of
     a held-out split, 131072).
     dtype: of matrix products. progress: show a bar; None: in a terminal only. Raises UserError.
     """
+    base = renamed("model", model, "base", base)
+    base = "pico" if base is None else base
+    targets = renamed("tokenizer", tokenizer, "targets", targets)
+    hypernets = {"hypernet": hypernets} if isinstance(hypernets, str | Path) else dict(hypernets or {})
+    if isinstance(base, str | Path):
+        for folder in hypernets.values():
+            check_belongs(base, folder)  # before JAX is loaded
     from tqdm import tqdm
 
     from zett.config import check_seed
     from zett.evaluate.measure import measure_of
-    from zett.evaluate.targets import DEFAULT_TARGETS
     from zett.evaluate.windows import described, measured_windows
     from zett.lms import load_base_model
     from zett.lms.layers import product_dtype
+    from zett.vocab import Vocabulary
 
     check_seed(seed)
     quiet = None if progress is None else not progress  # tqdm's None: quiet unless in a terminal
     bar = functools.partial(tqdm, disable=quiet, leave=False)
     dtype = product_dtype(dtype).name
     if isinstance(base, str | Path):
-        base = load_base_model(str(base), dtype=dtype)
+        with phase(f"reading the base model {base}"):
+            base = load_base_model(str(base), dtype=dtype)
     measure = measure_of(base)
-    functions = _functions(base, hypernets or {}, methods, language)
-    specs = [] if isinstance(targets, Mapping) else list(dict.fromkeys(DEFAULT_TARGETS if targets is None else targets))
+    functions = _functions(base, hypernets, methods if isinstance(methods, Mapping) else several(methods), language)
+    if isinstance(targets, Vocabulary):
+        targets = {targets.folder.name if targets.folder else "tokenizer": targets}
+    specs = [] if isinstance(targets, Mapping) else _specs(targets)
     if windows is None:
         windows, record = measured_windows(
             text, text_bytes, window, text_column=text_column, prose=prose, specs=specs, seed=seed
         )
     else:
-        windows = list(windows)
+        windows = several(windows)
         if not any(windows):
             raise UserError("there is no text to evaluate on")
         record = {"source": None, "split": None, **described(windows)}
     if not isinstance(targets, Mapping):
-        targets = _load_targets(specs, bar, text=text, prose=prose, text_column=text_column)
+        with phase("reading the tokenizers, and training those that are not in the cache"):
+            targets = _load_targets(specs, bar, text=text, prose=prose, text_column=text_column)
     if not targets:
         raise UserError("there is no target tokenizer to evaluate")
     with bar(total=1 + len(targets) * len(functions), desc="original", unit="run") as runs:
-        trial = _start(base, measure, windows, functions, batch_size=batch_size, dtype=dtype, seed=seed)
+        with phase("compiling, and scoring the original"):
+            trial = _start(base, measure, windows, functions, batch_size=batch_size, dtype=dtype, seed=seed)
         runs.update()
         results = [_target_result(trial, name, target, runs) for name, target in targets.items()]
     return Report(
         base={"name": base.name, "fingerprint": base.fingerprint},
         text=record,
         original=_original(trial),
-        hypernets={name: str(path) for name, path in (hypernets or {}).items()},
+        hypernets={name: str(path) for name, path in hypernets.items()},
         targets=results,
         settings={
             "measure": measure.name,
@@ -155,6 +173,14 @@ def evaluate(
         },
         environment=environment(),
     )
+
+
+def _specs(given: str | Path | Sequence[str | Path] | None) -> list[str]:
+    """Those of the targets, each once; "default" is those of `DEFAULT_TARGETS`."""
+    from zett.evaluate.targets import DEFAULT_TARGETS
+
+    named = ["default"] if given is None else map(str, several(given))
+    return list(dict.fromkeys(spec for name in named for spec in (DEFAULT_TARGETS if name == "default" else (name,))))
 
 
 def _load_targets(specs: Sequence[str], bar, **texts) -> dict[str, "Vocabulary"]:
@@ -211,9 +237,10 @@ def _target_result(trial: _Trial, name: str, target: "Vocabulary", runs) -> Targ
     for method, function in trial.functions.items():
         runs.set_description(f"{name}, {method}")
         clock = time.perf_counter()
-        table = function(base.table, base.vocab, target, forms, seed=trial.seed)
-        seconds[method] = time.perf_counter() - clock
-        nats[method] = trial.nats_of(table, encoded)
+        with phase(f"{name}, {method}: making rows and scoring them"):
+            table = function(base.table, base.vocab, target, forms, seed=trial.seed)
+            seconds[method] = time.perf_counter() - clock
+            nats[method] = trial.nats_of(table, encoded)
         runs.update()
     return TargetResult(
         name=name,
@@ -270,7 +297,10 @@ def _functions(base, hypernets: Mapping, methods, language) -> dict[str, Callabl
     for name, folder in hypernets.items():
         from zett.hypernet import load_hypernet
 
-        functions[name] = _method_of(load_hypernet(folder), base, language)
+        trained = load_hypernet(folder)
+        trained.check_model(base)
+        trained.language_number(language)
+        functions[name] = _method_of(trained, base, language)
     for name in methods:
         if name in functions:
             raise UserError(
@@ -372,14 +402,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--language", "language of the targets, by code or number, where the hypernetworks know languages", metavar="CODE")
     add(
-        "--target",
-        "target tokenizers instead of the default ones: a folder, a tokenizer.json, or KIND-SIZE, trained on the spot, such as "
-        f"bpe-8k or prose-bpe-8k (kinds: {', '.join(KINDS)})",
+        "--tokenizer",
+        "target tokenizers: a folder with tokenizer.json, that file, a Hub name, KIND-SIZE, trained on the spot, such as "
+        f"bpe-8k or prose-bpe-8k (kinds: {', '.join(KINDS)}), or default, which is six of these (default: default)",
         action="extend",
         nargs="+",
         metavar="SPEC",
     )
-    add("--tokenizer", "target tokenizers in addition", action="extend", nargs="+", metavar="DIR", default=[])
+    add("--target", argparse.SUPPRESS, dest="tokenizer", action="extend", nargs="+")  # its old name
     add("--method", "methods to compare with (default: fvt mean random)", nargs="+", default=list(BASELINES))
     add(
         "--text",
@@ -407,16 +437,15 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from zett.evaluate import report as reports
-    from zett.evaluate.targets import DEFAULT_TARGETS
 
-    inputs = [args.model, *(args.hypernet or ()), *(args.target or ()), *args.tokenizer]
+    inputs = [args.model, *(args.hypernet or ()), *(args.tokenizer or ())]
     output = reports.check_output(args.output, args.overwrite, inputs=inputs)
     if args.batch_size < 1:
         raise UserError(f"--batch-size is {args.batch_size}; it has to be greater than 0")
     clock = time.perf_counter()
     result = evaluate(
         args.model,
-        [*(args.target or DEFAULT_TARGETS), *args.tokenizer],
+        args.tokenizer,
         hypernets=_named_hypernets(args.hypernet, args.model),
         language=args.language,
         methods=list(dict.fromkeys(args.method)),

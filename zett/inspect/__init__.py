@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from zett import progress
+from zett.arguments import renamed, several
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.inspect.texts import parallel_texts, texts_by_language
@@ -22,26 +24,32 @@ JSON_FORMAT = "zett-inspect-1"
 
 
 def inspect(
-    source: str | Path | Vocabulary, target: str | Path | Vocabulary, *, text: Sequence[str | Path] = (),
-    parallel: Sequence[str | Path] = (), reference: str | None = None, max_pieces: int | None = None,
-    text_column: str = "text", text_bytes: int = TEXT_BYTES,
+    model: str | Path | Vocabulary | None = None, tokenizer: str | Path | Vocabulary | None = None, *,
+    text: str | Path | Sequence[str | Path] = (), parallel: str | Path | Sequence[str | Path] = (),
+    reference: str | None = None, max_pieces: int | None = None, text_column: str = "text", text_bytes: int = TEXT_BYTES,
+    source: str | Path | Vocabulary | None = None, target: str | Path | Vocabulary | None = None,
 ) -> dict:  # fmt: skip
-    """Compare the tokenizer `target` with `source`, a base model's, as a JSON-able dict.
+    """Compare a `tokenizer`, the target, with that of a base `model`, the source, as a JSON-able dict.
 
-    source, target: a folder with tokenizer.json (a model's is one), that file, a Hub name, or "pico". text: files and folders
-    for tokens per byte, by language. parallel: tables of the same content in several languages, for token premiums relative to
-    the language `reference`. max_pieces: S, how many source pieces a hypernetwork reads of a token (default: a new
-    hypernetwork's). text_bytes: the most that is read of a language. Raises UserError.
+    model, tokenizer (source, target: their old names): a folder with tokenizer.json (a model's is one), that file, a Hub name,
+    or "pico". text: files and folders for tokens per byte, by language. parallel: tables of the same content in several
+    languages, for token premiums relative to the language `reference`. max_pieces: S, how many source pieces a hypernetwork
+    reads of a token (default: a new hypernetwork's). text_bytes: the most that is read of a language. Raises UserError.
 
     Keys: "source" and "target" (see `describe`), "pair", "special", "text" and "premium" (None without texts), "warnings" (each
     with "topic", "what" and "do").
     """
+    source, target = renamed("model", model, "source", source), renamed("tokenizer", tokenizer, "target", target)
+    if source is None or target is None:
+        raise UserError(f"inspect needs a model and a tokenizer; {'model' if source is None else 'tokenizer'} is missing")
+    text, parallel = several(text), several(parallel)
     names = [str(given.folder or "tokenizer") if isinstance(given, Vocabulary) else str(given) for given in (source, target)]
     vocabs = [given if isinstance(given, Vocabulary) else _load(given) for given in (source, target)]
     # Read first: a mistake in the files should not cost the time of the rest.
     texts = texts_by_language(text, text_column, text_bytes) if text else None
     pairs = parallel_texts(parallel, reference, text_bytes) if parallel else None
     base, new = vocabs
+    progress.say(f"taking {len(new):,} tokens apart into pieces of the base model's tokenizer")
     lengths = base.decompose.cached(new.tokens).lengths
     size = HypernetConfig().max_pieces if max_pieces is None else max_pieces
     report = {
@@ -298,8 +306,10 @@ def _and(words: Sequence[str]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `zett inspect`."""
     add = parser.add_argument
-    add("--source", required=True, help="the base model's tokenizer: a folder, a tokenizer.json, a Hub name, or pico")
-    add("--target", required=True, help="the other tokenizer")
+    add("--model", help="base model: a folder, a tokenizer.json, a Hub name, or pico; only its tokenizer is read")
+    add("--tokenizer", help="target tokenizer: a folder with tokenizer.json, that file, or a Hub name")
+    for old, new in (("--source", "model"), ("--target", "tokenizer")):
+        add(old, dest=new, help=argparse.SUPPRESS)
     add(
         "--text", nargs="+", default=[], metavar="PATH",
         help="text files (txt, md, rst, py, jsonl, tsv, csv, parquet, also with .gz or .zst) and folders of them, for tokens "
@@ -325,6 +335,9 @@ def run(args: argparse.Namespace) -> int:
     from zett.inspect.page import page
     from zett.inspect.terminal import tables
 
+    absent = [f"--{name}" for name in ("model", "tokenizer") if getattr(args, name) is None]
+    if absent:
+        raise UserError(f"the following arguments are required: {', '.join(absent)} (zett inspect --help lists the arguments)")
     for name in ("text_bytes", "max_pieces"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -333,7 +346,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--hypernet and --max-pieces both say S; give one of the two")
     files = _outputs(args)  # before the slow part
     report = inspect(
-        args.source, args.target, text=args.text, parallel=args.parallel, reference=args.reference,
+        args.model, args.tokenizer, text=args.text, parallel=args.parallel, reference=args.reference,
         max_pieces=_pieces_of(args.hypernet) if args.hypernet else args.max_pieces,
         text_column=args.text_column, text_bytes=args.text_bytes,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from flax import nnx
 from zett import hub
 from zett.errors import UserError
 from zett.lms import checks, weights
-from zett.lms.layers import Remat
+from zett.lms.layers import Remat, product_dtype
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
 
@@ -83,6 +83,10 @@ class BaseModel:
     vocab: Vocabulary
     names: weights.VocabularyNames
 
+    def __repr__(self) -> str:
+        kind, body = self.hf_config.get("model_type"), "without its body" if self.params is None else "with its body"
+        return f"BaseModel({self.name!r}, {kind}, {len(self.vocab):,} tokens, {body}, in {self.folder})"
+
     @property
     def bos_row(self) -> np.ndarray:
         """Input row `[D]` that opens a text: of bos, else of eos, else the mean of all rows; float32."""
@@ -111,13 +115,15 @@ def load_base_model(
 ) -> BaseModel:  # fmt: skip
     """Load "pico" (in the package), a Hugging Face folder, or a name on the Hugging Face Hub (at `revision`).
 
-    dtype: of the body's matrix products. param_dtype: of its layers' matrices; all else is float32. mesh: the devices to spread
+    dtype: of the body's matrix products. param_dtype: of its layers' matrices; all else is float32. Both are "float32",
+    "bfloat16" or "auto", what the hardware is good at. mesh: the devices to spread
     the body over, by the partition specs of its family (axes "fsdp" and "tensor"); every device gets the whole table. remat:
     what a backward pass keeps of each layer, everything ("none"), results of matrix products ("dots") or inputs ("full").
     body=False reads the table and the tokenizer alone, of any architecture (the weights of known families are checked all the
     same).
     UserError for anything that is not a model of a known family with whole weights.
     """
+    dtype, param_dtype = product_dtype(dtype).name, product_dtype(param_dtype, "param_dtype").name
     folder = find_folder(name, revision)
     hf_config = weights.read_json(folder / "config.json")
     checks.check_quantisation_file(folder, hf_config)

@@ -14,17 +14,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from zett.errors import UserError
+
 # What a backward pass keeps of each layer: everything; its input alone; its input and the results of its matrix products.
 Remat = Literal["none", "full", "dots"]
 
 
-def product_dtype(name: str):
+def product_dtype(name, where: str = "dtype"):
     """The dtype of matrix products called `name`: "float32", "bfloat16", or "auto", bfloat16 where the hardware multiplies it.
 
-    On a CPU without bfloat16 instructions it would be emulated, far slower than float32.
+    On a CPU without bfloat16 instructions it would be emulated, far slower than float32. UserError for any other, by the name
+    of the argument `where`.
     """
     if name != "auto":
-        return jnp.dtype(name)
+        return _checked_dtype(name, where)
     if jax.default_backend() != "cpu":
         return jnp.dtype(jnp.bfloat16)
     try:
@@ -33,6 +36,16 @@ def product_dtype(name: str):
     except OSError:
         flags = ""
     return jnp.dtype(jnp.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else jnp.float32)
+
+
+def _checked_dtype(name, where: str):
+    try:
+        dtype = jnp.dtype(name)
+        if dtype.name in ("float32", "bfloat16"):
+            return dtype
+    except TypeError:
+        pass
+    raise UserError(f"{where} is {name!r}; it has to be 'float32', 'bfloat16' or 'auto'")
 
 
 def activation_dtype(name: str, products):

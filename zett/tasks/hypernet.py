@@ -53,6 +53,7 @@ from zett.mesh import (
     same_everywhere,
     sharding,
 )
+from zett.progress import phase
 from zett.table import bucket
 from zett.vocab import surface_forms
 from zett.vocab.sample import Sampler
@@ -184,9 +185,12 @@ class HypernetTask(HypernetLoss):
             )
         dtype = product_dtype(config.train.dtype).name
         # A frozen body is kept in the operand type of its products: half the memory, the same numbers.
-        base = load_base_model(config.base, dtype=dtype, param_dtype=dtype, remat=config.train.remat, mesh=mesh)
+        with phase(f"reading the base model {config.base}"):
+            base = load_base_model(config.base, dtype=dtype, param_dtype=dtype, remat=config.train.remat, mesh=mesh)
         # The table as it is serves evaluation alone, and would fill gigabytes of every device.
         base = dataclasses.replace(base, table=jax.tree.map(np.asarray, base.table))
+        if config.init is not None:  # now, since all that follows takes its time
+            load_hypernet(config.init).check_base(base.fingerprint)
         super().__init__(config, base, mesh)
         self.measure = measure_of(base)
         self.text_length = self._checked_length()
@@ -196,15 +200,17 @@ class HypernetTask(HypernetLoss):
         opened = functools.partial(
             open_text, text_column=data.text_column, package_bytes=data.package_bytes, stream_bytes=sample_bytes
         )
-        self.documents: Documents = opened(data.source, split="train")
-        held_out = opened(data.valid_source or data.source, split="valid")
-        sources = [opened(spec, split="train") for spec in config.sampler.sources] or [self.documents]
+        with phase("opening the texts"):
+            self.documents: Documents = opened(data.source, split="train")
+            held_out = opened(data.valid_source or data.source, split="valid")
+            sources = [opened(spec, split="train") for spec in config.sampler.sources] or [self.documents]
         self.sampler = Sampler(config.sampler, sources, self.base.vocab, config.hypernet.max_pieces, config.seed)
         rows = local_rows(mesh, data.batch_size)
-        self.texts = [RowTexts(s, rows, data) for s in (sources if config.sampler.one_source else [self.documents])]
-        # No tokenizer makes more tokens than bytes, but for a mark or two in front.
-        window = 512 if self.frame is None else min(512, text_room(base, self.frame) - 8)
-        self.windows = byte_windows(held_out, window=window, count=config.train.eval_windows)
+        with phase("reading the texts of the batches, and held-out text"):
+            self.texts = [RowTexts(s, rows, data) for s in (sources if config.sampler.one_source else [self.documents])]
+            # No tokenizer makes more tokens than bytes, but for a mark or two in front.
+            window = 512 if self.frame is None else min(512, text_room(base, self.frame) - 8)
+            self.windows = byte_windows(held_out, window=window, count=config.train.eval_windows)
         if jax.process_count() > 1 and not same_everywhere([*self.windows, *self.sampler.draw(0).tokens]):
             raise UserError(
                 "the processes of this run have read different text for their tokenizers or for evaluation: give them the same "

@@ -31,6 +31,7 @@ from zett.lms.llama import LlamaBody, LlamaConfig
 from zett.lms.weights import partition_specs
 from zett.losses import chunked_cross_entropy, summed
 from zett.mesh import BATCH, REPLICATED, Rules, local_rows, make_mesh, place, same_everywhere
+from zett.progress import phase, say
 from zett.table import EmbeddingTable
 from zett.transfer import write_trained
 from zett.vocab import Vocabulary, load_tokenizer
@@ -94,13 +95,16 @@ class LMTask:
         if not (folder / "tokenizer.json").exists():
             documents = self._open(data.source, stream_bytes=min(settings.sample_bytes, data.stream_bytes))
             sample = first_bytes(documents, settings.sample_bytes)
-            save_tokenizer(train_tokenizer(settings.kind, settings.vocab_size, sample), folder)
+            with phase(f"training a tokenizer of {settings.vocab_size:,} entries"):
+                save_tokenizer(train_tokenizer(settings.kind, settings.vocab_size, sample), folder)
         return load_tokenizer(folder)
 
     def _open_texts(self) -> None:
         config, data = self.config, self.config.data
-        self.texts = RowTexts(self._open(data.source), local_rows(self.mesh, data.batch_size), data)
+        with phase("opening the texts"):
+            self.texts = RowTexts(self._open(data.source), local_rows(self.mesh, data.batch_size), data)
         for number, documents in self.texts.parts.items():
+            say(f"cutting {documents.name} into tokens, if that has not been done before")
             tokens = token_stream(documents, self.vocab.tokenizer, self.vocab.roles.get("eos", self.bos))
             if len(tokens) <= data.length:
                 raise UserError(
@@ -131,7 +135,8 @@ class LMTask:
         load = functools.partial(
             load_base_model, name, dtype=self.dtype.name, param_dtype=params, remat=self.config.train.remat, mesh=self.mesh
         )
-        base = load(body=body)
+        with phase(f"reading the model {name}"):
+            base = load(body=body)
         if base.config is None:  # not ported, and why not is the error of loading its body
             base = load()
         check_causal(base)

@@ -23,6 +23,7 @@ import numpy as np
 from zett.config import SamplerConfig
 from zett.data.lm import cache_folder
 from zett.data.text import Documents
+from zett.progress import bar, phase, say
 from zett.vocab import decompose
 from zett.vocab.build import train_tokenizer
 from zett.vocab.bytes import to_alphabet, token_bytes
@@ -115,14 +116,22 @@ class Sampler:
         self._max_pieces = max_pieces
         self._shares = source_shares(texts, config, seed)
         kinds = [kind for kind in KINDS if kind != "substring" and getattr(config, kind) > 0]
-        self._pools = {kind: [self._member(kind, n) for n in range(max(config.pool, len(texts)))] for kind in kinds}
+        number = max(config.pool, len(texts))
+        say(f"training {number * len(kinds)} tokenizers to draw from, those that are not in the cache")
+        self._pools: dict[str, list[_Member]] = {kind: [] for kind in kinds}
+        with bar(number * len(kinds), "training tokenizers", "tokenizer") as advance:
+            for kind in kinds:
+                for n in range(number):
+                    self._pools[kind].append(self._member(kind, n))
+                    advance(1)
         self._inventory = self._queue = None
         if config.substring > 0 and config.queue:
             self._queue = TextQueue(texts, self._shares, config, seed)
         elif config.substring > 0:
             folder = self._folder("inventory", "inventory", "inventory_bytes", "shards", "max_bytes")
-            self._inventory = stored(folder, lambda: count_inventory(texts, config, seed))
-            self._candidates = self._known(PackedTokens(self._inventory["data"], self._inventory["starts"]))
+            with phase("counting the words of the texts, if that has not been done before"):
+                self._inventory = stored(folder, lambda: count_inventory(texts, config, seed))
+                self._candidates = self._known(PackedTokens(self._inventory["data"], self._inventory["starts"]))
 
     def draw(self, step: int) -> Draw:
         """The tokenizer of `step`."""

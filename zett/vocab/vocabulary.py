@@ -42,6 +42,10 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __repr__(self) -> str:
+        where = "" if self.folder is None else f", in {self.folder}"
+        return f"Vocabulary({self.kind}, {len(self):,} tokens, {len(self.special)} of them special{where})"
+
     @functools.cached_property
     def normaliser(self) -> Normaliser:
         """What the tokenizer does to texts before its model sees them."""
@@ -97,6 +101,9 @@ class SurfaceForms:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def __repr__(self) -> str:
+        return f"SurfaceForms({len(self):,} tokens, at most {self.pieces.shape[1]} pieces)"
 
     def take(self, ids: np.ndarray) -> "SurfaceForms":
         """The forms of the tokens `ids [N]`."""

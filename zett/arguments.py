@@ -1,0 +1,20 @@
+"""What public functions make of their arguments. Nothing heavy is imported here."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from zett.errors import UserError
+
+
+def several(given: str | Path | Iterable[str | Path]) -> list:
+    """The items of a list; a single string or path is a list of one, not of its letters."""
+    return [given] if isinstance(given, str | os.PathLike) else list(given)
+
+
+def renamed(name: str, given: Any, old: str, old_given: Any) -> Any:
+    """The value of the argument `name`, which may be given by its `old` name. None is none. UserError for both."""
+    if given is not None and old_given is not None:
+        raise UserError(f"{name} is {given!r}, and {old}, its old name, is {old_given!r}; give {name} alone")
+    return old_given if given is None else given
