@@ -60,7 +60,7 @@ def test_markers_pair_by_what_they_do():
         "<tool_call>": "<|python_tag|>",
     }
     assert text_pairs(llama, qwen) == {
-        "<|begin_of_text|>": "<|endoftext|>",
+        "<|begin_of_text|>": "<|endoftext|>",  # a bos elsewhere
         "<|end_of_text|>": "<|im_end|>",
         "<|start_header_id|>": "<|im_start|>",
         "<|eot_id|>": "<|im_end|>",

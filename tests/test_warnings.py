@@ -1,6 +1,7 @@
 """What a user is told of a transfer: the same list in `zett inspect`, `zett transfer` and the card, the gravest first."""
 
 import json
+import logging
 
 import pytest
 import tokenizers
@@ -102,7 +103,9 @@ def test_settings_that_are_left_out(tmp_path):
     assert said(source, source, "settings").count("bad_words_ids and suppress_tokens") == 1
 
 
-@pytest.mark.parametrize("kind, version, warned", [("mistral", "4.45.0", True), ("mistral", "5.1.0", False), ("llama", None, False)])
+@pytest.mark.parametrize(
+    "kind, version, warned", [("mistral", "4.45.0", True), ("mistral", "5.1.0", False), ("llama", None, False)]
+)
 def test_a_folder_that_transformers_suspects(kind, version, warned, tmp_path, caplog, monkeypatch):
     """Transformers says so of the same folders, and of no tokenizer by itself."""
     import transformers
@@ -114,6 +117,7 @@ def test_a_folder_that_transformers_suspects(kind, version, warned, tmp_path, ca
     target = load_tokenizer(tmp_path / "base")
     assert ("transformers_version" in dict(map(reversed, found(source, target)))) == warned
     monkeypatch.setattr(transformers.logging.get_logger("transformers"), "propagate", True)
+    monkeypatch.setattr(transformers.logging.get_logger("transformers"), "level", logging.WARNING)
     transformers.AutoTokenizer.from_pretrained(tmp_path / "base")
     assert any("incorrect regex pattern" in record.message for record in caplog.records) == warned
 

@@ -243,8 +243,8 @@ def _warn_settings(warn: Warn, source: Vocabulary, target: Vocabulary) -> None:
         warn(
             "medium",
             "transformers_version",
-            "Transformers will say of the folder, as it does not of the tokenizer alone, that it has an incorrect regex pattern; "
-            f"it goes by the model's type and transformers_version ({config.get('transformers_version', 'none')}).",
+            "Transformers will say of the folder, as it does not of the tokenizer alone, that it has an incorrect regex "
+            f"pattern: it goes by the model's type and transformers_version ({config.get('transformers_version', 'none')}).",
             "Ignore it: fix_mistral_regex=True would put another pattern into this tokenizer and spoil it.",
         )
 

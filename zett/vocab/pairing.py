@@ -122,6 +122,9 @@ def find_pairs(target: "Vocabulary", source: "Vocabulary") -> dict[int, Pair]:
         found = sorted(found, key=lambda pair: uses.index(pair.by))
         nearest = ((use, _NEAREST[use]) for use in uses if use in _NEAREST)
         found += [Pair(source.roles[near], "nearest role", use) for use, near in nearest if near in source.roles]
+        # For want of a bos, a token that is one elsewhere (Qwen's <|endoftext|>, which pads) goes before the eos.
+        known = [theirs[name] for name in WELL_KNOWN["bos"] if name in theirs]
+        found += [Pair(j, "known name stands in", "bos") for j in known if "bos" in uses]
         others = ((use, other) for use in uses for other in _STAND_INS.get(use, ()))
         found += [Pair(source.roles[other], f"{other} stands in", use) for use, other in others if other in source.roles]
         if found:
