@@ -13,18 +13,9 @@ from tests.vocabularies import SHARED
 from zett.errors import UserError
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
-from zett.vocab.special import (
-    MARKERS,
-    MODES,
-    WELL_KNOWN,
-    adapt_special,
-    chat_template,
-    follow_ids,
-    missing_in_template,
-    pair_special,
-    special_tokens,
-    special_warnings,
-)
+from zett.vocab.pairing import MARKERS, MODES, WELL_KNOWN, pair_special, pairing
+from zett.vocab.prompts import chat_template, missing_in_template
+from zett.vocab.special import adapt_special, follow_ids
 from zett.vocab.vocabulary import vocabulary_of
 
 LLAMA3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"]
@@ -63,13 +54,13 @@ def test_markers_pair_by_what_they_do():
     roles = dict(bos="<|begin_of_text|>", eos="<|end_of_text|>")
     llama, qwen = bpe(LLAMA3, declared=roles), bpe(CHATML[:3], CHATML[3:], declared=dict(eos="<|im_end|>", pad="<|endoftext|>"))
     assert text_pairs(qwen, llama) == {
-        "<|endoftext|>": "<|begin_of_text|>",  # a well-known name; Qwen declares no bos
+        "<|endoftext|>": "<|end_of_text|>",  # Qwen pads with it, and declares no bos
         "<|im_start|>": "<|start_header_id|>",
         "<|im_end|>": "<|end_of_text|>",  # it ends a text before it ends a turn
         "<tool_call>": "<|python_tag|>",
     }
     assert text_pairs(llama, qwen) == {
-        "<|begin_of_text|>": "<|endoftext|>",
+        "<|begin_of_text|>": "<|endoftext|>",  # a bos elsewhere
         "<|end_of_text|>": "<|im_end|>",
         "<|start_header_id|>": "<|im_start|>",
         "<|eot_id|>": "<|im_end|>",
@@ -86,18 +77,18 @@ def test_markers_of_a_chat_find_stand_ins_in_a_base_model():
 def test_the_report_says_what_becomes_of_each():
     source = bpe(["<s>", "</s>", "<|user|>", "<|reserved_7|>"], declared=dict(bos="<s>", eos="</s>"))
     target = bpe(["</s>", "[CLS]", "<image>"], declared=dict(eos="</s>", cls="[CLS]"))
-    found = [(t.id, t.text, t.role, t.fate, t.source_id, t.source_text) for t in special_tokens(target, source)]
+    found = [(t.id, t.text, t.role, t.fate, t.source_id, t.source_text, t.reason) for t in pairing(target, source).tokens]
     assert found == [
-        (256, "</s>", "eos", "copied", 257, "</s>"),
-        (257, "[CLS]", "cls", "paired", 256, "<s>"),
-        (258, "<image>", "image", "predicted", None, None),
-        (None, "<|user|>", "user", "dropped", 258, "<|user|>"),
+        (256, "</s>", "eos", "copied", 257, "</s>", "same text"),
+        (257, "[CLS]", "cls", "paired", 256, "<s>", "nearest role"),
+        (258, "<image>", "image", "predicted", None, None, ""),
+        (None, "<|user|>", "user", "dropped", 258, "<|user|>", ""),
     ]
 
 
 def test_a_marker_without_a_partner_is_predicted_from_its_text():
     target, source = bpe([], ["<tool_call>"]), bpe(["<s>"])
-    assert [t.fate for t in special_tokens(target, source)][:1] == ["predicted"]
+    assert [t.fate for t in pairing(target, source).tokens][:1] == ["predicted"]
     assert target.tokens[256] == b"<tool_call>"
 
 
@@ -111,9 +102,9 @@ def test_ids_in_configs_follow_the_tokenizer():
     old = dict(bos_token_id=256, eos_token_id=[end, turn], pad_token_id=7, text_config=dict(eos_token_id=turn, width=3), x=1)
     new = follow_ids(old, target, source)
     ends = [target.special["<|endoftext|>"], target.special["<|im_end|>"]]
-    # No bos is declared, but <|endoftext|> is a well-known one; nothing pads.
+    # <|endoftext|> is the eos and no bos beside that; nothing pads.
     assert new == dict(
-        bos_token_id=256, eos_token_id=ends, pad_token_id=None, text_config=dict(eos_token_id=ends[0], width=3), x=1
+        bos_token_id=None, eos_token_id=ends, pad_token_id=None, text_config=dict(eos_token_id=ends[0], width=3), x=1
     )
     # A single id stays single where only one is allowed, and the list is for what else ends a text.
     assert follow_ids(dict(eos_token_id=turn), target, source) == dict(eos_token_id=ends[0])
@@ -146,17 +137,6 @@ def test_chat_templates_are_found_and_checked(tmp_path):
             chat_template(tmp_path)
     assert missing_in_template(template, bpe(CHATML).tokenizer) == ["[INST]", "<end_of_turn>"]
     assert missing_in_template(None, bpe(CHATML).tokenizer) == []
-
-
-def test_warnings_name_tokens_that_a_template_cannot_use(tmp_path):
-    source = bpe(["<s>"], declared=dict(bos="<s>"))
-    target = bpe(["<s>", "<image>"], folder=tmp_path / "t", declared=dict(bos="<s>"))
-    assert special_warnings(target, source) == []
-    (tmp_path / "t" / "chat_template.jinja").write_text("<|im_start|><image>")
-    assert [("<|im_start|>" in line, "<image>" in line) for line in special_warnings(target, source)] == [
-        (True, False),
-        (False, True),
-    ]
 
 
 # -------------------------------------------------------------------------------------------------------------- adapting
@@ -209,7 +189,7 @@ def test_adapted_tokenizers(mode, source, target, tmp_path):
     assert new.tokens[: len(target)] == target.tokens and not any(new.tokens[len(target) :])
     pairs = pair_special(new, source)
     assert set(source.special.values()) <= set(pairs.values())
-    report = special_tokens(new, source, len(target))
+    report = pairing(new, source, len(target)).tokens
     assert all((t.fate == "kept") == (t.id >= len(target)) for t in report) and "dropped" not in {t.fate for t in report}
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs(text, add_special_tokens=False)["input_ids"] == new.tokenizer.encode(text, add_special_tokens=False).ids
@@ -248,10 +228,11 @@ def test_an_encoders_frame_is_taken_over(kind, tmp_path):
 
 
 def test_texts_that_swap(tmp_path):
+    """Each keeps its text and the row of that text, and has the role that the source gives it."""
     source = bpe(["<a>", "<b>"], declared=dict(bos="<a>", eos="<b>"))
     target = bpe(["<b>", "<a>"], declared=dict(bos="<b>", eos="<a>"))
     new = adapt_special(target, source, "map-to-source", tmp_path)
-    assert new.special == {"<a>": 256, "<b>": 257} and len(new) == len(target)
+    assert new.special == {"<b>": 256, "<a>": 257} and new.roles == dict(bos=257, eos=256)
 
 
 def test_a_name_that_is_taken_is_not_given_twice(tmp_path):

@@ -453,11 +453,12 @@ def specials(**roles: str) -> Vocabulary:
     "target, source, pairs",
     [
         (dict(bos="<s>", eos="</s>"), dict(bos="<|x|>", eos="<|x|>"), {0: 0, 1: 0}),
-        (dict(bos="<s>", eos="</s>"), dict(eos="<s>", bos="</s>"), {0: 1, 1: 0}),  # the role says more than the text
+        (dict(bos="<s>", eos="</s>"), dict(eos="<s>", bos="</s>"), {0: 0, 1: 1}),  # the text says more than the role
         (dict(cls="[CLS]", sep="[SEP]", mask="[MASK]"), dict(bos="<s>", eos="</s>"), {0: 0, 1: 1}),
         (dict(bos="<s>", pad="<pad>"), dict(cls="[CLS]", sep="[SEP]"), {0: 0}),
         (dict(pad="<pad>", unk="<unk>"), dict(eos="</s>"), {0: 0}),
-        (dict(bos="<e>", eos="<e>", pad="<e>"), dict(pad="<pad>", bos="<s>", eos="</s>"), {0: 1}),  # the first role decides
+        (dict(bos="<e>", eos="<e>", pad="<e>"), dict(pad="<pad>", bos="<s>", eos="</s>"), {0: 2}),  # what ends a text does
+        (dict(eos="</s>", pad="<pad>"), dict(bos="<s>"), {}),  # what begins a text neither ends nor pads one
         (dict(bos="<s>"), {}, {}),
     ],
 )

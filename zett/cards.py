@@ -1,7 +1,12 @@
 """Cards: the README.md of what a training run releases, made from the run's own records, and of a transferred model."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zett.vocab.pairing import Pairing
 
 
 def training_card(title: str, text: str, workdir: Path, record: dict) -> str:
@@ -50,3 +55,53 @@ Made with:
 
 The base model's licence applies.
 """
+
+
+_FATES = {
+    "copied": "the base model's row of the same token",
+    "paired": "the base model's row of another token",
+    "predicted": "no counterpart in the base model: its row says nothing until it is trained",
+    "kept": "appended, with the base model's row",
+    "dropped": "in the base model only",
+}
+
+
+def special_section(pairing: "Pairing", mode: str, advice: "Pairing") -> str:
+    """Markdown on the special tokens of a transferred model. advice: the pairing of the tokenizer as it was given."""
+    from zett.vocab.pairing import MODES
+
+    lines = ["", "## Special tokens", "", f"`--special {mode}`: {MODES[mode]}."]
+    if mode != "keep-target":
+        lines.append("So the tokenizer's files differ from the given ones; ids of the given one are unchanged.")
+    lines += ["", f"Recommended: `--special {advice.mode}`, because {_plain(advice.why)}."]
+    lines += ["", "| id | token | role | row | |", "|---:|---|---|---|---|"]
+    for token in pairing.tokens:
+        if token.reserved:  # there may be hundreds
+            continue
+        partner, why = "", _FATES[token.fate]
+        if token.fate == "paired":
+            partner, why = f" {_code(token.source_text)}", f"{why}: {token.reason}"
+        number = "" if token.id is None else token.id
+        lines.append(f"| {number} | {_code(token.text)} | {token.role} | {token.fate}{partner} | {why} |")
+    return "\n".join(lines) + "\n"
+
+
+def warnings_section(warnings: Sequence[dict]) -> str:
+    """Markdown: what `zett.inspect.warnings.warnings_of` found, the gravest first."""
+    from zett.inspect.warnings import HEADINGS
+
+    if not warnings:
+        return ""
+    lines = ["", "## What to know, the gravest first", ""]
+    for w in warnings:
+        lines.append(f"- {HEADINGS[w['severity']]} **{w['topic']}**. {_plain(w['what'])} {_plain(w['do'])}")
+    return "\n".join(lines) + "\n"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`".replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """Text in Markdown, where `<s>` would be taken for HTML."""
+    return text.replace("\\", "\\\\").replace("<", "\\<").replace("|", "\\|")

@@ -411,7 +411,7 @@ class TrainedHypernet:
                     f"{self.folder} has no tokenizer.json, the source tokenizer that the hypernetwork was trained with"
                 )
             # Its ids begin with the base's, whose special tokens are the better described ones.
-            source = dataclasses.replace(found, special=base.vocab.special, roles=base.vocab.roles)
+            source = dataclasses.replace(found, special=base.vocab.special, roles=base.vocab.roles, ends=base.vocab.ends)
         self.check_model(base)
         with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
             forms = surface_forms(target, source, self.config.max_pieces)

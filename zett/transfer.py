@@ -18,10 +18,6 @@ from zett.checkpoint import write_json
 from zett.errors import UserError
 from zett.folders import LEGAL_FILES, SENTENCE_FILES, TOKENIZER_FILES
 
-# Generation settings that name tokens of the old vocabulary.
-OLD_TOKEN_SETTINGS = [
-    "bad_words_ids", "force_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids",
-]  # fmt: skip
 # Enough for whole tokens; a hypernetwork cuts them to what it was made for.
 MAX_PIECES = 64
 
@@ -43,15 +39,17 @@ def transfer(
     `special` changes. Bad input is a UserError, with nothing written.
     """
     from zett import folders, hub
-    from zett.cards import transfer_card
+    from zett.cards import special_section, transfer_card, warnings_section
     from zett.config import check_seed
     from zett.evaluate.measure import measure_of
     from zett.hypernet import load_hypernet
+    from zett.inspect.warnings import warnings_of
     from zett.lms import find_folder, load_base_model
     from zett.lms.layers import product_dtype
     from zett.reopen import check_written
     from zett.vocab import load_tokenizer
-    from zett.vocab.special import adapt_special, check_mode, special_section, special_warnings
+    from zett.vocab.pairing import pairing
+    from zett.vocab.special import adapt_special, check_mode
 
     check_seed(seed)
     output = folders.output_path(output)
@@ -105,15 +103,26 @@ def transfer(
             output.name, base=base.name, revision=revision, tokenizer=f"`{tokenizer}`: {target.kind}, {len(target)} ids",
             method=method, hypernet=hypernet, command=shlex.join(command), result=result,
         )  # fmt: skip
-        card += special_section(target, base.vocab, special, len(given))
-        warnings = special_warnings(target, base.vocab)
+        pairs = pairing(target, base.vocab, len(given))
+        warnings = warnings_of(base.vocab, target, pairs)
+        card += special_section(pairs, special, pairing(given, base.vocab)) + warnings_section(warnings)
         (folder / "README.md").write_text(card, encoding="utf-8")
         folders.mark(folder, "transfer", settings)
-    for line in warnings:
-        logging.getLogger("zett").warning("zett: warning: %s", line)
+    _warn(warnings, output)
     if push is not None:
         hub.push(output, push, "Tokenizer transferred by zett")
     return output
+
+
+def _warn(warnings: Sequence[dict], output: Path) -> None:
+    """Say what is worth it; all of it is in the card."""
+    from zett.inspect.warnings import HEADINGS, lines
+
+    said = [warning for warning in warnings if warning["severity"] != "low"]
+    for warning, line in zip(said, lines(said)):
+        logging.getLogger("zett").warning("zett: warning: %s %s", HEADINGS[warning["severity"]].lower(), line)
+    if len(said) < len(warnings):
+        logging.getLogger("zett").warning("zett: %d minor ones are in %s", len(warnings) - len(said), output / "README.md")
 
 
 def _read_windows(files: Sequence[str | Path]) -> list[str]:
@@ -193,7 +202,7 @@ def write_model(folder: Path, base, target, table, *, tokenizer_file: Path | Non
     tokenizer_file: the tokenizer.json to copy, if it is all there is; else the files come from `target.folder`.
     """
     from zett.lms.unported import vocabulary_config
-    from zett.vocab.special import follow_ids
+    from zett.vocab.special import OLD_TOKEN_SETTINGS, follow_ids
 
     size = int(table.num_valid)
     if size != len(target):

@@ -14,10 +14,11 @@ from zett.arguments import renamed, several
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.inspect.texts import parallel_texts, texts_by_language
-from zett.inspect.tokenizer import describe, show_id, splits_marks
+from zett.inspect.tokenizer import describe, show_id
+from zett.inspect.warnings import warnings_of
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.bytes import UTF8_BYTES
-from zett.vocab.special import special_tokens, special_warnings
+from zett.vocab.pairing import pairing
 
 TEXT_BYTES = 1_000_000
 JSON_FORMAT = "zett-inspect-1"
@@ -36,8 +37,8 @@ def inspect(
     languages, for token premiums relative to the language `reference`. max_pieces: S, how many source pieces a hypernetwork
     reads of a token (default: a new hypernetwork's). text_bytes: the most that is read of a language. Raises UserError.
 
-    Keys: "source" and "target" (see `describe`), "pair", "special", "text" and "premium" (None without texts), "warnings" (each
-    with "topic", "what" and "do").
+    Keys: "source" and "target" (see `describe`), "pair", "special" (see `SpecialToken`), "advice" (the "mode" of `--special` to
+    take, and "why"), "text" and "premium" (None without texts), "warnings" (see `warnings_of`).
     """
     source, target = renamed("model", model, "source", source), renamed("tokenizer", tokenizer, "target", target)
     if source is None or target is None:
@@ -52,15 +53,17 @@ def inspect(
     progress.say(f"taking {len(new):,} tokens apart into pieces of the base model's tokenizer")
     lengths = base.decompose.cached(new.tokens).lengths
     size = HypernetConfig().max_pieces if max_pieces is None else max_pieces
+    special = pairing(new, base)
     report = {
         "source": describe(base, names[0]),
         "target": describe(new, names[1]),
         "pair": _pair(base, new, lengths, size),
-        "special": [dataclasses.asdict(token) | {"reserved": token.reserved} for token in special_tokens(new, base)],
+        "special": [dataclasses.asdict(token) | {"reserved": token.reserved} for token in special.tokens],
+        "advice": {"mode": special.mode, "why": special.why},
         "text": None if texts is None else _on_text(base, new, texts, lengths, size),
         "premium": None if pairs is None else _premium(base, new, *pairs),
     }
-    return report | {"warnings": _warnings(report, base, new)}
+    return report | {"warnings": warnings_of(base, new, special, report)}
 
 
 def _load(name: str | Path) -> Vocabulary:
@@ -158,146 +161,6 @@ def _premium(source: Vocabulary, target: Vocabulary, reference: str, pairs: dict
             unknown[f"{name}_unknown"] = float((ids[1] == vocab.roles.get("unk", -1)).mean()) if len(ids[1]) else 0.0
         languages[language] = {"pairs": len(both)} | {name: b / max(a, 1) for name, (a, b) in counts.items()} | unknown
     return {"reference": reference, "languages": languages}
-
-
-# -------------------------------------------------------------------------------------------------------------- warnings
-
-
-def _warnings(report: dict, source: Vocabulary, target: Vocabulary) -> list[dict]:
-    """What a user should know before a transfer, the weightiest first: topic, what is the case, what to do."""
-    found: list[dict] = []
-
-    def warn(topic: str, what: str, do: str) -> None:
-        found.append({"topic": topic, "what": what, "do": do})
-
-    old, new, pair = report["source"], report["target"], report["pair"]
-    if old["digits"]["scheme"] != new["digits"]["scheme"]:
-        warn(
-            "digits",
-            f"Numbers are cut otherwise: 1234567 as {'|'.join(old['digits']['example'])} ({old['digits']['scheme']}) before, "
-            f"as {'|'.join(new['digits']['example'])} ({new['digits']['scheme']}) now.",
-            "Expect arithmetic to suffer most. Take a tokenizer with the same scheme, or train on text with numbers after.",
-        )
-    lost = [loss for loss in new["losses"] if loss not in old["losses"]]
-    if lost:
-        warn(
-            "losses",
-            f"The target does not preserve {_and(lost)}, which the source does.",
-            "The model can neither see nor write that any more. Take a byte-level tokenizer if it matters (in code, it does).",
-        )
-    measured = report["text"] and report["text"]["all"]
-    if measured and measured["relative_length"] > 1.1:
-        warn(
-            "length",
-            f"Your text takes {measured['relative_length']:.0%} of the source's tokens: pieces are finer.",
-            "Generation gets slower, and the body has seldom seen such short pieces: measure it with `zett eval`.",
-        )
-    if measured and measured["target_unknown"] > measured["source_unknown"]:
-        warn(
-            "unknown tokens",
-            f"{measured['target_unknown']} of {measured['target_tokens']} tokens of your text are unknown to the target.",
-            "That text is lost. Take a tokenizer with byte fallback, or one made for these languages.",
-        )
-    if pair["longer"]:
-        share = f", {measured['target_longer_share']:.2%} of those in your text" if measured else ""
-        examples = ", ".join(f"{t['token']} ({t['pieces']})" for t in pair["longest"][:3])
-        warn(
-            "long tokens",
-            f"{pair['longer']} tokens ({pair['longer'] / new['tokens']:.1%}{share}) have more than {pair['max_pieces']} source "
-            f"pieces, such as {examples}: a hypernetwork reads no more than that.",
-            "Harmless if they are rare. Else train with a larger hypernet.max_pieces.",
-        )
-    if pair["shared_of_target"] < 0.3:
-        warn(
-            "overlap",
-            f"Only {pair['shared_of_target']:.0%} of the target's tokens are in the source: most rows have to be made up.",
-            "Training-free methods are weak here: use a hypernetwork, and measure with `zett eval`.",
-        )
-    if pair["bytes_without_source_token"] and source.kind != "WordPiece":
-        warn(
-            "bytes",
-            f"The source has no token for {pair['bytes_without_source_token']} of the {len(UTF8_BYTES)} bytes in UTF-8.",
-            "Target tokens with these get rows that say little: keep to scripts that the source covers.",
-        )
-    _warn_special(warn, report, source, target)
-    for name, vocab, facts in (("source", source, old), ("target", target, new)):
-        if facts["unreachable"]["count"] > 0.005 * facts["tokens"]:
-            count = facts["unreachable"]["count"]
-            warn(
-                "unreachable tokens",
-                f"{count} tokens of the {name} come out of no text ({count / facts['tokens']:.1%}), such as "
-                f"{', '.join(facts['unreachable']['examples'][:4])}.",
-                "Their rows are never used: wasted memory."
-                if vocab is target
-                else "Their rows were never trained as they look.",
-            )
-    if splits_marks(target):
-        warn(
-            "combining marks",
-            "The target's pre-tokeniser cuts words at combining marks: Hindi, Bengali, Khmer and others fall into letters.",
-            "For these languages take a tokenizer whose pattern keeps marks inside words (\\p{M}).",
-        )
-    if report["premium"]:
-        _warn_premium(warn, report["premium"])
-    return found
-
-
-def _warn_special(warn, report: dict, source: Vocabulary, target: Vocabulary) -> None:
-    old, new = report["source"], report["target"]
-    if old["before_text"] and not new["before_text"]:
-        warn(
-            "beginning of text",
-            f"The source puts {' '.join(old['before_text'])} before every text, the target puts nothing.",
-            "The body expects it: write it into your prompts, or transfer with --special map-to-source.",
-        )
-    spaces = ["a space is put before" in " ".join(facts["rules"]) for facts in (old, new)]
-    if spaces[0] != spaces[1]:
-        which = ("source", "target") if spaces[0] else ("target", "source")
-        warn(
-            "space at the beginning",
-            f"The {which[0]} puts a space before a text (or every word), the {which[1]} does not.",
-            "A first word, and a word after a special token, is another token than in the base model; little to worry about.",
-        )
-    for line in special_warnings(target, source):
-        warn("chat template", line, "See the table of special tokens.")
-    predicted = [t["text"] for t in report["special"] if t["fate"] == "predicted" and t["role"]]
-    if predicted:
-        warn(
-            "special tokens",
-            f"Of the target's, {_few(predicted)} {_have(predicted)} no counterpart in the base model.",
-            "The rows of such tokens carry no meaning before they are trained.",
-        )
-    dropped = [t["text"] for t in report["special"] if t["fate"] == "dropped"]
-    if dropped:
-        warn(
-            "special tokens",
-            f"Of the base model's, {_few(dropped)} {_have(dropped)} no counterpart in the target.",
-            "To keep them, transfer with --special add-missing.",
-        )
-
-
-def _warn_premium(warn, premium: dict) -> None:
-    dear = {name: p for name, p in premium["languages"].items() if p["target"] > 1.2 * p["source"] and p["target"] > 1.5}
-    if dear:
-        worst = sorted(dear, key=lambda name: -dear[name]["target"] / dear[name]["source"])[:5]
-        listed = ", ".join(f"{name} ({dear[name]['source']:.1f} to {dear[name]['target']:.1f})" for name in worst)
-        warn(
-            "token premium",
-            f"{len(dear)} languages get dearer, in tokens for what {premium['reference']} says in one: {listed}.",
-            "Take a tokenizer that was trained on these languages if you serve them.",
-        )
-
-
-def _few(words: Sequence[str]) -> str:
-    return _and(words) if len(words) <= 6 else f"{', '.join(words[:6])} and {len(words) - 6} more"
-
-
-def _have(words: Sequence[str]) -> str:
-    return "has" if len(words) == 1 else "have"
-
-
-def _and(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 # ---------------------------------------------------------------------------------------------------------- command line

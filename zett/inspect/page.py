@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from zett.inspect.terminal import facts, one_piece_words, premium_rows
+from zett.inspect.warnings import HEADINGS
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 _STYLE = """
@@ -40,6 +41,8 @@ code { font: .88em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; ba
 ul.warnings { list-style: none; padding: 0; }
 ul.warnings li { border-left: 3px solid var(--mark); padding: .1rem 0 .1rem .9rem; margin: .8rem 0; }
 ul.warnings b { display: block; font-size: .8rem; letter-spacing: .04em; text-transform: uppercase; color: var(--mark); }
+ul.warnings .low { border-color: var(--line); }
+ul.warnings .low b { color: var(--soft); }
 ul.warnings em { display: block; font-style: normal; color: var(--soft); }
 summary { cursor: pointer; color: var(--soft); margin: .4rem 0; }
 .legend span { margin-right: 1.2em; font-size: .88rem; }
@@ -78,7 +81,7 @@ def page(report: dict) -> str:
         sections.append(_texts(report["text"]))
     if report["premium"]:
         sections.append(_premium(report["premium"]))
-    sections += [_special(report["special"]), _unreachable(old, new)]
+    sections += [_special(report["special"], report["advice"]), _unreachable(old, new)]
     title = escape(f"{_short(new['name'])} for a model with {_short(old['name'])}")
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n{GENERATOR}\n'
@@ -114,7 +117,9 @@ def _warnings(warnings: list[dict]) -> str:
     if not warnings:
         return "<h2>What to know</h2>\n<p>Nothing to warn of.</p>"
     items = (
-        f"<li><b>{escape(w['topic'])}</b>{escape(w['what'])}<em>{escape(w['do'])}</em></li>" for w in warnings
+        f'<li class="{w["severity"]}"><b>{HEADINGS[w["severity"]]} {escape(w["topic"])}</b>{escape(w["what"])}'
+        f"<em>{escape(w['do'])}</em></li>"
+        for w in warnings
     )  # fmt: skip
     return f'<h2>What to know</h2>\n<ul class="warnings">{"".join(items)}</ul>'
 
@@ -177,22 +182,26 @@ def _premium(premium: dict) -> str:
     )
 
 
-def _special(tokens: list[dict]) -> str:
+def _special(tokens: list[dict], advice: dict) -> str:
     listed = [t for t in tokens if not t["reserved"]][:200]
-    rows = [["" if t["id"] is None else str(t["id"]), t["text"], t["role"], t["fate"], t["source_text"] or ""] for t in listed]
+    rows = [
+        ["" if t["id"] is None else str(t["id"]), t["text"], t["role"], t["fate"], t["source_text"] or "", t["reason"]]
+        for t in listed
+    ]
     rest = len(tokens) - len(listed)
     note = f"<p class='soft'>{rest} more are not listed: reserved ones, and what is beyond 200.</p>" if rest else ""
     body = "".join(
-        f'<tr><td class="n">{i}<td>{_code(text)}<td>{escape(role)}<td>{fate}<td>{_code(of) if of else ""}'
-        for i, text, role, fate, of in rows
+        f'<tr><td class="n">{i}<td>{_code(text)}<td>{escape(role)}<td>{fate}<td>{_code(of) if of else ""}<td>{escape(why)}'
+        for i, text, role, fate, of, why in rows
     )
-    head = '<tr><th class="n">id<th>token<th>role<th>its row<th>of the source\'s'
+    head = '<tr><th class="n">id<th>token<th>role<th>its row<th>of the source\'s<th>why'
     explained = (
-        "copied: the source's row of the same token; paired: of another token with this role; predicted: no counterpart, "
+        "copied: the source's row of the same token; paired: of another one, for the reason given; predicted: no counterpart, "
         "made up; dropped: in the source only."
     )
     table = f'<div class="scroll"><table>{head}{body}</table></div>'
-    return f"<h2>Special tokens</h2>\n{table}\n{note}<p class='soft'>{explained}</p>"
+    advised = f"<p>Recommended: {_code('--special ' + advice['mode'])}, because {escape(advice['why'])}.</p>"
+    return f"<h2>Special tokens</h2>\n{advised}\n{table}\n{note}<p class='soft'>{explained}</p>"
 
 
 def _unreachable(old: dict, new: dict) -> str:

@@ -4,6 +4,7 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 
+from zett.inspect.warnings import HEADINGS
 from zett.vocab.bytes import UTF8_BYTES
 
 WIDTH = 112
@@ -13,7 +14,7 @@ _BAR = 40  # characters of the longest bar
 def tables(report: dict) -> str:
     """Plain text, up to WIDTH wide."""
     old, new, pair = report["source"], report["target"], report["pair"]
-    parts = [_facts(old, new), _pieces(pair, new["tokens"]), _special(report["special"])]
+    parts = [_facts(old, new), _pieces(pair, new["tokens"]), _special(report["special"], report["advice"])]
     if report["text"]:
         parts.append(_texts(report["text"]))
     if report["premium"]:
@@ -106,12 +107,14 @@ def _pieces(pair: dict, tokens: int) -> str:
     return "\n".join(lines)
 
 
-def _special(tokens: list[dict]) -> str:
+def _special(tokens: list[dict], advice: dict) -> str:
     known = [t for t in tokens if not t["reserved"] and (t["fate"] != "predicted" or t["role"])]
-    rows = [(_id(t), t["text"], t["role"], t["fate"], t["source_text"] or "") for t in known]
+    rows = [(_id(t), t["text"], t["role"], t["fate"], t["source_text"] or "", t["reason"]) for t in known]
     rest = len(tokens) - len(known)
-    table = columns(("id", "special token", "role", "row", "of the source's"), rows, right=(0,))
-    return table + (f"\n{rest} more are reserved, or have neither a role nor a partner" if rest else "")
+    table = columns(("id", "special token", "role", "row", "of the source's", "why"), rows, right=(0,))
+    table += f"\n{rest} more are reserved, or have neither a role nor a partner" if rest else ""
+    text = f"recommended: --special {advice['mode']}: {advice['why']}"
+    return "\n".join([table, *textwrap.wrap(text, WIDTH, subsequent_indent="  ")])
 
 
 def _id(token: dict) -> str:
@@ -151,8 +154,11 @@ def premium_rows(languages: Sequence[tuple[str, dict]]) -> tuple[list[str], list
 def _warnings(warnings: list[dict]) -> str:
     if not warnings:
         return "nothing to warn of"
-    lines = ["What to know"]
+    lines, severity = ["What to know, the gravest first"], None
     for warning in warnings:
+        if warning["severity"] != severity:
+            severity = warning["severity"]
+            lines.append(HEADINGS[severity])
         text = f"{warning['what']} {warning['do']}"
         lines += textwrap.wrap(text, WIDTH, initial_indent=f"• {warning['topic']}: ", subsequent_indent="  ")
     return "\n".join(lines)

@@ -2,13 +2,13 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from zett.vocab import Vocabulary
 from zett.vocab.bytes import RESERVED_TOKEN, UTF8_BYTES, components
-from zett.vocab.special import chat_template, missing_in_template
+from zett.vocab.prompts import around, chat_template, missing_in_template
 
 SAMPLE = "The cat's 3 kittens\n    cost_of(x)==12345.67; naïve हिन्दी 東京タワー 🙂"
 # What stands before and after a token when it is tried; one after another, on those that came out of none yet.
@@ -31,8 +31,7 @@ def describe(vocab: Vocabulary, name: str) -> dict:
     """What there is to say about a tokenizer by itself, as JSON has it."""
     present = [t for t in vocab.tokens if t]
     counts = np.bincount([len(t) for t in present])
-    frame = vocab.tokenizer.encode("a"), vocab.tokenizer.encode("a", add_special_tokens=False)
-    before, after = _around([e.tokens for e in frame])
+    before, after = ([vocab.tokenizer.id_to_token(i) for i in side] for side in around(vocab))
     digits = digit_scheme(vocab)
     lost = unreachable(vocab)
     template = chat_template(vocab.folder)
@@ -77,15 +76,6 @@ def show_id(vocab: Vocabulary, i: int) -> str:
     """The same for a token by id; with its marks where tokens mark the parts of words."""
     marked = vocab.format is not None and (vocab.format.word_end or vocab.format.continuing)
     return vocab.tokenizer.id_to_token(i) if marked else show(vocab.tokens[i])
-
-
-def _around(tokens: Sequence[list[str]]) -> tuple[list[str], list[str]]:
-    """What the longer of two token lists has before and after the shorter."""
-    whole, text = tokens
-    if len(whole) <= len(text):
-        return [], []
-    at = next((i for i in range(len(whole) - len(text) + 1) if whole[i : i + len(text)] == text), 0)
-    return whole[:at], whole[at + len(text) :]
 
 
 # ------------------------------------------------------------------------------------------------- normaliser, pre-tokeniser

@@ -15,7 +15,7 @@ from zett.vocab.bytes import BYTE_TO_CHAR, BYTE_TOKEN, TokenFormat, token_bytes,
 from zett.vocab.decompose import Decomposer
 from zett.vocab.named import append_named, role_files
 from zett.vocab.normalise import Normaliser
-from zett.vocab.special import ROLES, WELL_KNOWN, pair_special
+from zett.vocab.pairing import MARKERS, ROLES, WELL_KNOWN, pair_special
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Vocabulary:
     log_prior: `[V]` float32, natural log of the token's expected share of a text: Unigram scores, else from the rank by id.
     kind: see `TokenFormat`. losses: what the tokenizer does not preserve of a text, in words; () if nothing.
     tokenizer: the `tokenizers.Tokenizer`. folder: where it came from, or None. format: how the tokenizer's model spells tokens.
+    ends: ids that end a text, the eos first: a model's configs may name several.
     """
 
     tokens: tuple[bytes, ...]
@@ -38,6 +39,7 @@ class Vocabulary:
     tokenizer: Any
     folder: Path | None = None
     format: TokenFormat | None = None
+    ends: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -144,8 +146,9 @@ def _extensions(tokens: Sequence[bytes]) -> np.ndarray:
 SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "vocab.json", "merges.txt", "vocab.txt", "config.json", *SENTENCEPIECE_FILES,
+    "vocab.json", "merges.txt", "vocab.txt", "config.json", "generation_config.json", *SENTENCEPIECE_FILES,
 )  # fmt: skip
+MODEL_CONFIGS = ("config.json", "generation_config.json")  # of a model beside the tokenizer: they name tokens by id
 MAX_FILE_BYTES = 256 * 2**20  # reading takes ten times as much memory; the largest in use have 40 MB
 
 
@@ -172,7 +175,7 @@ def load_tokenizer(path: str | Path, *, rows: int | None = None) -> Vocabulary:
 
     try:
         check_patterns(tokenizer)
-        return vocabulary_of(tokenizer, declared, folder)
+        return vocabulary_of(tokenizer, declared, folder, _ids_in_configs(folder))
     except UserError as error:
         raise UserError(f"{file if file.exists() else folder}: {error}") from None
 
@@ -214,7 +217,7 @@ def _single_file(file: Path) -> Path:
 
 def _converted(folder: Path):
     """The fast form of a slow tokenizer, made by Transformers."""
-    if not any((folder / name).exists() for name in TOKENIZER_FILES if name != "config.json"):
+    if not any((folder / name).exists() for name in TOKENIZER_FILES if name not in MODEL_CONFIGS):
         raise UserError(f"{folder} holds no tokenizer (no tokenizer.json or vocabulary file)")
     if not any((folder / name).exists() for name in ("tokenizer_config.json", "config.json")):
         raise UserError(
@@ -268,8 +271,53 @@ def _declared_roles(file: Path) -> dict[str, str]:
     return found
 
 
-def vocabulary_of(tokenizer, declared: dict[str, str] | None = None, folder: Path | None = None) -> Vocabulary:
-    """The vocabulary of a `tokenizers.Tokenizer`; `declared` gives texts of special tokens by role."""
+def _ids_in_configs(folder: Path) -> dict[str, list[int]]:
+    """Ids by role that the configs of a model in the tokenizer's folder name; generation_config.json's go first."""
+    found: dict[str, list[int]] = {}
+    for name in reversed(MODEL_CONFIGS):
+        try:
+            config = json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{folder / name} is not JSON: {error}") from None
+        for part in [config, config.get("text_config")] if isinstance(config, dict) else []:
+            for role in ("bos", "eos", "pad") if isinstance(part, dict) else ():
+                value = part.get(f"{role}_token_id")
+                ids = value if isinstance(value, list) else [value]
+                found.setdefault(role, []).extend(i for i in ids if type(i) is int and i >= 0)
+    return found
+
+
+def _roles(tokenizer, special: dict[str, int], declared: dict[str, str], ids: dict[str, list[int]]) -> dict[str, int]:
+    """Ids by role: what the tokenizer's files declare, else what the model's configs say, else tokens with well-known names."""
+    roles = {}
+    for role in ROLES:
+        if role in declared:
+            found = tokenizer.token_to_id(declared[role])
+        else:
+            # A token that has been declared to be something else is not taken for more than that by its name.
+            names = [t for t in WELL_KNOWN[role] if t in special and t not in declared.values()]
+            found = next(iter([*ids.get(role, ()), *(special[t] for t in names)]), None)
+        if found is not None:
+            roles[role] = found
+    return roles
+
+
+def _structural_ids(tokenizer, special: dict[str, int]) -> set[int]:
+    """Ids that a config may name: special and added tokens, and those with such a token's name. A config can be wrong."""
+    names = [name for table in (WELL_KNOWN, MARKERS) for names in table.values() for name in names]
+    known = {tokenizer.token_to_id(name) for name in names} - {None}
+    return known | set(special.values()) | set(tokenizer.get_added_tokens_decoder())
+
+
+def vocabulary_of(
+    tokenizer,
+    declared: dict[str, str] | None = None,
+    folder: Path | None = None,
+    ids: dict[str, list[int]] | None = None,
+) -> Vocabulary:
+    """The vocabulary of a `tokenizers.Tokenizer`; special tokens by role: texts are `declared`, `ids` are in configs."""
     form = token_format(tokenizer)
     tokens = token_bytes(tokenizer, form)
     if not any(tokens):
@@ -277,15 +325,13 @@ def vocabulary_of(tokenizer, declared: dict[str, str] | None = None, folder: Pat
     special = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     if form.unknown is not None and tokenizer.token_to_id(form.unknown) is not None:
         special.setdefault(form.unknown, tokenizer.token_to_id(form.unknown))
-    roles = {}
-    for role in ROLES:
-        candidates = [declared[role]] if declared and role in declared else [t for t in WELL_KNOWN[role] if t in special]
-        ids = [tokenizer.token_to_id(text) for text in candidates]
-        if ids and ids[0] is not None:
-            roles[role] = ids[0]
+    structural = _structural_ids(tokenizer, special) if ids else set()
+    ids = {role: [i for i in several if i in structural] for role, several in (ids or {}).items()}
+    roles = _roles(tokenizer, special, declared or {}, ids)
+    ends = tuple(dict.fromkeys([*([roles["eos"]] if "eos" in roles else []), *ids.get("eos", ())]))
     prior = _score_prior(form.scores, tokens) if form.scores else rank_prior(tokens)
     losses = Normaliser(tokenizer, form, tokens).losses()
-    return Vocabulary(tuple(tokens), special, roles, prior, form.kind, losses, tokenizer, folder, form)
+    return Vocabulary(tuple(tokens), special, roles, prior, form.kind, losses, tokenizer, folder, form, ends)
 
 
 def _score_prior(vocab: Sequence[tuple[str, float]], tokens: Sequence[bytes]) -> np.ndarray:
