@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zett.checkpoint import write_json
 from zett.errors import UserError
+from zett.files.jsonfile import write_json
 
 # What a tokenizer's folder may hold; each is copied byte for byte.
 TOKENIZER_FILES = [
@@ -48,9 +48,10 @@ def transfer(
     rows is copied byte for byte, and so are the tokenizer's files, but for the ones that `special` changes. Bad input is a
     UserError, with nothing written.
     """
-    from zett import folders, hub
+    from zett import folders
     from zett.cards import transfer_card
     from zett.evaluate.measure import measure_of
+    from zett.files import hub
     from zett.lms import find_folder, load_base_model
     from zett.lms.layers import product_dtype
     from zett.vocab import load_tokenizer

@@ -5,16 +5,11 @@ import functools
 import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from zett.data.text import Documents
-
-
-def cache_folder() -> Path:
-    """Where prepared data is kept: `$ZETT_CACHE`, or `zett` under the user's cache folder."""
-    return Path(os.environ.get("ZETT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "zett")).expanduser()
+from zett.files.cache import cache_folder
 
 
 def token_stream(documents: Documents, tokenizer, separator: int | None) -> np.ndarray:

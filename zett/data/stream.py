@@ -18,8 +18,9 @@ from typing import Protocol
 
 import numpy as np
 
-from zett.data.lm import cache_folder
 from zett.data.text import VALID_SHARE, Documents, TextError
+from zett.files.cache import cache_folder
+from zett.files.jsonfile import write_json
 
 VALID_BYTES = 2_000_000  # of held-out text at most, for which fifty times as much is read where a data set has no such split
 MARK_BYTES = 1 << 26  # so far from one another are the places at which an interrupted reading can go on
@@ -346,8 +347,6 @@ class _Writer:
         return {"documents": self.documents, "bytes": self.bytes, "digest": self._digest.hex()}
 
     def _write(self, name: str, value: dict) -> None:
-        from zett.checkpoint import write_json
-
         with self._writing():
             self._text.flush()
             self._ends.flush()

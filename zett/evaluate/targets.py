@@ -4,9 +4,9 @@ import hashlib
 import re
 from pathlib import Path
 
-from zett.data.lm import cache_folder
 from zett.data.text import Documents, first_bytes, open_text
 from zett.errors import UserError
+from zett.files.cache import cache_folder
 from zett.folders import new_folder
 from zett.vocab import Vocabulary, build, load_tokenizer
 from zett.vocab.build import KINDS, save_tokenizer, train_tokenizer

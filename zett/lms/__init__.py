@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zett import hub
 from zett.errors import UserError
+from zett.files import hub
+from zett.files.jsonfile import read_json, write_json
 from zett.lms import weights
 from zett.lms.layers import Remat
 from zett.table import EmbeddingTable
@@ -119,7 +120,7 @@ def load_base_model(
     UserError for anything that is not a model of a known family with whole weights.
     """
     folder = find_folder(name, revision)
-    hf_config = weights.read_json(folder / "config.json")
+    hf_config = read_json(folder / "config.json")
     try:
         family, config = read_family(hf_config, folder / "config.json")
     except Unported:
@@ -266,7 +267,6 @@ def save_base_model(folder: str | Path, config, body_params: dict, table, tokeni
     A model folder that is there already is replaced, once the new one is complete.
     """
     from zett import folders
-    from zett.checkpoint import write_json
     from zett.vocab.build import END_OF_TEXT, PAD, save_tokenizer
 
     folder = Path(folder)

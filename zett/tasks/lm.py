@@ -17,13 +17,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.cards import front_matter, training_card
-from zett.checkpoint import write_json
 from zett.config import Config
 from zett.data.lm import LMBatches, Splits, token_stream
 from zett.data.parts import RowTexts
 from zett.data.text import Documents, first_bytes, open_text
 from zett.errors import UserError
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
+from zett.files.jsonfile import write_json
 from zett.flops import body_step
 from zett.lms import BaseModel, body_shapes, check_causal, family_of, llama, load_base_model, save_base_model
 from zett.lms.layers import activation_dtype, product_dtype

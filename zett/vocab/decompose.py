@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from zett.files.cache import cache_folder
 from zett.vocab.bytes import BYTE_TOKEN, CHAR_TO_BYTE, TokenFormat, token_format
 from zett.vocab.normalise import token_normaliser
 
@@ -87,8 +88,6 @@ class Decomposer:
         """The same; kept in zett's cache folder by the content of both vocabularies, where these are large."""
         if len(tokens) < CACHED_FROM:
             return self(tokens)
-        from zett.data.lm import cache_folder
-
         digest = hashlib.sha256(f"{RECIPE} {self._digest}".encode())
         for part in _pack(tokens):
             digest.update(part.tobytes())

@@ -18,7 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from zett.data.lm import cache_folder
+from zett.files.cache import cache_folder
 
 NONE = -1  # no id, no value; and the key of an empty slot
 NO_MERGE = np.int64(2**63 - 1)

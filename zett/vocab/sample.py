@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from zett.config import SamplerConfig
-from zett.data.lm import cache_folder
 from zett.data.text import Documents
+from zett.files.cache import cache_folder
 from zett.vocab import decompose
 from zett.vocab.build import train_tokenizer
 from zett.vocab.bytes import to_alphabet, token_bytes
