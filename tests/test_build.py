@@ -4,7 +4,7 @@ import pytest
 
 from zett.data.text import open_text
 from zett.errors import UserError
-from zett.vocab.build import END_OF_TEXT, KINDS, PAD, save_tokenizer, train_tokenizer
+from zett.vocab.train import END_OF_TEXT, KINDS, PAD, save_tokenizer, train_tokenizer
 
 ODD = [
     "",

@@ -26,8 +26,8 @@ from zett.lms import load_base_model, save_base_model
 from zett.table import EmbeddingTable
 from zett.transfer import transfer
 from zett.vocab import SurfaceForms, load_tokenizer
-from zett.vocab.build import save_tokenizer, train_tokenizer
 from zett.vocab.bytes import to_alphabet
+from zett.vocab.train import save_tokenizer, train_tokenizer
 
 pytestmark = pytest.mark.xdist_group("compat")
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "published_checkpoints"

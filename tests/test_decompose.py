@@ -18,10 +18,10 @@ from vocabularies import FOLDERS, NO_FALLBACK, ODD, OTHERS, TEXTS, byte_tokenize
 
 import zett
 from zett.vocab import Vocabulary, decompose, surface_forms
-from zett.vocab.build import KINDS, train_tokenizer
 from zett.vocab.bytes import to_alphabet
 from zett.vocab.decompose import Decomposer, Decomposition
 from zett.vocab.normalise import token_normaliser
+from zett.vocab.train import KINDS, train_tokenizer
 from zett.vocab.vocabulary import vocabulary_of
 
 TEXT = st.lists(st.text(max_size=4) | st.sampled_from([*ODD, " the", "    ", "self", "\n\n"]), max_size=3).map("".join)
@@ -435,13 +435,13 @@ def test_machine_code_follows_its_sources(tmp_path):
     """Compiled by one process, found by the next, and compiled anew where only a function that was inlined has changed."""
     code = """
 import numpy as np
-from zett.vocab import words
+from zett.vocab.compiled.cutting import classify
 table = np.arange(128, dtype=np.uint8)
-print(words._classify(np.frombuffer(b"ab", np.uint8), table), sum(words._classify.stats.cache_hits.values()))
+print(classify(np.frombuffer(b"ab", np.uint8), table), sum(classify.stats.cache_hits.values()))
 """
     package = tmp_path / "zett"
     shutil.copytree(Path(zett.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "assets"))
-    (package / "vocab" / "__pycache__").write_text("no folder, so that zett's cache folder is taken")
+    (package / "vocab" / "compiled" / "__pycache__").write_text("no folder, so that zett's cache folder is taken")
     environment = os.environ | {"ZETT_CACHE": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def run() -> str:
@@ -451,9 +451,9 @@ print(words._classify(np.frombuffer(b"ab", np.uint8), table), sum(words._classif
 
     assert run() == "[97 98] 0\n"
     assert run() == "[97 98] 1\n"
-    assert list((tmp_path / "cache" / "numba").rglob("words._classify*.nbc"))
-    kernels = package / "vocab" / "kernels.py"
+    assert list((tmp_path / "cache" / "numba").rglob("cutting.classify*.nbc"))
+    utf8 = package / "vocab" / "compiled" / "utf8.py"
     before, after = ("    a = np.int64(text[i])\n", "    a = np.int64(text[i] + 1)\n")
-    assert before in kernels.read_text()
-    kernels.write_text(kernels.read_text().replace(before, after))
+    assert before in utf8.read_text()
+    utf8.write_text(utf8.read_text().replace(before, after))
     assert run() == "[98 99] 0\n"

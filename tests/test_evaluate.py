@@ -50,7 +50,7 @@ def model(tmp_path_factory, corpus):
     from zett.lms import save_base_model
     from zett.lms.llama import LlamaBody, LlamaConfig
     from zett.table import EmbeddingTable
-    from zett.vocab.build import train_tokenizer
+    from zett.vocab.train import train_tokenizer
 
     tokenizer = train_tokenizer("bpe", 400, open_text(corpus, split="train"))
     config = LlamaConfig(hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16, intermediate_size=64)

@@ -31,7 +31,7 @@ from zett.inspect.tokenizer import (
     splits_marks,
     unreachable,
 )
-from zett.vocab.build import save_tokenizer
+from zett.vocab.train import save_tokenizer
 from zett.vocab.vocabulary import vocabulary_of
 
 ROOT = Path(__file__).parents[1]

@@ -17,11 +17,16 @@ from vocabularies import ODD, TEXTS, vocabulary
 from zett.config import SamplerConfig, from_dict
 from zett.data.text import Documents, open_text
 from zett.errors import UserError
-from zett.vocab.build import WORD_REGEX, train_tokenizer
-from zett.vocab.inventory import REQUIRED, PackedTokens, TextQueue, count_inventory, random_texts, source_shares, stored
-from zett.vocab.sample import KINDS, Sampler
+from zett.vocab.compiled.cutting import PIECES, STYLES, character_classes, distinct_words, packed_texts
+from zett.vocab.sampling.counts import REQUIRED, count_inventory
+from zett.vocab.sampling.packed import PackedTokens
+from zett.vocab.sampling.pools import thin_unigram
+from zett.vocab.sampling.queue import TextQueue
+from zett.vocab.sampling.sampler import KINDS, Sampler
+from zett.vocab.sampling.stored import stored
+from zett.vocab.sampling.texts import random_texts, source_shares
+from zett.vocab.train import WORD_REGEX, train_tokenizer
 from zett.vocab.vocabulary import rank_prior, token_features, unigram_prior
-from zett.vocab.words import PIECES, STYLES, character_classes, distinct_words, packed_texts
 
 CONFIG = SamplerConfig(
     min_size=600, max_size=1200, pool=2, pool_bytes=60_000, inventory=3000, inventory_bytes=200_000, shards=4, wordpiece=0.3
@@ -235,8 +240,8 @@ def test_a_bpe_draw_is_the_smaller_tokenizer_of_the_same_training(text, sampler,
 
 def test_draws_of_one_member_differ_in_more_than_size(sampler):
     rng = np.random.default_rng(0)
-    [member, *_] = sampler._pools["unigram"]
-    for draw in (lambda: sampler._thin_unigram(member, 700, rng), lambda: sampler._draw_substrings(rng, 700, 0, None)):
+    [member, *_] = sampler.pools.members["unigram"]
+    for draw in (lambda: thin_unigram(member, 700, rng), lambda: sampler.substrings.draw(rng, 700, 0, None)):
         first, second = (draw().tokens for _ in range(2))
         assert len(first) == len(second) == 700 and set(first) != set(second)
 
@@ -247,11 +252,11 @@ def test_words_keep_their_combining_marks(sampler, draws):
         words = draw.tokenizer.pre_tokenizer.pre_tokenize_str(HINDI)
         assert len(words) == len(HINDI.split())
     # Whole words are among the candidates, although most of their letters carry marks.
-    assert {"लिखा".encode(), " में".encode()} <= set(sampler._candidates.tokens)
+    assert {"लिखा".encode(), " में".encode()} <= set(sampler.substrings.candidates.tokens)
 
 
 def test_candidates_are_whole_characters(sampler):
-    tokens = list(sampler._candidates.tokens)
+    tokens = list(sampler.substrings.candidates.tokens)
     assert tuple(tokens[: len(REQUIRED)]) == REQUIRED
     assert len(tokens) == len(set(tokens)) == len({*tokens, *REQUIRED})
     for token in tokens[256:]:
@@ -333,7 +338,7 @@ def test_one_source_a_step(text, other, queue):
 def test_pools_of_weighted_sources_are_mixtures(text, other):
     sampler = two(text, other, wordpiece=1.0, substring=0.0, source_weights=(1.0, 1.0), pool=1)
     shares = [devanagari(sampler.draw(step)) for step in range(8)]
-    assert len(sampler._pools["wordpiece"]) == 2 and all(0 < share < 1 for share in shares)
+    assert len(sampler.pools.members["wordpiece"]) == 2 and all(0 < share < 1 for share in shares)
 
 
 def test_the_queue_moves_on(text):
@@ -364,8 +369,8 @@ def test_nothing_is_made_twice(text, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("made again")
 
-    monkeypatch.setattr("zett.vocab.sample.train_tokenizer", never)
-    monkeypatch.setattr("zett.vocab.sample.count_inventory", never)
+    monkeypatch.setattr("zett.vocab.sampling.pools.train_tokenizer", never)
+    monkeypatch.setattr("zett.vocab.sampling.substrings.count_inventory", never)
     make(text, min_size=700, noise_std=1.0, substring=0.9, rows=10, sizes="fixed")
     monkeypatch.setattr("zett.vocab.decompose.Decomposer.__call__", never)
     make(text)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from vocabularies import FOLDERS, MADE, NO_FALLBACK, TEXTS, vocabulary
 
-from zett.vocab.build import KINDS
 from zett.vocab.bytes import BYTE_TOKEN, to_alphabet
+from zett.vocab.train import KINDS
 
 NAMES = [*KINDS, NO_FALLBACK, *MADE, *FOLDERS]
 BYTE_LEVEL = [

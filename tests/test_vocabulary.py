@@ -14,8 +14,8 @@ from vocabularies import NO_FALLBACK, ODD, OTHERS, SHARED, TEXTS, byte_tokenizer
 
 from zett.errors import UserError
 from zett.vocab import load_tokenizer, surface_forms
-from zett.vocab.build import END_OF_TEXT, KINDS, PAD, save_tokenizer
 from zett.vocab.bytes import BYTE_TO_CHAR, CHAR_TO_BYTE, RESERVED_TOKEN, to_alphabet
+from zett.vocab.train import END_OF_TEXT, KINDS, PAD, save_tokenizer
 from zett.vocab.vocabulary import (
     MAX_FILE_BYTES,
     Vocabulary,

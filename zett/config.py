@@ -81,7 +81,7 @@ class HypernetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    """Which tokenizers a hypernetwork sees while it is trained; see zett/vocab/sample.py."""
+    """Which tokenizers a hypernetwork sees while it is trained; see zett/vocab/sampling/sampler.py."""
 
     sources: tuple[str, ...] = ()  # text sources that tokenizers are drawn from; none: config.data.source
     stream_bytes: int = 100_000_000  # of each "hf:" source, the same on every host; no more than config.data.stream_bytes

@@ -267,7 +267,7 @@ def save_base_model(folder: str | Path, config, body_params: dict, table, tokeni
     A model folder that is there already is replaced, once the new one is complete.
     """
     from zett import folders
-    from zett.vocab.build import END_OF_TEXT, PAD, save_tokenizer
+    from zett.vocab.train import END_OF_TEXT, PAD, save_tokenizer
 
     folder = Path(folder)
     family = family_of(config.to_hf())

@@ -55,7 +55,7 @@ from zett.mesh import (
 )
 from zett.table import bucket
 from zett.vocab import surface_forms
-from zett.vocab.sample import Sampler
+from zett.vocab.sampling.sampler import Sampler
 
 
 class HypernetLoss:

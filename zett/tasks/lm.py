@@ -34,7 +34,7 @@ from zett.mesh import BATCH, REPLICATED, Rules, local_rows, make_mesh, place, sa
 from zett.table import EmbeddingTable
 from zett.transfer import write_trained
 from zett.vocab import Vocabulary, load_tokenizer
-from zett.vocab.build import save_tokenizer, train_tokenizer
+from zett.vocab.train import save_tokenizer, train_tokenizer
 
 BEFORE = "README_before.md"  # what the card of the model that a training started from is called beside the new one
 ROWS = PartitionSpec("tensor", "fsdp")  # of the vocabulary, [V, D]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+RECIPE = 1  # part of the key of tokenizers that are kept; to be raised when the same text gives another tokenizer
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
 
 # One regex cuts words everywhere in this project. Like cl100k's, but combining marks belong to their word: without \p{M}
