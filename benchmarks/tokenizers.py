@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.common import HAS_PEAK, SEED, arguments, finish, forget_peak, held_bytes, median_seconds, peak_bytes
 from zett.config import SamplerConfig
-from zett.data.text import open_text
+from zett.data.sources import open_text
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.bytes import SPACE_MARK, to_alphabet
 from zett.vocab.sampling.counts import REQUIRED, count_candidates

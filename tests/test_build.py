@@ -2,7 +2,7 @@
 
 import pytest
 
-from zett.data.text import open_text
+from zett.data.sources import open_text
 from zett.errors import UserError
 from zett.vocab.train import END_OF_TEXT, KINDS, PAD, save_tokenizer, train_tokenizer
 

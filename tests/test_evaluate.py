@@ -4,8 +4,6 @@ import argparse
 import dataclasses
 import json
 import math
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +44,7 @@ def model(tmp_path_factory, corpus):
     """A folder with a random Llama model of width 32 and a byte-level BPE tokenizer of 400 entries."""
     from flax import nnx
 
-    from zett.data.text import open_text
+    from zett.data.sources import open_text
     from zett.lms import save_base_model
     from zett.lms.llama import LlamaBody, LlamaConfig
     from zett.table import EmbeddingTable
@@ -116,7 +114,7 @@ def test_common_bytes(a, b, length):
 
 
 def test_targets_are_cached_and_follow_the_text(corpus, tmp_path, monkeypatch):
-    from zett.data.text import open_text
+    from zett.data.sources import open_text
     from zett.evaluate import targets
     from zett.evaluate.targets import load_target, trained_tokenizer
 
@@ -140,20 +138,6 @@ def test_a_misspelt_target_is_named(spec, corpus):
 
     with pytest.raises(UserError, match=f"{spec!r}"):
         load_target(spec, corpus)
-
-
-def test_english_prose_holds_sentences_and_no_code():
-    from zett.data.text import _prose_of_source, english_prose, prose_paragraphs
-
-    text = "Return the area of a shape, which is the size of its surface.\n\n>>> area(2, 3)\n6\n\n    x = the(of, in)\n"
-    assert prose_paragraphs(text) == "Return the area of a shape, which is the size of its surface."
-
-    prose = _prose_of_source(Path(textwrap.__file__))
-    assert "textwrap" not in prose and "import" not in prose and "def " not in prose
-    assert len(prose) > 500
-    train, valid = english_prose("train"), english_prose("valid")
-    assert train.fingerprint() != valid.fingerprint()
-    assert not {item[1] for item in train.items} & {item[1] for item in valid.items}
 
 
 # ------------------------------------------------------------------------------------------------------------- evaluate

@@ -16,7 +16,7 @@ from tests.test_cli import run
 from tests.test_special import bpe
 from tests.vocabularies import SHARED, byte_tokenizer, vocabulary
 from zett import cli
-from zett.data.text import TextError
+from zett.data.documents import TextError
 from zett.errors import UserError
 from zett.inspect import inspect
 from zett.inspect.page import page

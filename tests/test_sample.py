@@ -15,7 +15,8 @@ import regex
 from vocabularies import ODD, TEXTS, vocabulary
 
 from zett.config import SamplerConfig, from_dict
-from zett.data.text import Documents, open_text
+from zett.data.documents import Documents
+from zett.data.sources import open_text
 from zett.errors import UserError
 from zett.vocab.compiled.cutting import PIECES, STYLES, character_classes, distinct_words, packed_texts
 from zett.vocab.sampling.counts import REQUIRED, count_inventory

@@ -12,7 +12,7 @@ Task = typing.Literal["lm", "hypernet"]
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    source: str = "python"  # "python", a file, a folder, "hf:NAME[:CONFIG]", or several with weights; see zett/data/text.py
+    source: str = "python"  # "python", a file, a folder, "hf:NAME[:CONFIG]", or several with weights; see zett/data/sources.py
     valid_source: str | None = None  # None: the held-out split of `source`
     text_column: str = "text"
     package_bytes: int = 4_000_000  # of "python": the most that one package contributes

@@ -11,7 +11,7 @@ import jax
 
 from zett import flops
 from zett.config import Config, nearest
-from zett.data.text import check_source
+from zett.data.sources import check_source
 from zett.errors import UserError
 from zett.evaluate.targets import parse_target
 from zett.files import hub

@@ -245,7 +245,7 @@ def _original(trial: _Trial) -> dict:
 
 def held_out_windows(text: str, text_bytes: int, window: int, *, text_column: str = "text", seed: int = 0) -> list[str]:
     """About `text_bytes` of the held-out split of the source `text`, in pieces of at most `window` bytes. Raises UserError."""
-    from zett.data.text import open_text
+    from zett.data.sources import open_text
     from zett.evaluate.bpb import byte_windows
 
     if window < 16 or text_bytes < window:

@@ -4,7 +4,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from zett.data.text import Documents, first_bytes, open_text
+from zett.data.documents import Documents, first_bytes
+from zett.data.sources import open_text
 from zett.errors import UserError
 from zett.files.cache import cache_folder
 from zett.folders import new_folder

@@ -18,9 +18,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.cards import front_matter, training_card
 from zett.config import Config
-from zett.data.lm import LMBatches, Splits, token_stream
-from zett.data.parts import RowTexts
-from zett.data.text import Documents, first_bytes, open_text
+from zett.data.documents import Documents, first_bytes
+from zett.data.rows import RowTexts
+from zett.data.sources import open_text
+from zett.data.token_windows import LMBatches, Splits, token_stream
 from zett.errors import UserError
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
 from zett.files.jsonfile import write_json

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zett.config import SamplerConfig
-from zett.data.text import Documents
+from zett.data.documents import Documents
 from zett.errors import UserError
 from zett.vocab.compiled.counting import count_substrings
 from zett.vocab.compiled.cutting import distinct_words, packed_texts

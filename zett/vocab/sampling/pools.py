@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zett.config import SamplerConfig
-from zett.data.text import Documents
+from zett.data.documents import Documents
 from zett.vocab.bytes import token_bytes
 from zett.vocab.compiled.cutting import BERT, PIECES, STYLES
 from zett.vocab.sampling.draw import Draw, bpe_model, byte_words, unigram_model, wordpiece_model

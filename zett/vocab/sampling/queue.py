@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zett.config import SamplerConfig
-from zett.data.text import Documents
+from zett.data.documents import Documents
 from zett.vocab.sampling.counts import check_found, count_candidates
 from zett.vocab.sampling.packed import PackedTokens
 

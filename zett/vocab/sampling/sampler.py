@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zett.config import SamplerConfig
-from zett.data.text import Documents
+from zett.data.documents import Documents
 from zett.vocab.sampling.draw import Draw
 from zett.vocab.sampling.pools import Pools
 from zett.vocab.sampling.stored import Store

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from zett.config import SamplerConfig
-from zett.data.text import Documents
+from zett.data.documents import Documents
 from zett.files.cache import cache_folder
 from zett.vocab import decompose
 from zett.vocab.sampling.packed import Candidates, PackedTokens

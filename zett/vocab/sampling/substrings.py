@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zett.config import SamplerConfig
-from zett.data.text import Documents
+from zett.data.documents import Documents
 from zett.vocab.bytes import to_alphabet
 from zett.vocab.compiled.cutting import WORDS
 from zett.vocab.sampling.counts import REQUIRED, count_inventory

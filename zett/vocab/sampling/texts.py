@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from zett.config import SamplerConfig
-from zett.data.text import Documents
+from zett.data.documents import Documents
 
 
 def random_texts(documents: Documents, limit: float, rng: np.random.Generator) -> Iterator[str]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tokenizers
 
-from zett.data.lm import LMBatches, Splits, token_stream
-from zett.data.text import open_text
+from zett.data.sources import open_text
+from zett.data.token_windows import LMBatches, Splits, token_stream
 
 LENGTH, BATCH = 8, 4
 
@@ -91,9 +91,11 @@ def tokenizer():
 
 def test_token_stream_is_cached_and_follows_the_text(tmp_path, monkeypatch, tokenizer):
     monkeypatch.setenv("ZETT_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "train.jsonl"
-    path.write_text('{"text": "one two"}\n{"text": "three"}\n{"text": "held out"}\n')
-    documents = open_text(str(path))
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name, text in (("train.1", "one two"), ("train.2", "three"), ("valid", "held out")):
+        (folder / f"{name}.txt").write_text(text)
+    documents = open_text(str(folder))
     ids = token_stream(documents, tokenizer, 0)
     assert ids.tolist() == [2, 3, 0, 4, 0] and ids.dtype == np.int32
     assert token_stream(documents, tokenizer, None).tolist() == [2, 3, 4]
@@ -101,9 +103,6 @@ def test_token_stream_is_cached_and_follows_the_text(tmp_path, monkeypatch, toke
     assert token_stream(documents, tokenizer, 0).tolist() == ids.tolist()
     monkeypatch.undo()
     monkeypatch.setenv("ZETT_CACHE", str(tmp_path / "cache"))
-    path.write_text('{"text": "two two"}\n{"text": "three"}\n{"text": "held out longer"}\n')
-    import zett.data.text
-
-    zett.data.text._column.cache_clear()
-    assert token_stream(open_text(str(path)), tokenizer, 0).tolist() == [3, 3, 0, 4, 0]
+    (folder / "train.1.txt").write_text("two two two")
+    assert token_stream(open_text(str(folder)), tokenizer, 0).tolist() == [3, 3, 3, 0, 4, 0]
     assert not list(tmp_path.glob("cache/**/*.tmp*"))

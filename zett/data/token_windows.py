@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zett.data.text import Documents
+from zett.data.documents import Documents
 from zett.files.cache import cache_folder
 
 
