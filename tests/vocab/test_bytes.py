@@ -24,7 +24,7 @@ BYTE_LEVEL = [
 ]
 BYTE_LEVEL = [n for n in BYTE_LEVEL if not re.match("bert|mistral|unigram|wmt|wordpiece", n)]
 STRINGS = -(-110_000 // len(NAMES))  # for each tokenizer; some of them are left out
-CORPORA = Path(__file__).parents[2] / "shared" / "data" / "corpora"
+CORPORA = Path(__file__).parents[3] / "shared" / "data" / "corpora"
 
 # Letters of 60 languages: ranges of code points, or the letters that come to those of English.
 LANGUAGES = {

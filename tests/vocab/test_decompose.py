@@ -2,11 +2,7 @@
 
 import os
 import re
-import shutil
-import subprocess
-import sys
 import unicodedata
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +12,6 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers
 from vocabularies import FOLDERS, NO_FALLBACK, ODD, OTHERS, TEXTS, byte_tokenizer, vocabulary
 
-import zett
 from zett.vocab import Vocabulary, decompose, surface_forms
 from zett.vocab.bytes import to_alphabet
 from zett.vocab.decompose import Decomposer, Decomposition
@@ -429,31 +424,3 @@ def test_damaged_cache_files_are_made_again(cache):
 def test_a_cache_that_cannot_be_written(monkeypatch, cache):
     cache.parent.joinpath("decompositions").write_text("a file where the folder would be")
     assert len(vocabulary("bpe").decompose.cached([b"return"] * 20)) == 20
-
-
-def test_machine_code_follows_its_sources(tmp_path):
-    """Compiled by one process, found by the next, and compiled anew where only a function that was inlined has changed."""
-    code = """
-import numpy as np
-from zett.vocab.compiled.cutting import classify
-table = np.arange(128, dtype=np.uint8)
-print(classify(np.frombuffer(b"ab", np.uint8), table), sum(classify.stats.cache_hits.values()))
-"""
-    package = tmp_path / "zett"
-    shutil.copytree(Path(zett.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "assets"))
-    (package / "vocab" / "compiled" / "__pycache__").write_text("no folder, so that zett's cache folder is taken")
-    environment = os.environ | {"ZETT_CACHE": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def run() -> str:
-        return subprocess.run(
-            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
-        ).stdout
-
-    assert run() == "[97 98] 0\n"
-    assert run() == "[97 98] 1\n"
-    assert list((tmp_path / "cache" / "numba").rglob("cutting.classify*.nbc"))
-    utf8 = package / "vocab" / "compiled" / "utf8.py"
-    before, after = ("    a = np.int64(text[i])\n", "    a = np.int64(text[i] + 1)\n")
-    assert before in utf8.read_text()
-    utf8.write_text(utf8.read_text().replace(before, after))
-    assert run() == "[98 99] 0\n"

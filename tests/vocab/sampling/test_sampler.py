@@ -1,71 +1,26 @@
 """Drawn tokenizers: the same for the same (seed, step), of the sizes asked for, with right surface forms, and encoding as the
 tokenizers library does."""
 
-import collections
 import concurrent.futures
 import dataclasses
 import hashlib
 import json
 import multiprocessing
-import random
 
 import numpy as np
 import pytest
-import regex
+from samplers import CONFIG, HINDI, STRANGE, content, digests, make, random_strings
 from vocabularies import ODD, TEXTS, vocabulary
 
-from zett.config import SamplerConfig, from_dict
-from zett.data.documents import Documents
-from zett.data.sources import open_text
+from zett.config import from_dict
 from zett.errors import UserError
-from zett.vocab.compiled.cutting import PIECES, STYLES, character_classes, distinct_words, packed_texts
-from zett.vocab.sampling.counts import REQUIRED, count_inventory
-from zett.vocab.sampling.packed import PackedTokens
+from zett.vocab.compiled.cutting import STYLES
+from zett.vocab.sampling.counts import REQUIRED
 from zett.vocab.sampling.pools import thin_unigram
-from zett.vocab.sampling.queue import TextQueue
 from zett.vocab.sampling.sampler import KINDS, Sampler
-from zett.vocab.sampling.stored import stored
-from zett.vocab.sampling.texts import random_texts, source_shares
-from zett.vocab.train import WORD_REGEX, train_tokenizer
+from zett.vocab.sampling.texts import random_texts
+from zett.vocab.train import train_tokenizer
 from zett.vocab.vocabulary import rank_prior, token_features, unigram_prior
-
-CONFIG = SamplerConfig(
-    min_size=600, max_size=1200, pool=2, pool_bytes=60_000, inventory=3000, inventory_bytes=200_000, shards=4, wordpiece=0.3
-)  # fmt: skip
-HINDI = "हिन्दी में लिखा हुआ है और किताबें विद्यार्थियों को पढ़नी चाहिए"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZETT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("text")
-    for i, content in enumerate([*TEXTS, HINDI * 30]):
-        (folder / f"{i}.txt").write_text(content)
-        (folder / f"{i}b.txt").write_text(content[::-1][:2000])
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def text(folder) -> Documents:
-    return open_text(folder)
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory) -> Documents:
-    """A source without a Latin letter, of a hundredth of the size."""
-    path = tmp_path_factory.mktemp("other") / "hindi.txt"
-    path.write_text("\n".join([HINDI, HINDI[::-1]] * 20))
-    return open_text(str(path))
-
-
-def make(text, *, seed=0, **changes) -> Sampler:
-    return Sampler(dataclasses.replace(CONFIG, **changes), [text], vocabulary("bpe"), 6, seed)
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +36,6 @@ def draws(sampler):
     return draws
 
 
-def content(draw):
-    arrays = [getattr(draw.forms, f.name).tobytes() for f in dataclasses.fields(draw.forms)]
-    ids, lengths = draw.encode(ODD, 50)
-    return draw.kind, draw.tokenizer.to_str(), list(draw.tokens), arrays, ids.tobytes(), lengths.tolist(), draw.source
-
-
 def test_a_draw_depends_on_seed_and_step_alone(text, draws, monkeypatch, tmp_path):
     """In any order, in another process with the cache, and with a cache of its own."""
     again = make(text)
@@ -98,18 +47,12 @@ def test_a_draw_depends_on_seed_and_step_alone(text, draws, monkeypatch, tmp_pat
     assert not list(tmp_path.rglob(".*"))
 
 
-def _digests(folder: str, changes: dict, steps: range) -> list[str]:
-    """Of draws made in this process."""
-    sampler = make(open_text(folder), **changes)
-    return [hashlib.sha256(repr(content(sampler.draw(step))).encode()).hexdigest() for step in steps]
-
-
 @pytest.mark.parametrize("changes", [{}, {"bpe": 0.0, "unigram": 0.0, "wordpiece": 0.0, "queue": 8, "queue_step": 3}])
 def test_draws_are_the_same_however_many_processes_make_them(text, folder, changes):
     steps = 6
-    alone = _digests(folder, changes, range(steps))
+    alone = digests(folder, changes, range(steps))
     with concurrent.futures.ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
-        parts = [pool.submit(_digests, folder, changes, range(first, steps, 3)) for first in range(3)]
+        parts = [pool.submit(digests, folder, changes, range(first, steps, 3)) for first in range(3)]
         assert [parts[step % 3].result()[step // 3] for step in range(steps)] == alone
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         sampler = make(text, **changes)
@@ -121,17 +64,6 @@ def test_steps_and_seeds_differ(text, draws):
     assert len({content(d)[1] for d in draws}) >= len(draws) - 2  # the pools hold little text here, and stop at one size
     other = make(text, seed=1)
     assert all(content(other.draw(step))[1] != content(draws[step])[1] for step in range(4))
-
-
-STRANGE = ["<|endoftext|><|pad|><unk><0x41>", "\0\0\0 a\0", "ΑΣ ΣΑΣ. İSTANBUL ǅ", "", "\n", "x" * 300, HINDI, "".join(ODD)]
-
-
-def random_strings(number: int) -> list[str]:
-    """Characters of all classes that the regexes tell apart, and of all planes."""
-    rng = random.Random(0)
-    classes = "aZàé\u0301\u093fह1२٣\u00bd \u3000\u00a0\u2028\t\n\r\x1c\x85.'-_▁本🙂sdmtrevl\ufeff\U00010348\U000e0041"
-    strings = ["".join(rng.choices(classes, k=rng.randint(1, 30))) for _ in range(number)]
-    return strings + ["".join(map(chr, (rng.randrange(0xD800) for _ in range(20)))) for _ in range(number // 10)]
 
 
 def test_draws_encode_as_the_library_does(draws):
@@ -153,34 +85,6 @@ def test_draws_are_lossless(draws):
             # SentencePiece's mark for a space is one, and the library writes a sigma at a word's end like any other.
             expected = text.replace("Σ", "\u03c3").lower() if draw.lowercase else text
             assert b"".join(draw.tokens[i] for i in ids[:n]) == expected.encode(), draw.kind
-
-
-@pytest.mark.parametrize("style", range(len(STYLES)))
-def test_words_are_cut_as_the_regex_cuts_them(style):
-    for text in [*ODD, *STRANGE, *TEXTS, *random_strings(2000)]:
-        data, starts = packed_texts([text[:100], text])
-        begins, ends, words, stops = distinct_words(data, starts, style)
-        cut = [data[begins[w] : ends[w]].tobytes().decode() for w in words]
-        assert len({*zip(begins, ends)}) == len({*cut}) == len(begins)
-        for part, found in ((text[:100], cut[: stops[0]]), (text, cut[stops[0] :])):
-            if style == PIECES:
-                part, found = part.replace(" ", "▁"), [w.replace(" ", "▁") for w in found]
-            assert found == regex.findall(STYLES[style], part)
-
-
-def test_character_classes_are_the_librarys():
-    """But for characters that are younger than the library's tables."""
-    from tokenizers import Regex, pre_tokenizers
-
-    classes = character_classes()
-    rng = random.Random(0)
-    chars = [chr(c) for c in sorted({*range(0x3000), *(rng.randrange(0xE000, 0x20000) for _ in range(3000))})]
-    for pattern, numbers in ((r"\s", (4, 5, 6)), (r"\p{L}", (1,)), (r"\p{M}", (2,)), (r"\p{N}", (3,))):
-        kept = pre_tokenizers.Split(Regex(pattern), "removed").pre_tokenize_str("".join(chars))
-        theirs = {*chars} - {*"".join(part for part, _ in kept)}
-        ours = {c for c in chars if classes[ord(c)] in numbers}
-        assert theirs <= ours
-        assert len(ours - theirs) <= 0.2 * len(ours) and all(ord(c) > 0x300 for c in ours - theirs)
 
 
 def test_sizes_and_bytes(draws):
@@ -264,35 +168,6 @@ def test_candidates_are_whole_characters(sampler):
         assert token.decode() and len(token) <= max(CONFIG.max_bytes, 17)
 
 
-def test_substrings_are_counted_right(tmp_path):
-    (tmp_path / "train.txt").write_text("\n\n".join(["naïve the", "the cat", "the\tcat", "naïve"] * 3))
-    (tmp_path / "valid.txt").write_text("x")
-    config = dataclasses.replace(CONFIG, shards=1, max_bytes=4)
-    documents = open_text(str(tmp_path))
-    made = count_inventory([documents], config, 0)
-    tokens, counts = list(PackedTokens(made["data"], made["starts"])), made["counts"]
-    expected = collections.Counter()
-    words = collections.Counter(regex.findall(WORD_REGEX, documents[0]))
-    for word, n in words.items():
-        for start in range(len(word) * (n > 1)):
-            for end in range(start + 1, len(word) + 1):
-                if 2 <= len(word[start:end].encode()) <= 4:
-                    expected[word[start:end].encode()] += n
-    total = sum(expected.values())
-    found = dict(zip(tokens, counts[0]))
-    assert {t for t in found if found[t]} == set(expected) and expected[b"\n\n"] > 5
-    for token, n in expected.items():
-        assert found[token] == pytest.approx(n / total)
-    score = [found[t] * len(t) for t in tokens[len(REQUIRED) :]]
-    assert (np.diff(score) < 1e-7).all()
-
-
-def test_an_empty_text_is_named(tmp_path):
-    (tmp_path / "a.txt").write_text("once upon")
-    with pytest.raises(UserError, match="too short to draw tokenizers"):
-        make(open_text(str(tmp_path)), bpe=0.0, unigram=0.0)
-
-
 # ------------------------------------------------------------------------------------------- sources, queue, what is kept
 
 
@@ -316,16 +191,6 @@ def test_sources_are_mixed_by_weight(text, other, queue):
     assert means[0] < means[1] - 0.02 < means[2] - 0.04
 
 
-def test_shares(text, other):
-    large, small = (sum(map(len, source)) for source in (text, other))
-    for weights, exponent, expected in (
-        ((), 0.0, [1, 1]), ((14.0, 1.0), 0.0, [14, 1]), ((), 1.0, [large, small]),
-        ((2.0, 3.0), 0.1, [2 * large**0.1, 3 * small**0.1]),
-    ):  # fmt: skip
-        config = dataclasses.replace(CONFIG, sources=("a", "b"), source_weights=weights, source_exponent=exponent)
-        np.testing.assert_allclose(source_shares([text, other], config, 0), np.asarray(expected) / sum(expected), rtol=1e-6)
-
-
 @pytest.mark.parametrize("queue", [0, 16])
 def test_one_source_a_step(text, other, queue):
     sampler = two(text, other, bpe=1.0, substring=1.0, one_source=True, source_weights=(3.0, 1.0), queue=queue)
@@ -342,27 +207,6 @@ def test_pools_of_weighted_sources_are_mixtures(text, other):
     assert len(sampler.pools.members["wordpiece"]) == 2 and all(0 < share < 1 for share in shares)
 
 
-def test_the_queue_moves_on(text):
-    config = dataclasses.replace(CONFIG, queue=10, queue_step=4)
-    queue = TextQueue([text], np.ones(1), config, 0)
-    windows = [queue.texts(step, None) for step in range(3)]
-    assert windows[0][4:] == windows[1][:6] and windows[1][4:] == windows[2][:6]
-    assert len({*windows[0]}) > 5 and all(len(t) <= 2000 and any(t in document for document in text) for t in windows[0])
-    tokens, counts = queue.count(1, None)
-    words = collections.Counter(word for t in windows[1] for word in regex.findall(WORD_REGEX, t))
-    expected = collections.Counter()
-    for word, n in words.items():
-        for start in range(len(word[:64]) * (n > 1)):
-            for end in range(start + 1, len(word[:64]) + 1):
-                if 2 <= len(part := word[start:end].encode()) <= 16:
-                    expected[part] += n
-    found = dict(zip(tokens, counts[0] * sum(expected.values())))
-    best = sorted(expected, key=lambda part: -expected[part] * len(part))[:500]
-    assert len(found) == min(config.inventory, len({*expected, *REQUIRED} - {*REQUIRED})) + len(REQUIRED)
-    for part in best:
-        assert found[part] / found[best[0]] == pytest.approx(expected[part] / expected[best[0]], rel=1e-4)
-
-
 def test_nothing_is_made_twice(text, monkeypatch):
     """What is known of the text does not depend on how it is drawn from; decompositions depend on the base model alone."""
     make(text)
@@ -376,28 +220,6 @@ def test_nothing_is_made_twice(text, monkeypatch):
     monkeypatch.setattr("zett.vocab.decompose.Decomposer.__call__", never)
     make(text)
     monkeypatch.undo()
-
-
-def test_damage_is_repaired(tmp_path):
-    made = []
-
-    def make_arrays():
-        made.append(1)
-        return {"a": np.arange(1000), "b": np.arange(3.0)}
-
-    folder = tmp_path / "kept"
-    for damage in (None, lambda: (folder / "a.npy").write_bytes(b"\x93NUMPY"), lambda: (folder / "b.npy").write_bytes(b"")):
-        if damage:
-            damage()
-        for _ in range(2):
-            arrays = stored(folder, make_arrays)
-            assert isinstance(arrays["a"], np.memmap) and arrays["a"].sum() == 499500 and arrays["b"].tolist() == [0, 1, 2]
-    assert len(made) == 3 and not list(tmp_path.glob(".*"))
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
-    (tmp_path / "file").write_text("")
-    assert stored(tmp_path / "file" / "kept", lambda: {"a": np.arange(3)})["a"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
