@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zett.evaluate import environment
+from zett.files.jsonfile import write_json
 
 SEED = 0  # of all random numbers
 
@@ -26,8 +27,6 @@ def arguments(description: str | None, *, repeats: int | None = None) -> argpars
 
 def finish(report: dict, output: Path | None) -> None:
     """Print the report with what is to know about the machine; write it to `output`."""
-    from zett.checkpoint import write_json  # imports JAX, whose threads don't like the forks of benchmarks that do without it
-
     about = {"seed": SEED, "processor": processor(), "load_average": os.getloadavg()[1], **environment()}
     report = report | about
     print(json.dumps(report, indent=2))

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.common import SEED, arguments, finish
-from zett.checkpoint import write_json
+from zett.files.jsonfile import write_json
 from zett.lms import weights
 
 TOKENIZERS = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"

@@ -23,12 +23,12 @@ import numpy as np
 
 from benchmarks.common import HAS_PEAK, SEED, arguments, finish, forget_peak, held_bytes, median_seconds, peak_bytes
 from zett.config import SamplerConfig
-from zett.data.text import open_text
+from zett.data.sources import open_text
 from zett.vocab import Vocabulary, load_tokenizer
-from zett.vocab.build import WORD_REGEX
 from zett.vocab.bytes import SPACE_MARK, to_alphabet
-from zett.vocab.inventory import REQUIRED, count_candidates
-from zett.vocab.sample import KINDS, Sampler
+from zett.vocab.sampling.counts import REQUIRED, count_candidates
+from zett.vocab.sampling.sampler import KINDS, Sampler
+from zett.vocab.train import WORD_REGEX
 
 PIECES = 7
 LARGE = 256_000

@@ -26,8 +26,8 @@ from zett.lms import load_base_model, save_base_model
 from zett.table import EmbeddingTable
 from zett.transfer import transfer
 from zett.vocab import SurfaceForms, load_tokenizer
-from zett.vocab.build import save_tokenizer, train_tokenizer
 from zett.vocab.bytes import to_alphabet
+from zett.vocab.train import save_tokenizer, train_tokenizer
 
 pytestmark = pytest.mark.xdist_group("compat")
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "published_checkpoints"
@@ -329,30 +329,50 @@ def test_msgpack_files_of_flax(tmp_path, monkeypatch):
         ({"a": array([2])} | {"b": 1}, "b is not an array"),
         ({"a": {"b": "text"}}, "a.b is not an array"),
         ({"a": True}, "a is not an array"),
-        ({"a": 1.5}, "a value of type 0xcb"),
-        ({"a": None}, "a value of type 0xc0"),
-        ({"a": -3}, "a value of type 0xfd"),
-        ({"a": [1, 2]}, "a value of type 0x92"),
-        ({"a": b"raw"}, "a value of type 0xc4"),
-        ({1: array([1])}, "the key 1 is no text"),
+        ({"a": 1.5}, "a is not an array"),
+        ({"a": None}, "a is not an array"),
+        ({"a": -3}, "a is not an array"),
+        ({"a": [1, 2]}, "2 exceeds max_array_len"),
+        ({"a": []}, "a is not an array"),
+        ({"a": b"raw"}, "a is not an array"),
+        ({"a": {"b": {b"c": array([1])}}}, "the key b'c' is no text"),
+        ({1: array([1])}, "int is not allowed for map key"),
         (b"\x82\xa1a\x80\xa1a\x80", "the key 'a' is no text, or there twice"),
         ({"a": array([2], "object", b"\0" * 16)}, "dtype 'object'; supported: float64, float32"),
         ({"a": array([2], "|V8", b"\0" * 16)}, "supported: float64, float32"),
         ({"a": array([2], "int32")}, "dtype 'int32'"),
         ({"a": array([3], content=b"\0" * 8)}, r"an array of shape \[3\] and float32 with 8 bytes"),
         ({"a": array([2**40, 2**40], content=b"\0" * 8)}, "an array of shape"),
-        ({"a": array([-1], content=b"")}, "a value of type 0xff"),
-        ({"a": array([True], content=b"\0" * 4)}, "an array of shape"),
+        ({"a": array([-1], content=b"")}, "whose shape is no list of sizes"),
+        ({"a": array([2**64 - 1, 0], content=b"")}, "whose shape is no list of sizes"),
+        ({"a": array([2**63 - 1, 0], content=b"")}, "not a complete Flax msgpack file"),
+        ({"a": array([0] * 40, content=b"")}, "40 exceeds max_array_len"),
+        ({"a": array([2], "float32", "four" * 2)}, "an array of shape"),
+        ({"a": array([True], content=b"\0" * 4)}, "whose shape is no list of sizes"),
         ({"a": array("no", content=b"")}, "whose shape is no list"),
         ({"__msgpack_chunked_array__": True, "shape": {}, "chunks": {}}, "is not an array|do not make an array"),
         ({"a": {"__msgpack_chunked_array__": True, "shape": {"0": 3}, "chunks": {"0": array([2])}}}, "the parts of a do not"),
-        (b"\xdf\xff\xff\xff\xff", "more entries, than any network"),
-        (b"\xde\xff\xff\xa1a", "it ends in the middle"),
-        (b"\x81\xa1a" * 100, "nested deeper"),
-        (b"\x81\xa1a\xc9\xff\xff\xff\xff\x01", "it ends in the middle"),
+        ({"a": {"__msgpack_chunked_array__": True, "shape": array([2]), "chunks": {"0": array([2])}}}, "the parts of a do not"),
+        (
+            {"a": {"__msgpack_chunked_array__": True, "shape": {"0": 2**64 - 1}, "chunks": {"0": array([2])}}},
+            "the parts of a do",
+        ),
+        (b"\xdf\xff\xff\xff\xff", "4294967295 exceeds max_map_len"),
+        (b"\xde\xff\xff\xa1a", "65535 exceeds max_map_len"),
+        (b"\xde\x00\xff\xa1a", "incomplete"),
+        ({f"{i}": {f"{j}": 1 for j in range(1000)} for i in range(1000)}, "more entries than any network"),
+        (b"\x81\xa1a" * 100, "incomplete"),
+        (b"\x81\xa1a" * 100 + b"\x80", "nested deeper"),
+        (b"\x81\xa1a" * 100_000 + b"\x80", "not a complete Flax msgpack file"),
+        (b"\x91" * 100_000 + b"\x90", "exceeds max_array_len"),
+        (b"\x81\xa1a\xdd\xff\xff\xff\xff", "4294967295 exceeds max_array_len"),
+        (b"\x81\xdb\xff\xff\xff\xffa", "incomplete"),
+        (b"\x81\xa1a\xc9\xff\xff\xff\xff\x01", "exceeds max_ext_len"),
+        (b"\x81\xa1a\xd6\xff\x00\x00\x00\x00", "a is not an array"),  # a time
+        (b"\x81\xa1a\xc1", "not a complete Flax msgpack file"),  # a tag that the format does not have
         (b"\x81\xa1a\xd4\x02\x00", "of the extension type 2"),
         (b"\x81\xa1\xff\x80", "not a complete Flax msgpack file"),  # not UTF-8
-        (b"\x80\x00", "1 bytes follow its end"),
+        (b"\x80\x00", "extra data"),
     ],
 )
 def test_msgpack_files_that_are_refused(tmp_path, value, message):

@@ -5,8 +5,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,11 +45,11 @@ def model(tmp_path_factory, corpus):
     """A folder with a random Llama model of width 32 and a byte-level BPE tokenizer of 400 entries."""
     from flax import nnx
 
-    from zett.data.text import open_text
+    from zett.data.sources import open_text
     from zett.lms import save_base_model
     from zett.lms.llama import LlamaBody, LlamaConfig
     from zett.table import EmbeddingTable
-    from zett.vocab.build import train_tokenizer
+    from zett.vocab.train import train_tokenizer
 
     tokenizer = train_tokenizer("bpe", 400, open_text(corpus, split="train"))
     config = LlamaConfig(hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16, intermediate_size=64)
@@ -129,7 +127,7 @@ def test_common_bytes(a, b, length):
 
 
 def test_targets_are_cached_and_follow_the_text(corpus, tmp_path, monkeypatch):
-    from zett.data.text import open_text
+    from zett.data.sources import open_text
     from zett.evaluate import targets
     from zett.evaluate.targets import load_target, trained_tokenizer
 
@@ -153,20 +151,6 @@ def test_a_misspelt_target_is_named(spec, corpus):
 
     with pytest.raises(UserError, match=f"{spec!r}"):
         load_target(spec, corpus)
-
-
-def test_english_prose_holds_sentences_and_no_code():
-    from zett.data.text import _prose_of_source, english_prose, prose_paragraphs
-
-    text = "Return the area of a shape, which is the size of its surface.\n\n>>> area(2, 3)\n6\n\n    x = the(of, in)\n"
-    assert prose_paragraphs(text) == "Return the area of a shape, which is the size of its surface."
-
-    prose = _prose_of_source(Path(textwrap.__file__))
-    assert "textwrap" not in prose and "import" not in prose and "def " not in prose
-    assert len(prose) > 500
-    train, valid = english_prose("train"), english_prose("valid")
-    assert train.fingerprint() != valid.fingerprint()
-    assert not {item[1] for item in train.items} & {item[1] for item in valid.items}
 
 
 # ------------------------------------------------------------------------------------------------------------- evaluate
@@ -253,7 +237,7 @@ def test_a_folder_with_a_split_of_its_own_is_measured_by_it(corpus):
 
 
 def test_python_text_is_measured_as_ever():
-    from zett.data.text import open_text
+    from zett.data.sources import open_text
     from zett.evaluate.bpb import byte_windows
 
     text, line = measured("python", text_bytes=2048)

@@ -38,7 +38,7 @@ from zett.hypernet import (
 from zett.methods.fvt import fvt
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, load_tokenizer, surface_forms
-from zett.vocab.build import save_tokenizer
+from zett.vocab.train import save_tokenizer
 
 pytestmark = pytest.mark.xdist_group("hypernet")
 WIDTH = 12  # of the rows

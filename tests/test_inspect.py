@@ -17,7 +17,7 @@ from tests.test_cli import run
 from tests.test_special import bpe
 from tests.vocabularies import SHARED, byte_tokenizer, vocabulary
 from zett import cli
-from zett.data.text import TextError
+from zett.data.documents import TextError
 from zett.errors import UserError
 from zett.inspect import inspect
 from zett.inspect.page import page
@@ -32,8 +32,8 @@ from zett.inspect.tokenizer import (
     splits_marks,
     unreachable,
 )
-from zett.vocab.build import save_tokenizer
 from zett.vocab.bytes import UTF8_BYTES
+from zett.vocab.train import save_tokenizer
 from zett.vocab.vocabulary import vocabulary_of
 
 ROOT = Path(__file__).parents[1]

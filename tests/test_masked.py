@@ -29,7 +29,7 @@ from zett.tasks.hypernet import HypernetTask
 from zett.train import train
 from zett.transfer import transfer
 from zett.vocab import surface_forms
-from zett.vocab.inventory import PackedTokens
+from zett.vocab.sampling.packed import PackedTokens
 
 # A tiny encoder of each kind, with its special tokens as the published ones have them: in another order than the mask's.
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -6,10 +6,10 @@ import pytest
 
 from tests import tiny
 from tests.test_special import bpe, text_pairs
+from zett.files.jsonfile import read_json
 from zett.inspect import inspect
 from zett.inspect.page import page
 from zett.inspect.terminal import tables
-from zett.lms.weights import read_json
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
 from zett.vocab.pairing import pairing

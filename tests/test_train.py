@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zett.checkpoint import Checkpoints, checksum, write_json
+from zett.checkpoint import Checkpoints, checksum
 from zett.config import Config, MeshConfig, TrainConfig, from_dict
 from zett.errors import UserError
+from zett.files.jsonfile import write_json
 from zett.mesh import make_mesh
 from zett.metrics import Metrics
 from zett.optim import make_optimizer

@@ -357,7 +357,7 @@ def test_architectures_that_are_not_ported(kind, tmp_path, target_folder):
     torch = pytest.importorskip("torch")
     import transformers
 
-    from zett.vocab.build import save_tokenizer
+    from zett.vocab.train import save_tokenizer
 
     head = {"T5": "Seq2SeqLM", "Albert": "MaskedLM", "DistilBert": "MaskedLM"}.get(kind, "CausalLM")
     auto = getattr(transformers, f"AutoModelFor{head}")

@@ -10,7 +10,7 @@ from flax import nnx
 from zett.lms import save_base_model
 from zett.lms.llama import LlamaBody, LlamaConfig
 from zett.table import EmbeddingTable
-from zett.vocab.build import save_tokenizer, train_tokenizer
+from zett.vocab.train import save_tokenizer, train_tokenizer
 
 TEXT = Path(__file__).read_text().splitlines(keepends=True)
 CONFIG = LlamaConfig(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from zett.vocab import Vocabulary, load_tokenizer
-from zett.vocab.build import KINDS, train_tokenizer
+from zett.vocab.train import KINDS, train_tokenizer
 from zett.vocab.vocabulary import vocabulary_of
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"

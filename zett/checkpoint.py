@@ -1,7 +1,6 @@
 """Saving and restoring training state: the only file that knows orbax."""
 
 import contextlib
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -150,10 +149,3 @@ def checksum(tree):
             place = place + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride)
         total = total + jnp.sum(bits * place, dtype=jnp.uint32)
     return total
-
-
-def write_json(path: Path, value) -> None:
-    """Write beside, then rename: readers never see half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-    temporary.rename(path)

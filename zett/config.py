@@ -82,7 +82,7 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Checked):
-    source: str = "python"  # "python", a file, a folder, "hf:NAME[:CONFIG]", or several with weights; see zett/data/text.py
+    source: str = "python"  # "python", a file, a folder, "hf:NAME[:CONFIG]", or several with weights; see zett/data/sources.py
     valid_source: str | None = None  # None: the held-out split of `source`
     text_column: str = "text"
     package_bytes: Bytes = 4_000_000  # of "python": the most that one package contributes
@@ -165,7 +165,7 @@ class HypernetConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig(Checked):
-    """Which tokenizers a hypernetwork sees while it is trained; see zett/vocab/sample.py."""
+    """Which tokenizers a hypernetwork sees while it is trained; see zett/vocab/sampling/sampler.py."""
 
     sources: tuple[str, ...] = ()  # text sources that tokenizers are drawn from; none: config.data.source
     stream_bytes: Bytes = 100_000_000  # of each "hf:" source, the same on every host; no more than config.data.stream_bytes

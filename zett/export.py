@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from zett.errors import UserError
+from zett.files.jsonfile import read_json
 from zett.folders import LEGAL_FILES
 
 
@@ -20,7 +21,8 @@ def export(
     "latest"; of a language model's run the result is a model folder. push: the name under which the result goes to the Hugging
     Face Hub as well. Bad input is a UserError, with nothing written.
     """
-    from zett import folders, hub
+    from zett import folders
+    from zett.files import hub
     from zett.hypernet import find_hypernet
 
     output = folders.output_path(output)
@@ -42,7 +44,6 @@ def export(
 
 def _write_hypernet(new: Path, folder: Path) -> None:
     from zett.hypernet import FORMAT, load_hypernet, save_hypernet
-    from zett.lms.weights import read_json
 
     trained = load_hypernet(folder)
     source = trained.source_tokenizer()
@@ -82,7 +83,6 @@ def _write_run(new: Path, workdir: Path, checkpoint: str) -> None:
     from zett.checkpoint import Checkpoints
     from zett.config import from_dict
     from zett.lms import load_base_model
-    from zett.lms.weights import read_json
     from zett.mesh import one_device
     from zett.optim import make_optimizer
     from zett.tasks.hypernet import fresh_params, release

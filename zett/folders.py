@@ -79,7 +79,7 @@ def check_outside(output: Path, path: Path, name: str = "output") -> None:
 def mark(folder: Path, command: str, settings: dict) -> None:
     """Record in `folder`, which is complete, that zett wrote it: by which command with which settings, and which files."""
     from zett import __version__
-    from zett.checkpoint import write_json
+    from zett.files.jsonfile import write_json
 
     files = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if not path.is_dir())
     record = {"format": FORMAT, "zett": __version__, "command": command, "settings": settings, "files": files}

@@ -31,6 +31,8 @@ from zett import config as config_lib
 from zett import progress
 from zett.config import HypernetConfig
 from zett.errors import UserError
+from zett.files import hub
+from zett.files.jsonfile import write_json
 from zett.lms.layers import LayerNorm, Linear, Remat, checkpointed
 from zett.mesh import gathered, paths, scattered, to_host
 from zett.table import EmbeddingTable
@@ -595,7 +597,6 @@ SOURCE_TOKENIZER = "source_tokenizer"
 
 def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabulary | None, record: dict) -> None:
     """Write the released form: config.json, model.safetensors, source_tokenizer/ (if there is one), training.json."""
-    from zett.checkpoint import write_json
     from zett.lms.weights import write_tensors
 
     folder = Path(folder)
@@ -634,8 +635,6 @@ def shipped(name: str) -> Path:
 
 def find_hypernet(name: str | Path, revision: str | None = None) -> Path:
     """The local folder of a hypernetwork, downloaded if `name` is one on the Hub; UserError if there is none."""
-    from zett import hub
-
     if os.fspath(name) == "pico":
         return shipped("pico-hypernet")
     folder = Path(name).expanduser()

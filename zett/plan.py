@@ -9,12 +9,13 @@ from pathlib import Path
 
 import jax
 
-from zett import flops, hub, machine
+from zett import flops, machine
 from zett.belongs import check_belongs
 from zett.config import Config, nearest
-from zett.data.text import check_source
+from zett.data.sources import check_source
 from zett.errors import UserError
 from zett.evaluate.targets import parse_target
+from zett.files import hub
 from zett.hypernet import load_hypernet
 from zett.inspect.terminal import WIDTH, columns
 from zett.lms.shapes import hf_config_of

@@ -18,8 +18,9 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from zett import config as config_lib
-from zett.checkpoint import Checkpoints, write_json
+from zett.checkpoint import Checkpoints
 from zett.errors import UserError
+from zett.files.jsonfile import write_json
 from zett.folders import new_folder, output_path
 from zett.mesh import (
     Rules,

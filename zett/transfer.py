@@ -14,8 +14,8 @@ import numpy as np
 from zett import progress
 from zett.arguments import several
 from zett.belongs import check_belongs
-from zett.checkpoint import write_json
 from zett.errors import UserError
+from zett.files.jsonfile import write_json
 from zett.folders import LEGAL_FILES, SENTENCE_FILES, TOKENIZER_FILES
 
 # Enough for whole tokens; a hypernetwork cuts them to what it was made for.
@@ -38,10 +38,11 @@ def transfer(
     as well. All but the vocabulary's rows is copied byte for byte, and so are the tokenizer's files, but for the ones that
     `special` changes. Bad input is a UserError, with nothing written.
     """
-    from zett import folders, hub
+    from zett import folders
     from zett.cards import special_section, transfer_card, warnings_section
     from zett.config import check_seed
     from zett.evaluate.measure import measure_of
+    from zett.files import hub
     from zett.hypernet import load_hypernet
     from zett.inspect.warnings import warnings_of
     from zett.lms import find_folder, load_base_model

@@ -386,7 +386,7 @@ DEFAULT_OUTPUT = "runs/eval"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `eval.py` and `zett eval`."""
-    from zett.vocab.build import KINDS
+    from zett.vocab.train import KINDS
 
     def add(name: str, help: str, **settings) -> None:
         if settings.get("default") not in (None, []) and "(default" not in help:

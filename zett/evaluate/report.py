@@ -9,14 +9,13 @@ from pathlib import Path
 from zett.errors import UserError
 from zett.evaluate import BASELINES, DEFAULT_OUTPUT, Report, Score, TargetResult
 from zett.evaluate.windows import text_words
+from zett.files.jsonfile import write_json
 
 JSON_NAME, PLOT_NAME = "report.json", "report.png"
 
 
 def save(report: Report, folder: str | Path) -> list[Path]:
     """Write report.json and report.png into `folder`, made if missing; returns their paths."""
-    from zett.checkpoint import write_json
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / JSON_NAME, dataclasses.asdict(report))

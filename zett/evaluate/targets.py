@@ -4,12 +4,13 @@ import hashlib
 import re
 from pathlib import Path
 
-from zett.data.lm import cache_folder
-from zett.data.text import Documents, first_bytes, open_text
+from zett.data.documents import Documents, first_bytes
+from zett.data.sources import open_text
 from zett.errors import UserError
+from zett.files.cache import cache_folder
 from zett.folders import new_folder
-from zett.vocab import Vocabulary, build, load_tokenizer
-from zett.vocab.build import KINDS, save_tokenizer, train_tokenizer
+from zett.vocab import Vocabulary, load_tokenizer
+from zett.vocab.train import KINDS, RECIPE, save_tokenizer, train_tokenizer
 
 DEFAULT_TARGETS = ("bpe-2k", "bpe-8k", "bpe-16k", "unigram-8k", "sentencepiece-bpe-8k", "prose-bpe-8k")
 PROSE = "prose-"
@@ -24,7 +25,7 @@ def load_target(spec: str, text="python", *, prose="prose", text_column: str = "
     """A target tokenizer: a folder, a tokenizer.json, a Hub name, or "KIND-SIZE" trained here.
 
     "bpe-8k" is byte-level BPE with 8 x 1024 entries trained on `text`; "prose-bpe-8k" is trained on `prose`. Both are
-    documents, or the name of a source, whose training split is taken. Kinds are those of `zett.vocab.build.KINDS`. The same
+    documents, or the name of a source, whose training split is taken. Kinds are those of `zett.vocab.train.KINDS`. The same
     text gives the same tokenizer. Raises UserError.
     """
     parsed = parse_target(spec)
@@ -62,9 +63,8 @@ def trained_tokenizer(kind: str, size: int, documents: Documents) -> Path:
     """The folder of a tokenizer trained on `documents`; from the cache if it is there."""
     import tokenizers
 
-    # Another recipe would give another tokenizer.
-    recipe = hashlib.sha256(Path(build.__file__).read_bytes()).hexdigest() + tokenizers.__version__
-    key = hashlib.sha256(f"{documents.fingerprint()} {SAMPLE_BYTES[kind]} {recipe}".encode()).hexdigest()[:16]
+    made_by = f"{RECIPE} {tokenizers.__version__}"
+    key = hashlib.sha256(f"{documents.fingerprint()} {SAMPLE_BYTES[kind]} {made_by}".encode()).hexdigest()[:16]
     folder = cache_folder() / "tokenizers" / f"{kind}-{size}-{key}"
     if folder.exists():
         return folder

@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from zett.data.text import Files, file_kind, has_own_split, is_local, local_files, open_text, weighted_sources, whole_files
+from zett.data.documents import Files
+from zett.data.local import file_kind, has_own_split, local_files
+from zett.data.sources import is_local, open_text, weighted_sources, whole_files
 from zett.errors import UserError
 from zett.evaluate.bpb import byte_windows, whole_windows
 from zett.evaluate.targets import parse_target

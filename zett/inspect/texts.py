@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from zett.data.text import PLAIN, SUFFIXES, TextError, file_bytes, file_text
+from zett.data.documents import TextError
+from zett.data.local import PLAIN, SUFFIXES, file_bytes, file_text
 
 TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
 # BCP 47 with a two- or three-letter language: de, pt-BR, zh-Hans, es-419.

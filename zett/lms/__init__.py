@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zett import hub
 from zett.errors import UserError
+from zett.files import hub
+from zett.files.jsonfile import read_json, write_json
 from zett.lms import checks, weights
 from zett.lms.layers import Remat, product_dtype
 from zett.table import EmbeddingTable
@@ -125,7 +126,7 @@ def load_base_model(
     """
     dtype, param_dtype = product_dtype(dtype).name, product_dtype(param_dtype, "param_dtype").name
     folder = find_folder(name, revision)
-    hf_config = weights.read_json(folder / "config.json")
+    hf_config = read_json(folder / "config.json")
     checks.check_quantisation_file(folder, hf_config)
     try:
         family, config = read_family(hf_config, folder / "config.json")
@@ -294,8 +295,7 @@ def save_base_model(folder: str | Path, config, body_params: dict, table, tokeni
     A model folder that is there already is replaced, once the new one is complete.
     """
     from zett import folders
-    from zett.checkpoint import write_json
-    from zett.vocab.build import END_OF_TEXT, PAD, save_tokenizer
+    from zett.vocab.train import END_OF_TEXT, PAD, save_tokenizer
 
     folder = Path(folder)
     family = family_of(config.to_hf())

@@ -29,6 +29,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.errors import UserError
+from zett.files.jsonfile import read_json
 
 TRANSPOSE = "transpose"
 
@@ -486,19 +487,6 @@ def _read_and_write(source: int, target: int, count: int, position: int) -> int:
     while written < len(data):
         written += os.write(target, data[written:])
     return written
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object; UserError if the file is absent or holds something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is not readable as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}; it has to hold a JSON object")
-    return value
 
 
 def listed(names: list[str], most: int = 12) -> str:

@@ -15,9 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.cards import training_card
 from zett.config import Config
+from zett.data.documents import Documents
 from zett.data.masked import embed, frame_of, masked_texts, text_room
-from zett.data.parts import RowTexts
-from zett.data.text import Documents, open_text
+from zett.data.rows import RowTexts
+from zett.data.sources import open_text
 from zett.errors import UserError
 from zett.evaluate.bpb import byte_windows
 from zett.evaluate.measure import measure_of
@@ -56,7 +57,7 @@ from zett.mesh import (
 from zett.progress import phase
 from zett.table import bucket
 from zett.vocab import surface_forms
-from zett.vocab.sample import Sampler
+from zett.vocab.sampling.sampler import Sampler
 
 
 class HypernetLoss:

@@ -17,13 +17,14 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.cards import front_matter, training_card
-from zett.checkpoint import write_json
 from zett.config import Config
-from zett.data.lm import LMBatches, Splits, token_stream
-from zett.data.parts import RowTexts
-from zett.data.text import Documents, first_bytes, open_text
+from zett.data.documents import Documents, first_bytes
+from zett.data.rows import RowTexts
+from zett.data.sources import open_text
+from zett.data.token_windows import LMBatches, Splits, token_stream
 from zett.errors import UserError
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
+from zett.files.jsonfile import write_json
 from zett.flops import body_step
 from zett.lms import BaseModel, body_shapes, check_causal, family_of, llama, load_base_model, save_base_model
 from zett.lms.layers import activation_dtype, product_dtype
@@ -35,7 +36,7 @@ from zett.progress import phase, say
 from zett.table import EmbeddingTable
 from zett.transfer import write_trained
 from zett.vocab import Vocabulary, load_tokenizer
-from zett.vocab.build import save_tokenizer, train_tokenizer
+from zett.vocab.train import save_tokenizer, train_tokenizer
 
 BEFORE = "README_before.md"  # what the card of the model that a training started from is called beside the new one
 ROWS = PartitionSpec("tensor", "fsdp")  # of the vocabulary, [V, D]

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from zett.files.cache import cache_folder
 from zett.vocab.bytes import BYTE_TOKEN, CHAR_TO_BYTE, TokenFormat, token_format
 from zett.vocab.normalise import token_normaliser
 
@@ -87,8 +88,6 @@ class Decomposer:
         """The same; kept in zett's cache folder by the content of both vocabularies, where these are large."""
         if len(tokens) < CACHED_FROM:
             return self(tokens)
-        from zett.data.lm import cache_folder
-
         digest = hashlib.sha256(f"{RECIPE} {self._digest}".encode())
         for part in _pack(tokens):
             digest.update(part.tobytes())
@@ -168,12 +167,12 @@ class Decomposer:
 
     def _run(self, text: np.ndarray, starts: np.ndarray, roots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pieces and counts of packed strings. roots: `[N]` uint8, 1 where a string goes on in a word."""
-        from zett.vocab import kernels
+        from zett.vocab.compiled import models
 
         model, arguments = self._prepared
         if model == "unigram":
-            return kernels.unigram(text, starts, *arguments)
-        return getattr(kernels, model)(text, starts, roots, *arguments)
+            return models.unigram(text, starts, *arguments)
+        return getattr(models, model)(text, starts, roots, *arguments)
 
     @functools.cached_property
     def _prepared(self) -> tuple[str, tuple]:
@@ -190,13 +189,13 @@ class Decomposer:
         return "wordpiece", (*self._trie(state["vocab"]), byte_ids)
 
     def _merging(self, state: dict) -> tuple:
-        from zett.vocab import kernels
+        from zett.vocab.compiled.table import NONE, merge_table
 
         form, vocab = self._format, state["vocab"]
         pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in state["merges"]]
         left, right = [vocab[a] for a, _ in pairs], [vocab[b] for _, b in pairs]
         merged = [vocab[a + b[len(form.continuing) :]] for a, b in pairs]
-        merges = kernels.merge_table(*(np.asarray(ids, np.int32) for ids in (left, right, merged)))
+        merges = merge_table(*(np.asarray(ids, np.int32) for ids in (left, right, merged)))
         # A character is written in up to four ways: behind `continuing` if it is not a word's first, before `word_end` if last.
         ways = [(before, after) for after in ("", form.word_end) for before in ("", form.continuing)]
         longest = len(form.continuing) + 1 + len(form.word_end)
@@ -205,12 +204,12 @@ class Decomposer:
             for way, (before, after) in enumerate(ways if len(token) <= longest else ()):
                 if len(token) == len(before) + 1 + len(after) and token.startswith(before) and token.endswith(after):
                     points[way, self._point(token[len(before)])] = i
-        chars = np.full((len(ways), max((point for _, point in points), default=0) + 1), kernels.NONE, np.int32)
+        chars = np.full((len(ways), max((point for _, point in points), default=0) + 1), NONE, np.int32)
         for (way, point), i in points.items():
             if point >= 0:
                 chars[way, point] = i
         spelling = vocab if state["byte_fallback"] else {}
-        spelled = [spelling.get(f"<0x{b:02X}>", kernels.NONE) for b in range(256)]
+        spelled = [spelling.get(f"<0x{b:02X}>", NONE) for b in range(256)]
         whole = self._trie(vocab if state["ignore_merges"] and not self._by_word else {})
         usable = np.asarray([bool(token) for token in self._source.tokens])
         return chars, np.asarray(spelled, np.int32), merges, *whole, usable
@@ -226,7 +225,7 @@ class Decomposer:
 
     def _trie(self, vocab: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
         """Of the pieces that stand for their own text."""
-        from zett.vocab import kernels
+        from zett.vocab.compiled.table import trie
 
         form, tokens = self._format, self._source.tokens
         usable = {p: i for p, i in vocab.items() if tokens[i] and not (form.byte_tokens and BYTE_TOKEN.fullmatch(p))}
@@ -237,7 +236,7 @@ class Decomposer:
             texts = [p[len(form.continuing) * goes_on :].encode() for p, goes_on in zip(usable, inner)]
         else:
             texts = [tokens[i] for i in usable.values()]
-        return kernels.trie(*_pack(texts), np.asarray([*usable.values()], np.int32), np.asarray(inner, np.uint8))
+        return trie(*_pack(texts), np.asarray([*usable.values()], np.int32), np.asarray(inner, np.uint8))
 
 
 _NOT_UTF8 = re.compile("([\udc80-\udcff])")

@@ -136,7 +136,7 @@ def feature_columns(lengths: np.ndarray, prefixes: np.ndarray, suffixes: np.ndar
 
 def _extensions(tokens: Sequence[bytes]) -> np.ndarray:
     """For each token, how many longer tokens begin with it."""
-    from zett.vocab.words import extensions
+    from zett.vocab.compiled.counting import extensions
 
     return extensions(np.frombuffer(b"".join(tokens), np.uint8), np.cumsum([0, *map(len, tokens)]))
 

@@ -1,0 +1,1 @@
+"""Tokenizers to train a hypernetwork on, drawn at random."""

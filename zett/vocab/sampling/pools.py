@@ -1,0 +1,155 @@
+"""Pools of tokenizers that are trained once: a draw keeps some of the entries of one of them."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from zett.config import SamplerConfig
+from zett.data.documents import Documents
+from zett.progress import bar, say
+from zett.vocab.bytes import token_bytes
+from zett.vocab.compiled.cutting import BERT, PIECES, STYLES
+from zett.vocab.sampling.draw import Draw, bpe_model, byte_words, unigram_model, wordpiece_model
+from zett.vocab.sampling.packed import Candidates, PackedTokens
+from zett.vocab.sampling.stored import Store, stored
+from zett.vocab.sampling.texts import random_texts
+from zett.vocab.train import train_tokenizer
+from zett.vocab.vocabulary import rank_prior, unigram_prior
+
+POOLED = ("bpe", "unigram", "wordpiece")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Member:
+    """One trained tokenizer of a pool. arrays: `left`, `right`, `merged` of BPE's merges; `scores`, `fallback` of Unigram."""
+
+    candidates: Candidates
+    arrays: dict[str, np.ndarray]
+    style: int
+    lowercase: bool
+
+    @property
+    def spec(self) -> dict:
+        """Its parsed tokenizer.json."""
+        return json.loads(self.arrays["spec"].tobytes())
+
+
+class Pools:
+    """`members` by kind: the trained tokenizers. `shares` are those of the texts."""
+
+    def __init__(self, config: SamplerConfig, texts: Sequence[Documents], shares: np.ndarray, seed: int, store: Store):
+        self._config, self._texts, self._shares, self._seed, self._store = config, texts, shares, seed, store
+        size = max(config.pool, len(texts))
+        kinds = [kind for kind in POOLED if getattr(config, kind) > 0]
+        say(f"training {size * len(kinds)} tokenizers to draw from, those that are not in the cache")
+        self.members: dict[str, list[Member]] = {kind: [] for kind in kinds}
+        with bar(size * len(kinds), "training tokenizers", "tokenizer") as advance:
+            for kind in kinds:
+                for n in range(size):
+                    self.members[kind].append(self._member(kind, n))
+                    advance(1)
+
+    def draw(self, kind: str, rng: np.random.Generator, size: int, source: int | None) -> Draw:
+        """Of one of the members; of one that the text source number `source` has, unless that is None."""
+        members = self.members[kind] if source is None else self.members[kind][source :: len(self._texts)]
+        member = members[rng.integers(len(members))]
+        return thin_unigram(member, size, rng) if kind == "unigram" else cut(member, size, kind)
+
+    def _member(self, kind: str, number: int) -> Member:
+        import tokenizers
+
+        c = self._config
+        lowercase = kind == "wordpiece" and (number + 1) * c.lowercase // 1 > number * c.lowercase // 1
+        # The BPE members of every source have the three ways to cut words in turn.
+        style = {"bpe": number // len(self._texts) % 3, "unigram": PIECES, "wordpiece": BERT}[kind]
+        what = f"{kind} {number} {style} {lowercase} {tokenizers.__version__}"
+        folder = self._store.folder(what, "max_size", "pool_bytes", "source_weights", "one_source")
+        arrays = stored(folder, lambda: self._train(kind, number, style, lowercase))
+        return Member(self._store.candidates(PackedTokens(arrays["data"], arrays["starts"])), arrays, style, lowercase)
+
+    def _train(self, kind: str, number: int, style: int, lowercase: bool) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([self._seed, number, {"bpe": 2, "unigram": 3, "wordpiece": 7}[kind]])
+        sample = self._sample(number, rng)
+        if lowercase:
+            sample = [text.lower() for text in sample]
+        model = "unigram" if kind == "unigram" else "bpe"
+        tokenizer = train_tokenizer(model, self._config.max_size, sample, word_regex=STYLES[style])
+        spec = json.loads(tokenizer.to_str())
+        tokens = PackedTokens.of(token_bytes(tokenizer))
+        arrays = {"data": tokens.data, "starts": tokens.starts, "spec": np.frombuffer(json.dumps(spec).encode(), np.uint8)}
+        vocab = spec["model"]["vocab"]
+        if kind == "unigram":
+            ids = {piece: i for i, (piece, _) in enumerate(vocab)}
+            fallback = np.asarray([ids[f"<0x{b:02X}>"] for b in range(256)])
+            return arrays | {"scores": np.asarray([score for _, score in vocab]), "fallback": fallback}
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"]]
+        merges = np.asarray([(vocab[a], vocab[b], vocab[a + b]) for a, b in pairs], np.int32).reshape(-1, 3)
+        return arrays | {"left": merges[:, 0], "right": merges[:, 1], "merged": merges[:, 2]}
+
+    def _sample(self, number: int, rng: np.random.Generator) -> list[str]:
+        """The text of a pool's member: of one source, or of a random mixture of them by their weights."""
+        limit = self._config.pool_bytes
+        if self._config.one_source or not self._config.source_weights:
+            return list(random_texts(self._texts[number % len(self._texts)], limit, rng))
+        mixture = rng.dirichlet(self._shares * len(self._texts))
+        return [text for source, share in zip(self._texts, mixture) for text in random_texts(source, share * limit, rng)]
+
+
+def cut(member: Member, size: int, kind: str) -> Draw:
+    """The first `size` entries and their merges: the smaller tokenizer, since the trainer gives ids in the order of merges."""
+    arrays, longest = member.arrays, len(member.candidates.tokens)
+    size = int(np.clip(size, longest - len(arrays["merged"]) + 1, longest))  # special tokens and bytes always stay
+    kept = arrays["merged"] < size
+    tokens, forms = member.candidates.take(np.arange(size), rank_prior(member.candidates.tokens.lengths[:size].tolist()))
+    merges = (arrays[name][kept] for name in ("left", "right", "merged"))
+    model = bpe_model(tokens, *merges) if kind == "bpe" else wordpiece_model(tokens)
+    build = functools.partial(_build_bpe, member, size, kind)
+    return Draw(kind, tokens, forms, member.style, model, build, member.lowercase)
+
+
+def thin_unigram(member: Member, size: int, rng: np.random.Generator) -> Draw:
+    """About `size` of the member's pieces."""
+    scores, fallback = member.arrays["scores"], member.arrays["fallback"]
+    required = member.candidates.tokens.lengths <= 1
+    keep = np.flatnonzero(required)
+    others = np.flatnonzero(~required)
+    # Better pieces stay; the noise makes every draw of one member another vocabulary.
+    order = np.argsort(-(scores[others] + rng.normal(0, rng.uniform(0, 1), len(others))), kind="stable")
+    keep = np.sort(np.concatenate([keep, others[order[: max(size - len(keep), 1)]]]))
+    tokens, forms = member.candidates.take(keep, unigram_prior(scores[keep], member.candidates.tokens.lengths[keep].tolist()))
+    pieces = (tokens.lengths > 0) & ~np.isin(keep, fallback)
+    model = unigram_model(tokens, pieces, scores[keep], np.searchsorted(keep, fallback).astype(np.int32), by_byte=False)
+    return Draw("unigram", tokens, forms, member.style, model, functools.partial(_build_unigram, member, keep))
+
+
+# ------------------------------------------------------------------------------------------------ the library's tokenizers
+
+
+def _build_bpe(member: Member, size: int, kind: str):
+    import tokenizers as tk
+
+    spec = member.spec
+    vocab = {token: i for token, i in spec["model"]["vocab"].items() if i < size}
+    if kind == "bpe":
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"]]
+        tokenizer = tk.Tokenizer(tk.models.BPE(vocab, [(left, right) for left, right in pairs if left + right in vocab]))
+    else:
+        settings = dict(unk_token="", continuing_subword_prefix="", max_input_chars_per_word=1_000_000)
+        tokenizer = tk.Tokenizer(tk.models.WordPiece(vocab, **settings))
+    if member.lowercase:
+        tokenizer.normalizer = tk.normalizers.Lowercase()
+    tokenizer.pre_tokenizer = byte_words(member.style)
+    return tokenizer
+
+
+def _build_unigram(member: Member, keep: np.ndarray):
+    import tokenizers as tk
+
+    spec = member.spec
+    entries = spec["model"]["vocab"]
+    unknown = int(np.searchsorted(keep, spec["model"]["unk_id"]))
+    spec["model"] |= {"vocab": [entries[i] for i in keep], "unk_id": unknown}
+    return tk.Tokenizer.from_str(json.dumps(spec | {"added_tokens": []}))
