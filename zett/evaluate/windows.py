@@ -1,10 +1,20 @@
 """Which text is measured: a given file whole, or the part of a source that trains nothing."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from zett.data.text import Files, file_kind, has_own_split, is_local, local_files, open_text, weighted_sources, whole_files
+from zett.data.text import (
+    Documents,
+    Files,
+    file_kind,
+    has_own_split,
+    is_local,
+    local_files,
+    open_text,
+    weighted_sources,
+    whole_files,
+)
 from zett.errors import UserError
 from zett.evaluate.bpb import byte_windows, whole_windows
 from zett.evaluate.targets import parse_target
@@ -48,6 +58,18 @@ def measured_windows(
         if not own_split:
             record["source_bytes"] = sum(map(_size, files))
     return windows, record
+
+
+def text_to_measure(spec: str, training: Sequence[str], opened: Callable[..., Documents], text_column: str) -> Documents:
+    """What a training run is evaluated on: files and folders whole, of sources that also train it the held-out split.
+
+    training: the sources that it trains on. opened: `open_text` with the run's settings. Raises TextError.
+    """
+    paths = {path.resolve() for path in _paths(spec)}
+    trains = any(paths & {path.resolve() for path in _paths(source)} for source in training)
+    if trains or not all(is_local(one) for _, one in weighted_sources(spec)):
+        return opened(spec, split="valid")
+    return Files(f"{spec}:whole", tuple(item for part in whole_files(spec, text_column) for item in part.items))
 
 
 def files_in_windows(paths: Sequence[str | Path], window: int = 512) -> list[str]:
