@@ -297,7 +297,8 @@ def test_own_methods_and_windows(base, corpus):
         ({"methods": []}, "no method"),
         ({"targets": []}, "no target"),
         ({"windows": []}, "no text"),
-        ({"text_bytes": 64}, "windows of 128"),
+        ({"text_bytes": 64}, "64 bytes are to be measured, in windows of 128"),
+        ({"text_bytes": None, "window": 8}, "window is 8 bytes"),
         ({"text": "/nowhere"}, "/nowhere"),
     ],
 )

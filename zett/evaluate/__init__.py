@@ -120,6 +120,7 @@ def evaluate(
     measure = measure_of(base)
     functions = _functions(base, hypernets or {}, methods, language)
     specs = [] if isinstance(targets, Mapping) else list(dict.fromkeys(DEFAULT_TARGETS if targets is None else targets))
+    text, prose = str(text), str(prose)
     if windows is None:
         windows, record = measured_windows(
             text, text_bytes, window, text_column=text_column, prose=prose, specs=specs, seed=seed

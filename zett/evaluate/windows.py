@@ -30,10 +30,10 @@ def measured_windows(
     A file or folder is measured whole (text_bytes: no more of it than that), unless a target in `specs` is trained on the same
     text; then its held-out split is, as of all other sources (text_bytes None: HELD_OUT_BYTES).
     """
-    if window < 16 or (text_bytes is not None and text_bytes < window):
-        raise UserError(
-            f"{text_bytes} bytes in windows of {window}: windows need at least 16 bytes, and one has to fit in the text"
-        )
+    if window < 16:
+        raise UserError(f"the window is {window} bytes; it has to have at least 16")
+    if text_bytes is not None and text_bytes < window:
+        raise UserError(f"{text_bytes} bytes are to be measured, in windows of {window}: at least one has to fit")
     if not all(is_local(one) for _, one in weighted_sources(text)):
         documents = open_text(text, split="valid", text_column=text_column)
         windows = byte_windows(documents, window=window, count=(text_bytes or HELD_OUT_BYTES) // window, seed=seed)
@@ -80,7 +80,7 @@ def files_in_windows(paths: Sequence[str | Path], window: int = 512) -> list[str
 def files_words(paths: Sequence[str | Path]) -> str:
     """What of them `files_in_windows` reads."""
     given = [Path(path).expanduser() for path in paths]
-    return ", ".join(f"{path.name}{' (its valid files)' if has_own_split(path) else ''}" for path in given)
+    return ", ".join(f"{_name(path)}{' (its valid files)' if has_own_split(path) else ''}" for path in given)
 
 
 def _texts(path: Path) -> Iterable[str]:
@@ -129,7 +129,11 @@ def text_words(text: dict, *, short: bool = False) -> str:
 
 def _short(source: str) -> str:
     """A source without the folders that its paths lie in."""
-    return "|".join(Path(one).name if is_local(one) else one for _, one in weighted_sources(source))
+    return "|".join(_name(one) if is_local(one) else one for _, one in weighted_sources(source))
+
+
+def _name(path: str | Path) -> str:
+    return Path(path).name or str(Path(path).resolve())
 
 
 def _size(documents: Iterable[str]) -> int:
