@@ -133,7 +133,7 @@ def _short(source: str) -> str:
 
 
 def _name(path: str | Path) -> str:
-    return Path(path).name or str(Path(path).resolve())
+    return Path(path).expanduser().resolve().name or str(path)
 
 
 def _size(documents: Iterable[str]) -> int:
