@@ -214,4 +214,6 @@ def takes_token_types(model: Path | None) -> bool:
     file = model / "config.json" if model is not None else None
     if file is None or not file.is_file():
         return True
-    return "type_vocab_size" in json.loads(file.read_text(encoding="utf-8"))
+    config = json.loads(file.read_text(encoding="utf-8"))
+    # These mark images with them.
+    return "type_vocab_size" in config or config.get("model_type") in ("gemma3", "paligemma")
