@@ -236,6 +236,23 @@ def test_a_folder_with_a_split_of_its_own_is_measured_by_it(corpus):
         measured(f"{corpus}/train.txt", ["prose-bpe-300"], prose=corpus)
 
 
+def test_runs_are_evaluated_on_all_of_a_file_that_does_not_train_them(file, corpus):
+    from zett.data.text import open_text
+
+    from zett.evaluate.windows import text_to_measure
+
+    def measured_by(spec, *training):
+        return "".join(text_to_measure(str(spec), training, open_text, "text"))
+
+    text = file.read_text()
+    assert measured_by(file, "python", corpus) == text
+    assert measured_by(f"{file}|{corpus}", "python") == text + (Path(corpus) / "valid.txt").read_text()
+    for same in (str(file), f"{file.parent}/../{file.parent.name}/{file.name}|python"):
+        held_out = measured_by(file, "prose", same)
+        assert text.endswith(held_out) and 0 < len(held_out) < len(text) / 20
+    assert measured_by(corpus, corpus) == (Path(corpus) / "valid.txt").read_text()
+
+
 def test_python_text_is_measured_as_ever():
     from zett.data.sources import open_text
     from zett.evaluate.bpb import byte_windows
@@ -265,7 +282,8 @@ def test_own_methods_and_windows(base, corpus):
         ({"methods": []}, "no method"),
         ({"targets": []}, "no target"),
         ({"windows": []}, "no text"),
-        ({"text_bytes": 64}, "windows of 128"),
+        ({"text_bytes": 64}, "64 bytes are to be measured, in windows of 128"),
+        ({"text_bytes": None, "window": 8}, "window is 8 bytes"),
         ({"text": "/nowhere"}, "/nowhere"),
     ],
 )

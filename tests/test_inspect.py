@@ -337,8 +337,8 @@ def test_warnings(tmp_path):
     base, chat = bpe(["<s>", "<think>"], declared=dict(bos="<s>")), bpe(["<s>", "<image>"], declared=dict(bos="<s>"))
     found = inspect(base, chat)
     assert [w["what"] for w in found["warnings"] if w["topic"] == "special tokens"] == [
-        "Of the target's, <image> has no counterpart in the base model.",
-        "Of the base model's, <think> has no counterpart in the target.",
+        "Of the tokenizer's, <image> has no counterpart in the base model.",
+        "Of the base model's, <think> has no counterpart in the tokenizer.",
     ]
     framed = bpe(["<s>"], declared=dict(bos="<s>"))
     framed.tokenizer.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 256)])

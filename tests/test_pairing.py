@@ -119,6 +119,14 @@ def test_a_declared_token_has_no_other_role_by_its_name():
     assert bpe(SMOL).roles == dict(bos=256, eos=256)
 
 
+def test_a_separator_ends_texts_in_both_configs():
+    target = bpe(["[CLS]", "[SEP]"], declared=dict(cls="[CLS]", sep="[SEP]"))
+    for several in (False, True):
+        assert follow_ids(dict(eos_token_id=256, bos_token_id=256), target, gpt2(), several=several) == dict(
+            eos_token_id=257, bos_token_id=None
+        )
+
+
 # -------------------------------------------------------------------------------------------------------------- adapting
 
 
@@ -153,6 +161,12 @@ def test_add_missing_does_not_make_an_end_the_beginning(tmp_path):
     target = bpe(["<|endoftext|>"], declared=dict(eos="<|endoftext|>"))
     adapt_special(target, base, "add-missing", tmp_path)
     assert declared(tmp_path) == dict(bos=None, eos="<|endoftext|>", pad=None)
+
+
+def test_the_name_of_what_ends_a_text_goes_to_what_ended_one(tmp_path):
+    target = bpe(["[CLS]", "[SEP]"], declared=dict(cls="[CLS]", sep="[SEP]"))
+    new = adapt_special(target, gpt2(), "map-to-source", tmp_path)
+    assert new.special == {"[CLS]": 256, "<|endoftext|>": 257} and new.roles["cls"] == 256
 
 
 @pytest.mark.parametrize("mode", ["add-missing", "map-to-source"])
@@ -193,7 +207,7 @@ def test_the_mode_to_take(tmp_path):
     assert pairing(bpe(["<bos>", "<eos>"], declared=dict(bos="<bos>", eos="<eos>")), llama).mode == "keep-target"
 
 
-def test_the_same_is_said_everywhere(tmp_path):
+def test_the_same_is_said_everywhere(tmp_path, caplog):
     base = tiny.base_folder(tmp_path / "base")
     bpe(["<e>", "<image>"], folder=tmp_path / "target", declared=dict(bos="<e>", eos="<e>"))
     target, source = load_tokenizer(tmp_path / "target"), load_tokenizer(base)
@@ -203,8 +217,9 @@ def test_the_same_is_said_everywhere(tmp_path):
     assert [token["reason"] for token in report["special"]] == [token.reason for token in found.tokens]
     assert f"--special {found.mode}" in tables(report) and f"--special {found.mode}" in page(report)
     output = transfer(base, tmp_path / "target", tmp_path / "out", method="mean")
+    assert f"zett: --special {found.mode} is recommended, because {found.why}" in [r.message for r in caplog.records]
     card = (output / "README.md").read_text()
-    assert f"Recommended: `--special {found.mode}`" in card and "<|pad|\\> (pad)" in card.replace("\\<\\|pad\\|>", "<|pad|\\>")
+    assert f"Recommended: `--special {found.mode}`, because the tokenizer has no counterpart of the base model's" in card
     for token in found.tokens:
         row = next(line for line in card.splitlines() if f"`{token.text}`".replace("|", "\\|") in line)
         assert token.fate in row and token.role in row and (token.fate != "paired" or token.reason in row)

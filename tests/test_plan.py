@@ -182,7 +182,7 @@ def test_nothing_is_told_as_nothing(command):
 @pytest.mark.parametrize(
     "seconds, words",
     [
-        (0.0312, "0.031 s"),
+        (0.0312, "<1 s"),
         (3.04, "3 s"),
         (59.6, "60 s"),
         (130, "2.2 min"),

@@ -91,6 +91,9 @@ def test_token_type_ids(config, warned, tmp_path):
     target = bpe(["</s>"], declared=dict(eos="</s>"), folder=tmp_path / "target")
     (tmp_path / "target" / "tokenizer_config.json").write_text(json.dumps(config))
     assert (("high", "token_type_ids") in found(source, target)) == warned
+    if warned:
+        assert "refuses" in said(source, target, "token_type_ids")
+        assert "row of token 0" in said(model_folder(tmp_path / "gpt2", model_type="gpt2"), target, "token_type_ids")
     bert = model_folder(tmp_path / "bert", type_vocab_size=2)
     assert ("high", "token_type_ids") not in found(bert, target)
 

@@ -79,7 +79,7 @@ def special_section(pairing: "Pairing", mode: str, advice: "Pairing") -> str:
         if token.reserved:  # there may be hundreds
             continue
         partner, why = "", _FATES[token.fate]
-        if token.fate == "paired":
+        if token.fate == "paired" and token.source_text is not None:
             partner, why = f" {_code(token.source_text)}", f"{why}: {token.reason}"
         number = "" if token.id is None else token.id
         lines.append(f"| {number} | {_code(token.text)} | {token.role} | {token.fate}{partner} | {why} |")

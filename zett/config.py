@@ -83,7 +83,7 @@ class Checked:
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Checked):
     source: str = "python"  # "python", a file, a folder, "hf:NAME[:CONFIG]", or several with weights; see zett/data/sources.py
-    valid_source: str | None = None  # None: the held-out split of `source`
+    valid_source: str | None = None  # files and folders whole; None: the held-out split of `source`
     text_column: str = "text"
     package_bytes: Bytes = 4_000_000  # of "python": the most that one package contributes
     stream_bytes: Bytes = 100_000_000  # of "hf:": the text after which reading stops, all parts together

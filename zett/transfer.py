@@ -106,10 +106,13 @@ def transfer(
         )  # fmt: skip
         pairs = pairing(target, base.vocab, len(given))
         warnings = warnings_of(base.vocab, target, pairs)
-        card += special_section(pairs, special, pairing(given, base.vocab)) + warnings_section(warnings)
+        advice = pairing(given, base.vocab)
+        card += special_section(pairs, special, advice) + warnings_section(warnings)
         (folder / "README.md").write_text(card, encoding="utf-8")
         folders.mark(folder, "transfer", settings)
     _warn(warnings, output)
+    if special != advice.mode:
+        logging.getLogger("zett").warning("zett: --special %s is recommended, because %s", advice.mode, advice.why)
     if push is not None:
         hub.push(output, push, "Tokenizer transferred by zett")
     return output
@@ -123,7 +126,7 @@ def _warn(warnings: Sequence[dict], output: Path) -> None:
     for warning, line in zip(said, lines(said)):
         logging.getLogger("zett").warning("zett: warning: %s %s", HEADINGS[warning["severity"]].lower(), line)
     if len(said) < len(warnings):
-        logging.getLogger("zett").warning("zett: %d minor ones are in %s", len(warnings) - len(said), output / "README.md")
+        logging.getLogger("zett").warning("zett: minor warnings: %d, in %s", len(warnings) - len(said), output / "README.md")
 
 
 def _read_windows(files: Sequence[str | Path]) -> list[str]:

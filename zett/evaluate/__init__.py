@@ -138,6 +138,7 @@ def evaluate(
     if isinstance(targets, Vocabulary):
         targets = {targets.folder.name if targets.folder else "tokenizer": targets}
     specs = [] if isinstance(targets, Mapping) else _specs(targets)
+    text, prose = str(text), str(prose)
     if windows is None:
         windows, record = measured_windows(
             text, text_bytes, window, text_column=text_column, prose=prose, specs=specs, seed=seed

@@ -1,10 +1,10 @@
 """Which text is measured: a given file whole, or the part of a source that trains nothing."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from zett.data.documents import Files
+from zett.data.documents import Documents, Files
 from zett.data.local import file_kind, has_own_split, local_files
 from zett.data.sources import is_local, open_text, weighted_sources, whole_files
 from zett.errors import UserError
@@ -22,10 +22,10 @@ def measured_windows(
     A file or folder is measured whole (text_bytes: no more of it than that), unless a target in `specs` is trained on the same
     text; then its held-out split is, as of all other sources (text_bytes None: HELD_OUT_BYTES).
     """
-    if window < 16 or (text_bytes is not None and text_bytes < window):
-        raise UserError(
-            f"{text_bytes} bytes in windows of {window}: windows need at least 16 bytes, and one has to fit in the text"
-        )
+    if window < 16:
+        raise UserError(f"the window is {window} bytes; it has to have at least 16")
+    if text_bytes is not None and text_bytes < window:
+        raise UserError(f"{text_bytes} bytes are to be measured, in windows of {window}: at least one has to fit")
     if not all(is_local(one) for _, one in weighted_sources(text)):
         documents = open_text(text, split="valid", text_column=text_column)
         windows = byte_windows(documents, window=window, count=(text_bytes or HELD_OUT_BYTES) // window, seed=seed)
@@ -52,6 +52,18 @@ def measured_windows(
     return windows, record
 
 
+def text_to_measure(spec: str, training: Sequence[str], opened: Callable[..., Documents], text_column: str) -> Documents:
+    """What a training run is evaluated on: files and folders whole, of sources that also train it the held-out split.
+
+    training: the sources that it trains on. opened: `open_text` with the run's settings. Raises TextError.
+    """
+    paths = {path.resolve() for path in _paths(spec)}
+    trains = any(paths & {path.resolve() for path in _paths(source)} for source in training)
+    if trains or not all(is_local(one) for _, one in weighted_sources(spec)):
+        return opened(spec, split="valid")
+    return Files(f"{spec}:whole", tuple(item for part in whole_files(spec, text_column) for item in part.items))
+
+
 def files_in_windows(paths: Sequence[str | Path], window: int = 512) -> list[str]:
     """All of these files and folders in pieces of at most `window` bytes. Files of no known kind are plain text. UserError."""
     return whole_windows((text for path in paths for text in _texts(Path(path).expanduser())), window=window)
@@ -60,7 +72,7 @@ def files_in_windows(paths: Sequence[str | Path], window: int = 512) -> list[str
 def files_words(paths: Sequence[str | Path]) -> str:
     """What of them `files_in_windows` reads."""
     given = [Path(path).expanduser() for path in paths]
-    return ", ".join(f"{path.name}{' (its valid files)' if has_own_split(path) else ''}" for path in given)
+    return ", ".join(f"{_name(path)}{' (its valid files)' if has_own_split(path) else ''}" for path in given)
 
 
 def _texts(path: Path) -> Iterable[str]:
@@ -109,7 +121,11 @@ def text_words(text: dict, *, short: bool = False) -> str:
 
 def _short(source: str) -> str:
     """A source without the folders that its paths lie in."""
-    return "|".join(Path(one).name if is_local(one) else one for _, one in weighted_sources(source))
+    return "|".join(_name(one) if is_local(one) else one for _, one in weighted_sources(source))
+
+
+def _name(path: str | Path) -> str:
+    return Path(path).expanduser().resolve().name or str(path)
 
 
 def _size(documents: Iterable[str]) -> int:

@@ -216,11 +216,13 @@ def _warn_special(warn: Warn, target: Vocabulary, pairing: Pairing) -> None:
 
 def _warn_settings(warn: Warn, source: Vocabulary, target: Vocabulary) -> None:
     config, generation = (_settings(source.folder, name) for name in ("config.json", "generation_config.json"))
+    added = config.get("model_type") in ("gpt2", "openai-gpt")  # they look them up among the tokens
     if not takes_token_types(source.folder) and _makes_token_types(_settings(target.folder, "tokenizer_config.json")):
         warn(
             "high",
             "token_type_ids",
-            "The tokenizer hands out token_type_ids, which the model does not take: `generate(**inputs)` refuses them.",
+            "The tokenizer hands out token_type_ids, which the model does not take: "
+            + ("it adds the row of token 0 to every other." if added else "`generate(**inputs)` refuses them."),
             "Encode with return_token_type_ids=False, or transfer with --special map-to-source or add-missing.",
         )
     if dropped := [name for name in OLD_TOKEN_SETTINGS if generation.get(name)]:

@@ -22,6 +22,7 @@ from zett.data.sources import open_text
 from zett.errors import UserError
 from zett.evaluate.bpb import byte_windows
 from zett.evaluate.measure import measure_of
+from zett.evaluate.windows import text_to_measure
 from zett.flops import hypernet_step
 from zett.hypernet import (
     TrainedHypernet,
@@ -203,7 +204,8 @@ class HypernetTask(HypernetLoss):
         )
         with phase("opening the texts"):
             self.documents: Documents = opened(data.source, split="train")
-            held_out = opened(data.valid_source or data.source, split="valid")
+            training = [data.source, *config.sampler.sources]
+            held_out = text_to_measure(data.valid_source or data.source, training, opened, data.text_column)
             sources = [opened(spec, split="train") for spec in config.sampler.sources] or [self.documents]
         self.sampler = Sampler(config.sampler, sources, self.base.vocab, config.hypernet.max_pieces, config.seed)
         rows = local_rows(mesh, data.batch_size)

@@ -24,6 +24,7 @@ from zett.data.sources import open_text
 from zett.data.token_windows import LMBatches, Splits, token_stream
 from zett.errors import UserError
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
+from zett.evaluate.windows import text_to_measure
 from zett.files.jsonfile import write_json
 from zett.flops import body_step
 from zett.lms import BaseModel, body_shapes, check_causal, family_of, llama, load_base_model, save_base_model
@@ -121,7 +122,8 @@ class LMTask:
                 resegment_share=data.resegment_share,
                 resegment_rate=data.resegment_rate,
             )
-        held_out = byte_windows(self._open(data.valid_source or data.source, split="valid"), count=config.train.eval_windows)
+        text = text_to_measure(data.valid_source or data.source, [data.source], self._open, data.text_column)
+        held_out = byte_windows(text, count=config.train.eval_windows)
         if jax.process_count() > 1 and not same_everywhere(held_out):
             raise UserError(
                 f"the processes do not have the same held-out text of {data.valid_source or data.source!r}; give all of them "

@@ -58,7 +58,7 @@ MARKERS = {
 _MARKER_OF = {name: marker for marker, names in MARKERS.items() for name in names}
 
 # A token with several roles has the row of the first of them: what ends a text has to be predicted, which rows are trained for.
-_PRECEDENCE = ("eos", "sep", "bos", "cls", "mask", "unk", "pad")
+PRECEDENCE = ("eos", "sep", "bos", "cls", "mask", "unk", "pad")
 # The same thing in encoders and in decoders.
 _NEAREST = {"bos": "cls", "cls": "bos", "eos": "sep", "sep": "eos"}
 # What stands in for a role that the source has no token for, in order. A bos stands for neither eos nor pad.
@@ -111,7 +111,7 @@ def find_pairs(target: "Vocabulary", source: "Vocabulary") -> dict[int, Pair]:
     markers = {marker: theirs[name] for name, marker in reversed(_MARKER_OF.items()) if name in theirs}
     pairs = {}
     for text, i in structural(target).items():
-        roles = [role for role in _PRECEDENCE if target.roles.get(role) == i]
+        roles = [role for role in PRECEDENCE if target.roles.get(role) == i]
         marker = _MARKER_OF.get(text, "")
         uses = [use for use in (*roles, marker, *(["eos"] if i in target.ends else [])) if use]
         if text in spelled:
@@ -231,13 +231,20 @@ def _advice(target: "Vocabulary", source: "Vocabulary", tokens: list[SpecialToke
         return "map-to-source", f"the base model was trained with its chat template, the tokenizer has {what}"
     frame, partners = around(source), {token.id: token.source_id for token in tokens}
     if tuple(tuple(partners.get(i) for i in side) for side in around(target)) != frame:
-        known = [" ".join(source.tokenizer.id_to_token(i) for i in side) for side in frame]
-        what = " … ".join(known).strip() if any(frame) else "nothing"
-        return "map-to-source", f"the base model was trained with {what} around a text, the tokenizer puts something else there"
+        theirs_is, ours_is = (_frame_words(vocab) for vocab in (source, target))
+        return (
+            "map-to-source",
+            f"the base model was trained with {theirs_is} around a text, and the tokenizer puts {ours_is} there",
+        )
     lost = [f"{token.text} ({token.role})" for token in tokens if token.fate == "dropped" and token.role]
     if lost:
         return "add-missing", f"the tokenizer has no counterpart of the base model's {listed(lost)}"
     return "keep-target", "every special token of the base model with a role has a counterpart, and texts are framed alike"
+
+
+def _frame_words(vocab: "Vocabulary") -> str:
+    sides = [" ".join(vocab.tokenizer.id_to_token(i) for i in side) for side in around(vocab)]
+    return " … ".join(sides).strip() if any(sides) else "nothing"
 
 
 def listed(names: list[str], most: int = 6) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zett.errors import UserError
 from zett.vocab.bytes import RESERVED_TOKEN
-from zett.vocab.pairing import MODES, ROLES, Pair, added_tokens, find_pairs, followed_ends, structural
+from zett.vocab.pairing import MODES, PRECEDENCE, ROLES, Pair, added_tokens, find_pairs, followed_ends, structural
 from zett.vocab.prompts import chat_template
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ OLD_TOKEN_SETTINGS = [
 def follow_ids(settings: dict, target: "Vocabulary", source: "Vocabulary", *, several: bool = False) -> dict:
     """A config of the source model with the target's ids in place of bos_token_id and the like, in nested configs too.
 
-    Roles that the target does not name go to the token with the text of the source's, where it has that, else to None. A list
-    of ids, as models have for eos, becomes the target's token of that role and all those whose partner is in the list;
-    `several`: so does a single eos id, where there are such.
+    Roles that the target does not name go to the token with the text of the source's, where it has that, else to None; eos to
+    the first that ends a text in its place. A list of ids, as models have for eos, becomes the target's token of that role and
+    all those that end a text where the listed ones do; `several`: so does a single eos id, where there are such.
     """
     keys = {f"{role}_token_id": role for role in ROLES}
     followed = {}
@@ -33,9 +33,9 @@ def follow_ids(settings: dict, target: "Vocabulary", source: "Vocabulary", *, se
         if isinstance(value, dict):
             value = follow_ids(value, target, source)
         elif role := keys.get(key):
-            if isinstance(value, list) or (several and role == "eos"):
+            if isinstance(value, list) or role == "eos":
                 ids = followed_ends(value if isinstance(value, list) else [value], target, source)
-                value = ids if len(ids) > 1 else next(iter(ids), None)
+                value = ids if len(ids) > 1 and (isinstance(value, list) or several) else next(iter(ids), None)
             else:
                 value = target.roles.get(role, of_same_text(role, target, source))
         followed[key] = value
@@ -121,7 +121,7 @@ def _template_folder(target: "Vocabulary", source: "Vocabulary", mode: str) -> P
 def _renames(target: "Vocabulary", source: "Vocabulary", pairs: dict[int, Pair]) -> dict[str, str]:
     """The text of each paired target token -> its source partner's; a text is given to one token only."""
     text_of = {i: text for text, i in structural(source).items()}
-    rank = {i: n for n, i in reversed(list(enumerate(target.roles.values())))}
+    rank = {target.roles[role]: n for n, role in reversed(list(enumerate(PRECEDENCE))) if role in target.roles}
     # What has its name already goes first, then tokens with a role.
     paired = [(i, text) for text, i in structural(target).items() if i in pairs]
     renames: dict[str, str] = {}
@@ -214,4 +214,6 @@ def takes_token_types(model: Path | None) -> bool:
     file = model / "config.json" if model is not None else None
     if file is None or not file.is_file():
         return True
-    return "type_vocab_size" in json.loads(file.read_text(encoding="utf-8"))
+    config = json.loads(file.read_text(encoding="utf-8"))
+    # These mark images with them.
+    return "type_vocab_size" in config or config.get("model_type") in ("gemma3", "paligemma")

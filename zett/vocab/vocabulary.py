@@ -281,8 +281,9 @@ def _ids_in_configs(folder: Path) -> dict[str, list[int]]:
             continue
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{folder / name} is not JSON: {error}") from None
-        for part in [config, config.get("text_config")] if isinstance(config, dict) else []:
-            for role in ("bos", "eos", "pad") if isinstance(part, dict) else ():
+        parts: list = [config, config.get("text_config")] if isinstance(config, dict) else []
+        for part in (part for part in parts if isinstance(part, dict)):
+            for role in ("bos", "eos", "pad"):
                 value = part.get(f"{role}_token_id")
                 ids = value if isinstance(value, list) else [value]
                 found.setdefault(role, []).extend(i for i in ids if type(i) is int and i >= 0)
