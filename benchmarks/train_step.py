@@ -96,7 +96,8 @@ def random_base(config, layers: int | None):
     import jax.numpy as jnp
     from flax import nnx
 
-    from zett.lms import BaseModel, family_of, is_tied
+    from zett.lms import BaseModel
+    from zett.lms.family import family_of
     from zett.lms.layers import product_dtype
     from zett.lms.shapes import hf_config_of
     from zett.table import EmbeddingTable
@@ -119,7 +120,7 @@ def random_base(config, layers: int | None):
 
     body = jax.tree_util.tree_map_with_path(leaf, nnx.to_pure_dict(abstract))
     rows = (hf["vocab_size"], shape.hidden_size)
-    table = EmbeddingTable.of(*(normal(next(keys), rows, jnp.float32, 0.0) for _ in range(2 - is_tied(hf))))
+    table = EmbeddingTable.of(*(normal(next(keys), rows, jnp.float32, 0.0) for _ in range(2 - family.is_tied(hf))))
     return BaseModel(config.base, Path(), hf, shape, graphdef, body, table, types.SimpleNamespace(roles={}), None)
 
 
@@ -189,7 +190,7 @@ def measure_loss(args) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from zett.lms import family_of
+    from zett.lms.family import family_of
     from zett.lms.layers import activation_dtype, product_dtype
     from zett.lms.shapes import hf_config_of
     from zett.losses import chunked_cross_entropy

@@ -107,13 +107,13 @@ import sys
 import jax, numpy as np
 from zett.errors import UserError
 from zett.lms import load_base_model, weights
-from zett.lms.llama import WEIGHTS
+from zett.lms.llama import FAMILY
 
 def mesh(**axes):
     return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(jax.sharding.AxisType.Auto,) * len(axes))
 
 folder = sys.argv[1]
-specs = {row.path: row.spec for row in WEIGHTS}
+specs = {row.path: row.spec for row in FAMILY.weights}
 expected = weights.flatten(load_base_model(folder).params)
 axes = {"data": 1, "fsdp": 4, "tensor": 2}
 for memory in (("cpu",), ()):  # the second as on an accelerator, whose memory is not the host's

@@ -93,9 +93,8 @@ def _check_base(config: Config) -> Base:
         raise UserError(f"{base.name} is {what}, which config.task {config.task!r} cannot train with")
     if config.task == "hypernet" and config.hypernet.bias and "bias" not in base.table:
         raise UserError(f"config.hypernet.bias is True, but {base.name} has no output bias")
-    room = base.config.max_positions - getattr(base.config, "first_position", 0)
-    if config.data.length > room:
-        raise UserError(f"config.data.length is {config.data.length}; {base.name} has positions for {room} tokens")
+    if config.data.length > base.config.room:
+        raise UserError(f"config.data.length is {config.data.length}; {base.name} has positions for {base.config.room} tokens")
     return base
 
 

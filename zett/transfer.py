@@ -299,8 +299,8 @@ def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dic
     new = _vocabulary_rows(base, stored, table, size)
     fields = {}
     family, padding = _family(base), (base.hf_config.get("pad_token_id", 1), hf_config["pad_token_id"])
-    if hasattr(family, "follow_padding"):
-        name = weights.spelled(family, stored)[next(row.key for row in family.WEIGHTS if row.path == "positions")]
+    if family is not None and family.follow_padding is not None:
+        name = weights.spelled(family, stored)[next(row.key for row in family.weights if row.path == "positions")]
         new[name], fields = family.follow_padding(weights.read_tensor(stored, name), *padding)
     elif family is None and base.hf_config["model_type"] in PADDED_POSITIONS and padding[0] != padding[1]:
         raise UserError(
@@ -308,9 +308,9 @@ def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dic
             f"from {padding[0]} to {padding[1]}; give a tokenizer with padding id {padding[0]}"
         )
     if table.output is not None and not base.names.output:  # a tied model becomes untied
-        if family is None or family.OUTPUT_ROWS is None:
+        if family is None:
             raise ValueError(f"{base.name} has no output rows of its own, but the table has")
-        new[family.OUTPUT_ROWS] = _in_dtype(table.output, size, weights.FLOATS[stored[base.names.input[0]].dtype])
+        new[family.output_rows] = _in_dtype(table.output, size, weights.FLOATS[stored[base.names.input[0]].dtype])
     _write_shards(folder, base, stored, new)
     return fields
 
@@ -355,8 +355,8 @@ def _write_shards(folder: Path, base, stored, new: dict[str, np.ndarray]) -> Non
 
 
 def _family(base):
-    """The module of the base's family, or None if it is not ported."""
-    from zett.lms import family_of
+    """The base's family, or None if it is not ported."""
+    from zett.lms.family import family_of
 
     return None if base.config is None else family_of(base.hf_config)
 

@@ -65,7 +65,7 @@ def frame_of(base) -> Frame:
 
 def text_room(base, frame: Frame) -> int:
     """The most tokens of a text that the base model has positions for."""
-    return base.config.max_positions - getattr(base.config, "first_position", 0) - len(frame)
+    return base.config.room - len(frame)
 
 
 def hide(

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,45 +15,10 @@ from flax import nnx
 from zett import hub
 from zett.errors import UserError
 from zett.lms import weights
+from zett.lms.family import Unported, family_of, read_family
 from zett.lms.layers import Remat
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
-
-# model_type of a config.json -> module with Body, Config, WEIGHTS, INPUT_ROWS, OUTPUT_ROWS, IGNORED.
-FAMILIES = {
-    "bert": "zett.lms.bert",
-    "gemma": "zett.lms.gemma",
-    "gemma2": "zett.lms.gemma2",
-    "gemma3_text": "zett.lms.gemma3",
-    "gpt2": "zett.lms.gpt2",
-    "gpt_neox": "zett.lms.gpt_neox",
-    "llama": "zett.lms.llama",
-    "mistral": "zett.lms.mistral",
-    "modernbert": "zett.lms.modernbert",
-    "olmo2": "zett.lms.olmo2",
-    "phi3": "zett.lms.phi3",
-    "qwen2": "zett.lms.qwen2",
-    "qwen3": "zett.lms.qwen3",
-    "roberta": "zett.lms.roberta",
-    "smollm3": "zett.lms.smollm3",
-    "starcoder2": "zett.lms.starcoder2",
-    "xlm-roberta": "zett.lms.roberta",
-}
-# Of these, the ones whose output rows are the input rows where a config.json does not say; Transformers writes what differs.
-TIED = {
-    "bert", "gemma", "gemma2", "gemma3_text", "gpt2", "modernbert", "roberta", "smollm3", "starcoder2", "xlm-roberta",
-}  # fmt: skip
-# Kinds of model that are refused, with the reason, and model types of each.
-REFUSED = {
-    "a mixture of experts": (
-        "dbrx deepseek_v2 deepseek_v3 ernie4_5_moe glm4_moe gpt_oss granitemoe granitemoeshared jetmoe llama4_text minimax "
-        "mixtral olmoe phimoe qwen2_moe qwen3_moe qwen3_next switch_transformers"
-    ).split(),
-    "multimodal": (
-        "aya_vision gemma3 gemma3n gemma4 idefics2 idefics3 internvl llama4 llava llava_next llava_onevision mistral3 mllama "
-        "paligemma phi4_multimodal pixtral qwen2_5_omni qwen2_5_vl qwen2_vl qwen3_vl qwen3_vl_moe smolvlm"
-    ).split(),
-}
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "LICENSE*", "NOTICE*"]
 # Subfolders hold other formats, but for the numbered ones, the modules of sentence-embedding models; consolidated.safetensors
@@ -69,8 +33,9 @@ SHAPE_FIELDS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_la
 class BaseModel:
     """A pretrained language model: body (`graphdef` and `params`, stacked float32) and table `[len(vocab), D]`, as values.
 
-    hf_config: its config.json. config: the family's. names: where its files keep the table. Loaded without its body, params are
-    None, and the table is in the dtype of the files; of an architecture that is not ported, config and graphdef are None, too.
+    hf_config: its config.json. config: a `BodyConfig`. names: where its files keep the table. Loaded without its body, params
+    are None, and the table is in the dtype of the files; of an architecture that is not ported, config and graphdef are None,
+    too.
     """
 
     name: str
@@ -82,6 +47,14 @@ class BaseModel:
     table: EmbeddingTable
     vocab: Vocabulary
     names: weights.VocabularyNames
+
+    @property
+    def causal(self) -> bool:
+        """Whether tokens see only what comes before them, so that texts have probabilities; else it is an encoder.
+
+        What is not ported is taken for causal.
+        """
+        return self.config is None or self.config.causal
 
     @property
     def bos_row(self) -> np.ndarray:
@@ -128,12 +101,12 @@ def load_base_model(
         return _unported(str(name), folder, hf_config)
     as_stored = weights.stored_tensors(folder)
     stored = weights.canonical(as_stored, family)
-    if hasattr(family, "HEAD"):
-        config = dataclasses.replace(config, head=any(name.startswith(family.HEAD) for name in stored))
+    if family.head is not None:
+        config = dataclasses.replace(config, head=any(name.startswith(family.head) for name in stored))
     make_body = functools.partial(family.Body, config, dtype=jnp.dtype(dtype), remat=remat)
     graphdef, abstract = nnx.split(nnx.eval_shape(lambda: make_body(rngs=nnx.Rngs(0))))
     shapes = {path: leaf.shape for path, leaf in weights.flatten(nnx.to_pure_dict(abstract)).items()}
-    tied = is_tied(hf_config)
+    tied = family.is_tied(hf_config)
     weights.check_tensors(stored, family, config, shapes, vocab_size=hf_config["vocab_size"], tied=tied)
     names = weights.names_of_family(family, as_stored)
     table, vocab = _table(folder, as_stored, names, tied=tied)
@@ -185,58 +158,11 @@ def _table(folder: Path, stored, names: weights.VocabularyNames, *, tied: bool) 
     return EmbeddingTable.of(rows[:size], output, None if bias is None else bias[:size]), vocab
 
 
-def is_causal(base: BaseModel) -> bool:
-    """Whether the base's tokens see only what comes before them, so that texts have probabilities; else it is an encoder."""
-    return getattr(base.config, "causal", True)
-
-
 def check_causal(base: BaseModel) -> None:
     """UserError for an encoder."""
-    if not is_causal(base):
+    if not base.causal:
         kind = base.hf_config["model_type"]
         raise UserError(f"{base.name} is a bidirectional encoder ({kind}); this needs a causal language model")
-
-
-class Unported(UserError):
-    """A model that is whole, but of an architecture, or with a setting of one, that is not computed here."""
-
-
-def is_tied(hf_config: dict) -> bool:
-    """Whether the output rows are the input rows, by the family's default if the config does not say."""
-    return bool(hf_config.get("tie_word_embeddings", hf_config.get("model_type") in TIED))
-
-
-def read_family(hf_config: dict, where: Path):
-    """The family's module and the config of a config.json at `where`. Unported if it is not computed here, else UserError."""
-    kind = hf_config.get("model_type")
-    reason = next((reason for reason, kinds in REFUSED.items() if kind in kinds), None)
-    if reason:
-        raise Unported(f"{where}: model_type is {kind!r}, {reason}, which is not computed here")
-    if kind not in FAMILIES:
-        raise Unported(f"{where}: model_type is {kind!r}; supported: {', '.join(sorted(FAMILIES))}")
-    family = family_of(hf_config)
-    try:
-        config = family.Config.from_hf(hf_config)
-        hf_config["vocab_size"] + 0
-    except KeyError as error:
-        raise UserError(f"{where} has no field {error}; a model of type {kind!r} needs it") from error
-    except TypeError as error:
-        raise UserError(f"{where}: {error}") from error
-    except ValueError as error:
-        raise Unported(f"{where}: {error}") from error
-    return family, config
-
-
-@functools.cache
-def body_shapes(family, config) -> dict[str, tuple]:
-    """Shapes of a body's parameters by dotted path, layers stacked; nothing is allocated."""
-    abstract = nnx.split(nnx.eval_shape(lambda: family.Body(config, rngs=nnx.Rngs(0))))[1]
-    return {path: leaf.shape for path, leaf in weights.flatten(nnx.to_pure_dict(abstract)).items()}
-
-
-def family_of(hf_config: dict):
-    """The module of a ported family."""
-    return importlib.import_module(FAMILIES[hf_config["model_type"]])
 
 
 def find_folder(name: str | Path, revision: str | None = None) -> Path:
@@ -273,10 +199,10 @@ def save_base_model(folder: str | Path, config, body_params: dict, table, tokeni
     family = family_of(config.to_hf())
     stored_dtype = jnp.dtype(dtype)
     size = int(table.num_valid)
-    tensors = {family.INPUT_ROWS: np.asarray(table.input[:size]).astype(stored_dtype)}
+    tensors = {family.input_rows: np.asarray(table.input[:size]).astype(stored_dtype)}
     tensors |= weights.body_tensors(body_params, family, config, stored_dtype)
     if table.output is not None:
-        tensors[family.OUTPUT_ROWS] = np.asarray(table.output[:size]).astype(stored_dtype)
+        tensors[family.output_rows] = np.asarray(table.output[:size]).astype(stored_dtype)
     end, pad = tokenizer.token_to_id(END_OF_TEXT), tokenizer.token_to_id(PAD)
     ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
     hf_config = {

@@ -1,16 +1,7 @@
 """Hugging Face safetensors <-> parameters of a body, strict in both directions.
 
-A base family lists its tensors once, as rows of `Weight`; loading and saving both read that list, and every tensor that is
-unknown, missing or misshapen is reported in one error. What a family module says beside WEIGHTS:
-
-- INPUT_ROWS, OUTPUT_ROWS: names of the vocabulary's tensors; OUTPUT_ROWS is None where there never is a head of its own.
-- BIAS: name of the output bias `[V]`; absent or None where there is none.
-- COPIES: `{name: name}`, tensors that some files hold twice (`decoder.weight` of the input rows); absent: none.
-- PREFIX: "bert.", where files of a model without head leave it out of the names; absent: "".
-- RENAMED: `{pattern: replacement}`, other spellings of names that files have (`LayerNorm.gamma`); absent: none.
-- HEAD: what the names of an optional head's tensors begin with ("cls.predictions."): where a file has none of them, the
-  config's field `head` is false and there are no output rows and no bias; absent: the head is not optional.
-- IGNORED: patterns of tensors that are neither needed nor wrong: buffers, poolers.
+A family lists its tensors once, as rows of `Weight`; loading and saving both read that list, and every tensor that is unknown,
+missing or misshapen is reported in one error.
 """
 
 import dataclasses
@@ -26,48 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.errors import UserError
-
-TRANSPOSE = "transpose"
-
-
-@dataclasses.dataclass(frozen=True)
-class Weight:
-    """One tensor, or one per layer where `key` holds `{i}`.
-
-    key: Hugging Face name. path: dotted path in the body. transform: None or TRANSPOSE (torch stores `[out, in]`).
-    when: name of a boolean field of the family's config that says whether the tensor exists.
-    spec: partition of one layer's parameter, in our layout, over the mesh axes "fsdp" and "tensor"; (): not partitioned.
-    first: number of the first layer that has the tensor.
-    """
-
-    key: str
-    path: str
-    transform: str | None = None
-    when: str | None = None
-    spec: tuple = ()
-    first: int = 0
-
-
-# Partition specs of kernels `[in, out]`: of a layer that leads into attention or the feed-forward width, and of one back.
-WIDEN, NARROW = ("fsdp", "tensor"), ("tensor", "fsdp")
-
-
-def dense_rows(key: str, path: str, spec: tuple, *, transform: str | None = TRANSPOSE, bias: str | bool = True) -> list[Weight]:
-    """Rows of a `Linear`; bias: whether it has one, or the name of the config's field that says so."""
-    rows = [Weight(f"{key}.weight", f"{path}.kernel", transform, None, spec)]
-    if bias:
-        when = bias if isinstance(bias, str) else None
-        rows.append(Weight(f"{key}.bias", f"{path}.bias", None, when, ("tensor",) if spec == WIDEN else ()))
-    return rows
-
-
-def norm_rows(key: str, path: str, *, bias: str | bool = True) -> list[Weight]:
-    """Rows of a `LayerNorm`; bias as for `dense_rows`."""
-    rows = [Weight(f"{key}.weight", f"{path}.scale")]
-    return rows + ([Weight(f"{key}.bias", f"{path}.bias", when=bias if isinstance(bias, str) else None)] if bias else [])
+from zett.lms.config import BodyConfig
+from zett.lms.family import TRANSPOSE, Family, Weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,40 +139,36 @@ class VocabularyNames:
     bias: tuple[str, ...] = ()
 
 
-def names_of_family(family, stored: Mapping[str, Stored]) -> VocabularyNames:
+def names_of_family(family: Family, stored: Mapping[str, Stored]) -> VocabularyNames:
     """Which of the files' tensors are the vocabulary of a model of this family."""
     theirs = spelled(family, stored)
 
     def of(name: str | None) -> tuple[str, ...]:
-        return tuple(theirs[n] for n in (name, *(k for k, v in _copies(family).items() if v == name)) if n in theirs)
+        return tuple(theirs[n] for n in (name, *(k for k, v in family.copies.items() if v == name)) if n in theirs)
 
     # Where both biases are there, Transformers computes with the copy, which is the output layer's own.
-    return VocabularyNames(of(family.INPUT_ROWS), of(family.OUTPUT_ROWS), of(getattr(family, "BIAS", None))[::-1])
+    return VocabularyNames(of(family.input_rows), of(family.output_rows), of(family.bias)[::-1])
 
 
-def canonical(stored: Mapping[str, Stored], family) -> dict[str, Stored]:
-    """The tensors, in the same order, by the names that the family uses: with its PREFIX, and those of RENAMED changed."""
-    prefix, known = getattr(family, "PREFIX", ""), {family.OUTPUT_ROWS, getattr(family, "BIAS", None), *_copies(family)}
-    if any(name.startswith(prefix) for name in stored):
-        prefix = ""
+def canonical(stored: Mapping[str, Stored], family: Family) -> dict[str, Stored]:
+    """The tensors, in the same order, by the names that the family uses: with its `prefix`, and those of `renamed` changed."""
+    known = {family.output_rows, family.bias, *family.copies}
+    prefix = "" if any(name.startswith(family.prefix) for name in stored) else family.prefix
     named = {name if name in known else prefix + name: tensor for name, tensor in stored.items()}
-    for pattern, ours in getattr(family, "RENAMED", {}).items():
+    for pattern, ours in family.renamed.items():
         named = {re.sub(pattern, ours, name): tensor for name, tensor in named.items()}
     return named
 
 
-def spelled(family, stored: Mapping[str, Stored]) -> dict[str, str]:
+def spelled(family: Family, stored: Mapping[str, Stored]) -> dict[str, str]:
     """The files' own names by the family's."""
     return dict(zip(canonical(stored, family), stored))
 
 
-def _copies(family) -> dict[str, str]:
-    return getattr(family, "COPIES", {})
-
-
 def check_tensors(
-    stored: Mapping[str, Stored], family, config, shapes: Mapping[str, tuple], *, vocab_size: int, tied: bool
-) -> None:
+    stored: Mapping[str, Stored], family: Family, config: BodyConfig, shapes: Mapping[str, tuple],
+    *, vocab_size: int, tied: bool,
+) -> None:  # fmt: skip
     """UserError, with all of them, if tensors are missing, unknown, misshapen or not floating-point.
 
     shapes: shape of each parameter of the body by dotted path. stored: by the family's own names (`canonical`).
@@ -227,15 +178,13 @@ def check_tensors(
         for name, _ in _names(row, shapes[row.path]):
             shape = shapes[row.path][1:] if "{i}" in row.key else shapes[row.path]
             expected[name] = tuple(shape[::-1] if row.transform == TRANSPOSE else shape)
-    expected[family.INPUT_ROWS] = (vocab_size, config.hidden_size)
-    headless = family.OUTPUT_ROWS is None or not getattr(config, "head", True)
-    if family.OUTPUT_ROWS in stored or not (tied or headless):
-        expected[family.OUTPUT_ROWS] = (vocab_size, config.hidden_size)
-    bias = getattr(family, "BIAS", None)
-    if bias is not None and (bias in stored or (not headless and getattr(config, "output_bias", True))):
-        expected[bias] = (vocab_size,)
-    expected |= {name: expected[copied] for name, copied in _copies(family).items() if name in stored and copied in expected}
-    ignored = [name for name in stored if any(re.fullmatch(pattern, name) for pattern in family.IGNORED)]
+    expected[family.input_rows] = (vocab_size, config.hidden_size)
+    if family.output_rows in stored or (config.head and not tied):
+        expected[family.output_rows] = (vocab_size, config.hidden_size)
+    if family.bias is not None and (family.bias in stored or (config.head and config.output_bias)):
+        expected[family.bias] = (vocab_size,)
+    expected |= {name: expected[copied] for name, copied in family.copies.items() if name in stored and copied in expected}
+    ignored = [name for name in stored if any(re.fullmatch(pattern, name) for pattern in family.ignored)]
     faults = []
     missing = sorted(expected.keys() - stored.keys())
     if missing:
@@ -265,8 +214,9 @@ HOST_MEMORY = ("cpu",)
 
 
 def load_body(
-    stored: Mapping[str, Stored], family, config, shapes: Mapping[str, tuple], *, dtype="float32", mesh: Mesh | None = None
-) -> dict:
+    stored: Mapping[str, Stored], family: Family, config: BodyConfig, shapes: Mapping[str, tuple],
+    *, dtype="float32", mesh: Mesh | None = None,
+) -> dict:  # fmt: skip
     """The body's parameters as a nested dict of arrays, layers stacked along axis 0, on the device.
 
     dtype: of the layers' matrices; all else, norms and biases above all, is float32, as it is computed.
@@ -301,12 +251,12 @@ def _in_our_layout(stored: Mapping[str, Stored], name: str, transform: str | Non
     return tensor.T if transform == TRANSPOSE else tensor
 
 
-def partition_specs(family, config) -> dict[str, tuple]:
+def partition_specs(family: Family, config: BodyConfig) -> dict[str, tuple]:
     """The partition spec of one layer's array, of each parameter of a body, by dotted path."""
-    return {row.path: row.spec for row in family.WEIGHTS if row.when is None or getattr(config, row.when)}
+    return {row.path: row.spec for row in family.rows(config)}
 
 
-def body_shardings(family, config, shapes: Mapping[str, tuple], mesh) -> dict[str, NamedSharding | None]:
+def body_shardings(family: Family, config: BodyConfig, shapes: Mapping[str, tuple], mesh) -> dict[str, NamedSharding | None]:
     """Where each of a body's parameters lies on a mesh, by path; None without a mesh, which may be an abstract one.
 
     UserError that lists the parameters that the mesh cannot divide.
@@ -384,7 +334,7 @@ def _read(tensor: Callable, dtype: np.dtype, index: tuple) -> np.ndarray:
     return _read_stacked([tensor], dtype, (slice(None), *index))[0]
 
 
-def body_tensors(params: dict, family, config, dtype) -> dict[str, np.ndarray]:
+def body_tensors(params: dict, family: Family, config: BodyConfig, dtype) -> dict[str, np.ndarray]:
     """The inverse of `load_body`: Hugging Face tensors by name, in torch's layout and in `dtype`, one or a dict by name."""
     flat = flatten(params)
     shapes = {path: np.shape(value) for path, value in flat.items()}
@@ -397,6 +347,13 @@ def body_tensors(params: dict, family, config, dtype) -> dict[str, np.ndarray]:
     return tensors
 
 
+@functools.cache
+def body_shapes(family: Family, config: BodyConfig) -> dict[str, tuple]:
+    """Shapes of a body's parameters by dotted path, layers stacked; nothing is allocated."""
+    abstract = nnx.split(nnx.eval_shape(lambda: family.Body(config, rngs=nnx.Rngs(0))))[1]
+    return {path: leaf.shape for path, leaf in flatten(nnx.to_pure_dict(abstract)).items()}
+
+
 def flatten(tree: dict, prefix: str = "") -> dict:
     """Leaves of a nested dict by dotted path."""
     flat: dict = {}
@@ -405,12 +362,13 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
-def _rows(family, config, shapes: Mapping) -> list[Weight]:
+def _rows(family: Family, config: BodyConfig, shapes: Mapping) -> list[Weight]:
     """The family's rows that `config` asks for; each of the body's parameters has to have exactly one."""
-    rows = [row for row in family.WEIGHTS if row.when is None or getattr(config, row.when)]
+    rows = family.rows(config)
     paths = sorted(row.path for row in rows)
     if paths != sorted(shapes):
-        raise ValueError(f"{family.__name__}.WEIGHTS does not match the body: {sorted(set(paths) ^ set(shapes)) or paths}")
+        wrong = sorted(set(paths) ^ set(shapes)) or paths
+        raise ValueError(f"the weights of the family {family.model_types[0]!r} do not match its body: {wrong}")
     return rows
 
 
