@@ -14,6 +14,7 @@ import tiny
 from safetensors.numpy import load_file, save_file
 
 from zett.errors import UserError
+from zett.files.tensors import Stored, read_tensor, stored_tensors, write_tensors
 from zett.lms import load_base_model, save_base_model, weights
 
 REPOSITORY = Path(__file__).parents[1]
@@ -66,7 +67,7 @@ def test_bfloat16_and_tied(tmp_path):
     tied = load_base_model(tiny.base_folder(tmp_path / "tied", tied=True))
     assert tied.table.output is None and tied.hf_config["tie_word_embeddings"] is True
     assert tied.table.input.dtype == np.float32
-    stored = weights.stored_tensors(tmp_path / "tied")
+    stored = stored_tensors(tmp_path / "tied")
     assert {t.dtype for t in stored.values()} == {"BF16"} and "lm_head.weight" not in stored
 
 
@@ -235,7 +236,7 @@ def test_headers_that_lie(lie, tmp_path):
     content = (claimed[0] if claimed else len(text)).to_bytes(8, "little") + text + bytes(length)
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors is not a complete safetensors file"):
-        weights.stored_tensors(tmp_path)
+        stored_tensors(tmp_path)
 
 
 def test_a_tensor_in_two_shards(folder):
@@ -256,13 +257,11 @@ def test_copying_runs_of_tensors(fails, pristine, tmp_path, monkeypatch):
             raise OSError(fails, "no")
 
         monkeypatch.setattr(os, "copy_file_range", copy_file_range)
-    stored = weights.stored_tensors(pristine)
+    stored = stored_tensors(pristine)
     names = sorted(stored, key=lambda name: stored[name].start)
     changed = names[3]
-    tensors = {
-        name: weights.read_tensor(stored, name) + 1 if name == changed else stored[name] for name in names if name != names[5]
-    }
-    weights.write_tensors(tmp_path / "model.safetensors", tensors, {"format": "pt"})
+    tensors = {name: read_tensor(stored, name) + 1 if name == changed else stored[name] for name in names if name != names[5]}
+    write_tensors(tmp_path / "model.safetensors", tensors, {"format": "pt"})
     expected, written = load_file(pristine / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert written.keys() == expected.keys() - {names[5]}
     for name, value in written.items():
@@ -270,11 +269,11 @@ def test_copying_runs_of_tensors(fails, pristine, tmp_path, monkeypatch):
 
 
 def test_copying_from_a_file_that_shrinks(pristine, tmp_path):
-    stored = weights.stored_tensors(pristine)["model.norm.weight"]
-    shrunk = weights.Stored(tmp_path / "shrunk", stored.dtype, stored.shape, 0, stored.nbytes)
+    stored = stored_tensors(pristine)["model.norm.weight"]
+    shrunk = Stored(tmp_path / "shrunk", stored.dtype, stored.shape, 0, stored.nbytes)
     shrunk.file.write_bytes(bytes(stored.nbytes - 1))
     with pytest.raises(UserError, match="shrunk became shorter"):
-        weights.write_tensors(tmp_path / "model.safetensors", {"a": shrunk}, {})
+        write_tensors(tmp_path / "model.safetensors", {"a": shrunk}, {})
 
 
 def test_index_that_disagrees_with_its_files(folder):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from zett.errors import UserError
+from zett.files.jsonfile import read_json
 from zett.transfer import LEGAL_FILES
 
 
@@ -42,7 +43,6 @@ def export(
 
 def _write_hypernet(new: Path, folder: Path) -> None:
     from zett.hypernet import FORMAT, load_hypernet, save_hypernet
-    from zett.lms.weights import read_json
 
     trained = load_hypernet(folder)
     source = trained.source_tokenizer()
@@ -82,7 +82,6 @@ def _write_run(new: Path, workdir: Path, checkpoint: str) -> None:
     from zett.checkpoint import Checkpoints
     from zett.config import from_dict
     from zett.lms import load_base_model
-    from zett.lms.weights import read_json
     from zett.mesh import one_device
     from zett.optim import make_optimizer
     from zett.tasks.hypernet import fresh_params, release

@@ -14,6 +14,8 @@ from flax import nnx
 
 from zett import hub
 from zett.errors import UserError
+from zett.files.jsonfile import read_json, write_json
+from zett.files.tensors import WEIGHTS_FILE, read_tensor, same, stored_tensors, write_tensors
 from zett.lms import weights
 from zett.lms.family import Unported, family_of, read_family
 from zett.lms.layers import Remat
@@ -92,14 +94,14 @@ def load_base_model(
     UserError for anything that is not a model of a known family with whole weights.
     """
     folder = find_folder(name, revision)
-    hf_config = weights.read_json(folder / "config.json")
+    hf_config = read_json(folder / "config.json")
     try:
         family, config = read_family(hf_config, folder / "config.json")
     except Unported:
         if body:
             raise
         return _unported(str(name), folder, hf_config)
-    as_stored = weights.stored_tensors(folder)
+    as_stored = stored_tensors(folder)
     stored = weights.canonical(as_stored, family)
     if family.head is not None:
         config = dataclasses.replace(config, head=any(name.startswith(family.head) for name in stored))
@@ -124,7 +126,7 @@ def _unported(name: str, folder: Path, hf_config: dict) -> BaseModel:
     """A model whose body is not computed here: its table, found in its files, and its tokenizer."""
     from zett.lms.unported import find_names
 
-    stored = weights.stored_tensors(folder)
+    stored = stored_tensors(folder)
     names = find_names(hf_config, stored, folder)
     table, vocab = _table(folder, stored, names, tied=not names.output)
     return BaseModel(name, folder, hf_config, None, None, None, table, vocab, names)
@@ -136,15 +138,15 @@ def _table(folder: Path, stored, names: weights.VocabularyNames, *, tied: bool) 
     def read(copies: tuple[str, ...], *, alike: bool = True):
         if not copies:
             return None
-        rows = weights.read_tensor(stored, copies[0])
+        rows = read_tensor(stored, copies[0])
         for other in copies[1:] if alike else ():
-            if not weights.same(stored, copies[0], other):
+            if not same(stored, copies[0], other):
                 raise UserError(f"{folder}: {copies[0]} and {other} should be the same, but differ")
         return rows
 
     # Untied, the model computes with one of the biases, and the other is whatever it was.
     rows, output, bias = read(names.input), read(names.output), read(names.bias, alike=tied)
-    if tied and output is not None and not weights.same(stored, names.input[0], names.output[0]):
+    if tied and output is not None and not same(stored, names.input[0], names.output[0]):
         raise UserError(
             f"{folder / 'config.json'} says tie_word_embeddings, but {names.output[0]} differs from {names.input[0]} in "
             f"{stored[names.output[0]].file.name}; if the output rows are meant, set tie_word_embeddings to false"
@@ -192,7 +194,6 @@ def save_base_model(folder: str | Path, config, body_params: dict, table, tokeni
     A model folder that is there already is replaced, once the new one is complete.
     """
     from zett import folders
-    from zett.checkpoint import write_json
     from zett.vocab.build import END_OF_TEXT, PAD, save_tokenizer
 
     folder = Path(folder)
@@ -214,7 +215,7 @@ def save_base_model(folder: str | Path, config, body_params: dict, table, tokeni
     }
     folders.check_output(folder, overwrite=True, marker="config.json")
     with folders.new_folder(folder) as temporary:
-        weights.write_tensors(temporary / weights.WEIGHTS_FILE, tensors, {"format": "pt"})
+        write_tensors(temporary / WEIGHTS_FILE, tensors, {"format": "pt"})
         write_json(temporary / "config.json", hf_config)
         write_json(temporary / "generation_config.json", ids)
         save_tokenizer(tokenizer, temporary)

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from zett.errors import UserError
-from zett.lms.weights import read_json
+from zett.files.jsonfile import read_json
 
 # Switches of 1_Pooling/config.json and the names that `pool` knows them by.
 MODES = {

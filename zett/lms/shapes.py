@@ -7,6 +7,7 @@ import copy
 from pathlib import Path
 
 from zett.errors import UserError
+from zett.files.jsonfile import read_json
 
 KNOWN: dict[str, dict] = {
     "openai-community/gpt2": {
@@ -50,7 +51,6 @@ KNOWN: dict[str, dict] = {
 def hf_config_of(name: str) -> dict:
     """The config.json of a base model: from its folder, or of a model in KNOWN. UserError if neither has it."""
     from zett.lms import find_folder
-    from zett.lms.weights import read_json
 
     folder = Path(name).expanduser()
     if name == "pico" or folder.is_dir():
