@@ -97,9 +97,9 @@ def random_base(config, layers: int | None):
     from flax import nnx
 
     from zett.lms import BaseModel
-    from zett.lms.family import family_of
+    from zett.lms.family import family_of, is_tied
+    from zett.lms.known import hf_config_of
     from zett.lms.layers import product_dtype
-    from zett.lms.shapes import hf_config_of
     from zett.table import EmbeddingTable
 
     hf, dtype = hf_config_of(config.base), product_dtype(config.train.dtype)
@@ -120,7 +120,7 @@ def random_base(config, layers: int | None):
 
     body = jax.tree_util.tree_map_with_path(leaf, nnx.to_pure_dict(abstract))
     rows = (hf["vocab_size"], shape.hidden_size)
-    table = EmbeddingTable.of(*(normal(next(keys), rows, jnp.float32, 0.0) for _ in range(2 - family.is_tied(hf))))
+    table = EmbeddingTable.of(*(normal(next(keys), rows, jnp.float32, 0.0) for _ in range(2 - is_tied(hf))))
     return BaseModel(config.base, Path(), hf, shape, graphdef, body, table, types.SimpleNamespace(roles={}), None)
 
 
@@ -191,8 +191,8 @@ def measure_loss(args) -> dict:
     import jax.numpy as jnp
 
     from zett.lms.family import family_of
+    from zett.lms.known import hf_config_of
     from zett.lms.layers import activation_dtype, product_dtype
-    from zett.lms.shapes import hf_config_of
     from zett.losses import chunked_cross_entropy
 
     config = configure(args)

@@ -23,9 +23,10 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from zett.config import Config
 from zett.flops import kernels
 from zett.hypernet import PackedForms, hypernet_graph, hypernet_shapes, partition_rules
+from zett.lms.base import body_shapes
 from zett.lms.config import BodyConfig
-from zett.lms.family import Family, read_family
-from zett.lms.weights import body_shapes, body_shardings, partition_specs
+from zett.lms.family import Family, is_tied, read_family
+from zett.lms.weights import body_shardings, partition_specs
 from zett.mesh import AXES, match, sharding, state_shardings
 from zett.optim import make_optimizer
 from zett.table import bucket
@@ -62,7 +63,7 @@ def base_of(name: str, hf: dict) -> Base:
     """UserError if `hf`, its config.json, is of no known family."""
     family, config = read_family(hf, Path(name) / "config.json")
     rows = (hf["vocab_size"], config.hidden_size)
-    table: dict[str, tuple] = {"input": rows} | ({} if family.is_tied(hf) else {"output": rows})
+    table: dict[str, tuple] = {"input": rows} | ({} if is_tied(hf) else {"output": rows})
     if family.bias is not None and config.head and config.output_bias:
         table["bias"] = rows[:1]
     return Base(name, family, config, table)

@@ -16,7 +16,7 @@ from zett.errors import UserError
 from zett.evaluate.targets import parse_target
 from zett.hypernet import load_hypernet
 from zett.inspect.terminal import WIDTH, columns
-from zett.lms.shapes import hf_config_of
+from zett.lms.known import hf_config_of
 from zett.lms.weights import body_shardings
 from zett.memory import PIECES, Base, Run, abstract_mesh, base_of, fullest, memory, run_of
 from zett.mesh import AXES, check_batch, mesh_sizes

@@ -1,7 +1,7 @@
 """BERT: a bidirectional encoder with learned positions and post-norm layers, with or without its masked-LM head.
 
 The head's transform is part of the body, its bias part of the table. Reference: Transformers' `modeling_bert.py`; parity is
-tested in `tests/test_encoders.py`.
+tested in `tests/lms/test_encoders.py`.
 """
 
 import dataclasses

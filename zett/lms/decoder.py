@@ -1,6 +1,6 @@
 """What the decoder families with RMSNorm and rotary positions share; each of them is this with other settings.
 
-Reference: Transformers' `modeling_*.py` of the families; parity is tested in `tests/test_decoders.py`.
+Reference: Transformers' `modeling_*.py` of the families; parity is tested in `tests/lms/test_decoders.py`.
 """
 
 import dataclasses

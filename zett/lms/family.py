@@ -87,10 +87,6 @@ class Family:
     tied_default: bool = False
     follow_padding: Callable[[np.ndarray, int, int | None], tuple[np.ndarray, dict]] | None = None
 
-    def is_tied(self, hf_config: dict) -> bool:
-        """Whether the output rows are the input rows."""
-        return bool(hf_config.get("tie_word_embeddings", self.tied_default))
-
     def rows(self, config: BodyConfig) -> list[Weight]:
         """Those of `weights` that a body of this config has."""
         return [row for row in self.weights if row.when is None or getattr(config, row.when)]
@@ -142,6 +138,12 @@ def family_of(hf_config: dict) -> Family:
 @functools.cache
 def _family(model_type: str) -> Family:
     return importlib.import_module(FAMILIES[model_type]).FAMILY
+
+
+def is_tied(hf_config: dict) -> bool:
+    """Whether the output rows are the input rows, by the family's default if the config does not say."""
+    known = hf_config.get("model_type") in FAMILIES
+    return bool(hf_config.get("tie_word_embeddings", known and family_of(hf_config).tied_default))
 
 
 def read_family(hf_config: dict, where: Path) -> tuple[Family, BodyConfig]:

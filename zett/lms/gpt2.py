@@ -1,6 +1,6 @@
 """GPT-2: LayerNorm, learned positions, fused query/key/value projection.
 
-Reference: Transformers' `modeling_gpt2.py`; parity is tested in `tests/test_gpt.py`.
+Reference: Transformers' `modeling_gpt2.py`; parity is tested in `tests/lms/test_gpt.py`.
 """
 
 import dataclasses

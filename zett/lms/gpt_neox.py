@@ -1,6 +1,6 @@
 """GPT-NeoX and Pythia: LayerNorm, rotary positions on a part of each head, attention and MLP side by side.
 
-Reference: Transformers' `modeling_gpt_neox.py`; parity is tested in `tests/test_gpt.py`.
+Reference: Transformers' `modeling_gpt_neox.py`; parity is tested in `tests/lms/test_gpt.py`.
 """
 
 import dataclasses

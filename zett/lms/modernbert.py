@@ -1,7 +1,7 @@
 """ModernBERT: a bidirectional pre-norm encoder with rotary positions, gated MLPs, and local attention in most layers.
 
 The masked-LM head's transform is part of the body, its bias part of the table. Reference: Transformers'
-`modeling_modernbert.py`; parity is tested in `tests/test_encoders.py`.
+`modeling_modernbert.py`; parity is tested in `tests/lms/test_encoders.py`.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 Transformers gives padding the position `pad_token_id` and the first real token the next one, so that the table of positions
 depends on an id of the tokenizer: `follow_padding` moves it when a transfer changes that id. Reference: Transformers'
-`modeling_xlm_roberta.py`; parity is tested in `tests/test_encoders.py`.
+`modeling_xlm_roberta.py`; parity is tested in `tests/lms/test_encoders.py`.
 """
 
 import dataclasses

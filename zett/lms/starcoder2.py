@@ -1,6 +1,6 @@
 """StarCoder2: a decoder with LayerNorm, biases, an MLP without gate, and a sliding window.
 
-Reference: Transformers' `modeling_starcoder2.py`; parity is tested in `tests/test_gpt.py`.
+Reference: Transformers' `modeling_starcoder2.py`; parity is tested in `tests/lms/test_gpt.py`.
 """
 
 import dataclasses

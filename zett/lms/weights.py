@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.errors import UserError
@@ -240,13 +239,6 @@ def body_tensors(params: dict, family: Family, config: BodyConfig, dtype) -> dic
             tensor = value[layer].astype(dtype[name] if isinstance(dtype, Mapping) else dtype)
             tensors[name] = np.ascontiguousarray(tensor.T if row.transform == TRANSPOSE else tensor)
     return tensors
-
-
-@functools.cache
-def body_shapes(family: Family, config: BodyConfig) -> dict[str, tuple]:
-    """Shapes of a body's parameters by dotted path, layers stacked; nothing is allocated."""
-    abstract = nnx.split(nnx.eval_shape(lambda: family.Body(config, rngs=nnx.Rngs(0))))[1]
-    return {path: leaf.shape for path, leaf in flatten(nnx.to_pure_dict(abstract)).items()}
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:

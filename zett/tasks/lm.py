@@ -25,11 +25,12 @@ from zett.data.text import Documents, first_bytes, open_text
 from zett.errors import UserError
 from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
 from zett.flops import body_step
-from zett.lms import BaseModel, check_causal, llama, load_base_model, save_base_model
+from zett.lms import llama
+from zett.lms.base import BaseModel, body_shapes, check_causal, load_base_model, save_base_model
 from zett.lms.family import family_of
 from zett.lms.layers import activation_dtype, product_dtype
 from zett.lms.llama import LlamaBody, LlamaConfig
-from zett.lms.weights import body_shapes, partition_specs
+from zett.lms.weights import partition_specs
 from zett.losses import chunked_cross_entropy, summed
 from zett.mesh import BATCH, REPLICATED, Rules, local_rows, make_mesh, place, same_everywhere
 from zett.table import EmbeddingTable
