@@ -9,9 +9,9 @@ from flax import nnx
 from zett import flops
 from zett.config import HypernetConfig
 from zett.hypernet import hypernet_shapes, make_hypernet, pack_forms
+from zett.lms.base import body_shapes
 from zett.lms.family import family_of
 from zett.lms.modernbert import ModernBertConfig
-from zett.lms.weights import body_shapes
 from zett.vocab import SurfaceForms
 
 ENCODER = {

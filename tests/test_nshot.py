@@ -8,10 +8,10 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
-import parity
 import pytest
 import tiny
 from flax import nnx
+from lms import parity
 from safetensors.numpy import load_file, save_file
 
 from zett import cli

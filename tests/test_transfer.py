@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from lms.test_weights import edit_json, shard
 from safetensors.numpy import load_file, save_file
-from test_weights import edit_json, shard
 
 from zett.errors import UserError
 from zett.files.tensors import FLOATS, stored_tensors

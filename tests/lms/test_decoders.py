@@ -5,14 +5,14 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import parity
 import pytest
 from flax import nnx
+from lms import parity
 from safetensors.numpy import load_file, save_file
 
 from zett.evaluate.bpb import EncodedWindows, window_nats
 from zett.lms import load_base_model
-from zett.lms.family import FAMILIES, family_of
+from zett.lms.family import FAMILIES, family_of, is_tied
 from zett.lms.llama import LlamaConfig
 from zett.lms.phi3 import Phi3Config
 from zett.lms.rope import Rope
@@ -112,7 +112,7 @@ def test_configs_mean_what_transformers_makes_of_them(kind, fields):
     family = family_of({"model_type": kind})
     if not kind.startswith(("gpt", "bert", "roberta", "xlm", "modern", "starcoder")):
         assert family.Config.from_hf(own) == family.Config.from_hf(theirs.to_dict())
-    assert family.is_tied({"model_type": kind}) == family.is_tied(theirs.to_dict())
+    assert is_tied({"model_type": kind}) == is_tied(theirs.to_dict())
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from zett.errors import UserError
 from zett.files.tensors import Stored, read_tensor, stored_tensors, write_tensors
 from zett.lms import load_base_model, save_base_model, weights
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -141,15 +141,6 @@ def test_loading_onto_a_mesh(pristine):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "the mesh {'tensor': 3} does not divide these parameters evenly: layers.attention" in done.stdout
-
-
-def test_bos_row(pristine):
-    import dataclasses
-
-    base = load_base_model(pristine)
-    np.testing.assert_array_equal(base.bos_row, base.table.input[base.vocab.roles["bos"]])
-    nameless = dataclasses.replace(base, vocab=dataclasses.replace(base.vocab, roles={}))
-    np.testing.assert_allclose(nameless.bos_row, np.asarray(base.table.input).mean(0), atol=1e-6)
 
 
 def test_padding_rows_may_exceed_the_tokenizer_but_not_lack(folder):

@@ -5,9 +5,9 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import parity
 import pytest
 from flax import nnx
+from lms import parity
 from safetensors.numpy import load_file, save_file
 
 from zett.errors import UserError
