@@ -391,7 +391,7 @@ def test_what_cannot_be_trained(kind, settings, message, corpus, tmp_path):
     folder = encoder_folder(tmp_path / "base", kind, **fields)
     with pytest.raises(UserError, match=message):
         HypernetTask(settings_for(folder, corpus, **settings), tmp_path)
-    with pytest.raises(UserError, match=r"config\.loss\.mask_share is 1\.0; it is a share"):
+    with pytest.raises(UserError, match=r"config\.loss\.mask_share is 1\.0; it has to be greater than 0 and less than 1"):
         from_dict({"loss": {"mask_share": 1.0}})
 
 

@@ -153,5 +153,9 @@ def _parse(text: str, hint):
         try:
             return int(text, 0) if hint is int else float(text)
         except ValueError:
+            pass
+        try:
+            return float(text)  # 1e3 is a whole number, too
+        except ValueError:
             return text
     return text

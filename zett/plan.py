@@ -70,6 +70,20 @@ def _check_target(checks: _Checks, spec: str) -> None:
         _check_folder(checks, "tokenizer", spec, "config.train.eval_targets", load_tokenizer)
 
 
+def check_targets(config: Config) -> None:
+    """UserError, with all of them, for evaluation targets that do not exist; those on the Hub are read, others not."""
+    if config.task != "hypernet":
+        return
+    if not config.train.eval_targets:
+        raise UserError("config.train.eval_targets is empty; name a tokenizer to evaluate on, such as bpe-8k")
+    checks = _Checks()
+    for spec in config.train.eval_targets:
+        if checks(_check_target, checks, spec) is None and f"tokenizer {spec}" in checks.unchecked:
+            checks(load_tokenizer, spec)
+    if checks.fault:
+        raise UserError(checks.fault)
+
+
 def _check_init(checks: _Checks, config: Config) -> None:
     trained = _check_folder(checks, "hypernetwork", str(config.init), "config.init", load_hypernet)
     if trained is not None:

@@ -36,6 +36,7 @@ from zett.mesh import (
 )
 from zett.metrics import Metrics, check_trackers
 from zett.optim import make_optimizer
+from zett.plan import check_targets
 
 
 class Task(Protocol):
@@ -103,6 +104,7 @@ def train(config: config_lib.Config, workdir: str | Path) -> dict[str, float]:
     disk, and when the gradient is not finite in `config.train.max_skipped` steps in a row.
     """
     check_trackers(config.train.track)
+    check_targets(config)
     if "://" in str(workdir):
         raise UserError(f"--workdir is {str(workdir)!r}; it has to be a folder, such as a mounted bucket, that all hosts see")
     workdir = Path(workdir).expanduser()

@@ -50,12 +50,14 @@ def transfer(
     """
     from zett import folders, hub
     from zett.cards import transfer_card
+    from zett.config import check_seed
     from zett.evaluate.measure import measure_of
     from zett.lms import find_folder, load_base_model
     from zett.lms.layers import product_dtype
     from zett.vocab import load_tokenizer
     from zett.vocab.special import adapt_special, check_mode, special_section, special_warnings
 
+    check_seed(seed)
     output = Path(output).expanduser()
     hypernet = _check_method(method, hypernet, model, language)
     check_mode(special)

@@ -105,10 +105,12 @@ def evaluate(
     """
     from tqdm import tqdm
 
+    from zett.config import check_seed
     from zett.evaluate.measure import measure_of
     from zett.lms import load_base_model
     from zett.lms.layers import product_dtype
 
+    check_seed(seed)
     quiet = None if progress is None else not progress  # tqdm's None: quiet unless in a terminal
     bar = functools.partial(tqdm, disable=quiet, leave=False)
     dtype = product_dtype(dtype).name

@@ -13,6 +13,7 @@ from zett.vocab.build import KINDS, save_tokenizer, train_tokenizer
 
 DEFAULT_TARGETS = ("bpe-2k", "bpe-8k", "bpe-16k", "unigram-8k", "sentencepiece-bpe-8k", "prose-bpe-8k")
 PROSE = "prose-"
+SMALLEST, LARGEST = 300, 2**20  # what holds all bytes, and as many entries as the largest tokenizers in use have
 SPEC = re.compile(rf"(?P<prose>{PROSE})?(?P<kind>{'|'.join(KINDS)})-(?P<size>\d+)(?P<thousands>k?)")
 
 # Text that a tokenizer is trained on, so that each takes a few seconds.
@@ -47,9 +48,13 @@ def parse_target(spec: str) -> tuple[bool, str, int] | None:
                 f"(kinds: {', '.join(KINDS)})"
             )
         return None
-    size = int(match["size"]) * (1024 if match["thousands"] else 1)
-    if size < 300:
-        raise UserError(f"target {spec!r} asks for {size} entries; the smallest that holds all bytes is 300")
+    digits = match["size"].lstrip("0")
+    size = int(digits[:12] or 0) * (1024 if match["thousands"] else 1)
+    if len(digits) > 12 or not SMALLEST <= size <= LARGEST:
+        raise UserError(
+            f"target {spec!r} asks for {digits or 0}{match['thousands']} entries; trained here are from {SMALLEST}, the fewest "
+            f"that hold all bytes, to {LARGEST // 1024}k"
+        )
     return bool(match["prose"]), match["kind"], size
 
 
