@@ -297,12 +297,12 @@ def test_pickles_are_refused_with_the_command_that_converts_them(folder):
         ({"model_type": "gpt5"}, "model_type is 'gpt5'; supported: "),
         ({"model_type": "mixtral"}, "model_type is 'mixtral', a mixture of experts, which is not computed here"),
         ({"model_type": "gemma3"}, "model_type is 'gemma3', multimodal, which is not computed here"),
-        ({"model_type": ...}, "model_type is None"),
+        ({"model_type": ...}, "has no model_type, or None; it has to name the architecture"),
         ({"hidden_act": "strange"}, "config.json: .*'strange'"),
         ({"num_hidden_layers": ...}, "has no field 'num_hidden_layers'"),
         ({"vocab_size": ...}, "has no field 'vocab_size'"),
         ({"vocab_size": "many"}, "config.json: "),
-        ({"num_hidden_layers": 3}, "missing: model.layers.2"),
+        ({"num_hidden_layers": 3}, "says 3 layers, but the weights beside it have 2"),
     ],
 )
 def test_config_errors(folder, changes, message):

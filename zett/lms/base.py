@@ -16,14 +16,16 @@ from zett import folders, hub
 from zett.errors import UserError
 from zett.files.jsonfile import read_json, write_json
 from zett.files.tensors import WEIGHTS_FILE, read_tensor, same, stored_tensors, write_tensors
+from zett.lms.checks import check_adapter, check_quantisation_file, quantised
 from zett.lms.config import BodyConfig
-from zett.lms.family import Family, Unported, family_of, is_tied, read_family
+from zett.lms.family import FAMILIES, Family, Unported, family_of, is_tied, read_family
 from zett.lms.layers import Remat
-from zett.lms.unported import find_names
+from zett.lms.unported import check_quantised, find_names
 from zett.lms.weights import (
     VocabularyNames,
     body_tensors,
     canonical,
+    check_layers,
     check_tensors,
     flatten,
     load_body,
@@ -119,6 +121,7 @@ def load_base_model(
     """
     folder = find_folder(name, revision)
     hf_config = read_json(folder / "config.json")
+    check_quantisation_file(folder, hf_config)
     try:
         family, config = read_family(hf_config, folder / "config.json")
     except Unported:
@@ -127,6 +130,7 @@ def load_base_model(
         return _unported(str(name), folder, hf_config)
     as_stored = stored_tensors(folder)
     stored = canonical(as_stored, family)
+    check_layers(stored, family, config, folder / "config.json")
     if family.head is not None:
         config = dataclasses.replace(config, head=any(name.startswith(family.head) for name in stored))
     make_body = functools.partial(family.Body, config, dtype=jnp.dtype(dtype), remat=remat)
@@ -149,7 +153,14 @@ def load_base_model(
 def _unported(name: str, folder: Path, hf_config: dict) -> BaseModel:
     """A model whose body is not computed here: its table, found in its files, and its tokenizer."""
     stored = stored_tensors(folder)
+    method = quantised(hf_config, folder / "config.json")
+    if method is not None:
+        check_quantised(method, stored, folder)
     names = find_names(hf_config, stored, folder)
+    if method is not None and not names.output and hf_config["model_type"] in FAMILIES and not is_tied(hf_config):
+        raise UserError(
+            f"{folder} is quantised with {method}, and its output rows are not found; give the model it was made from"
+        )
     table, vocab = _table(folder, stored, names, tied=not names.output)
     return BaseModel(name, folder, hf_config, None, None, None, table, vocab, names)
 
@@ -207,6 +218,7 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
         return folder
     folder = Path(name).expanduser()
     if folder.is_dir():
+        check_adapter(folder)
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} is not a model folder: it has no config.json")
         return folder
@@ -214,7 +226,7 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
         raise UserError(f"{folder} is a file; give the folder of the model")
     if not hub.is_name(str(name)):
         raise UserError(f"there is no folder {folder} with a base model")
-    return hub.download(str(name), HUB_FILES, ignored=HUB_IGNORED, revision=revision)
+    return hub.download(str(name), HUB_FILES, ignored=HUB_IGNORED, revision=revision, check=check_adapter)
 
 
 def save_base_model(folder: str | Path, config, body_params: dict, table, tokenizer, *, dtype: str, record: dict) -> None:

@@ -20,11 +20,17 @@ class BodyConfig:
     head: bool = True
 
     causal: ClassVar[bool] = True  # a token sees only what comes before it; else the body is a bidirectional encoder
+    own_head_dim: ClassVar[bool] = False  # whether `head_dim` is a setting, rather than the width divided by `num_heads`
 
     @property
     def head_dim(self) -> int:
         """Width of an attention head."""
         return self.hidden_size // self.num_heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Heads of keys and values, each of which serves as many heads of queries."""
+        return self.num_heads
 
     @property
     def layer_windows(self) -> tuple[int | None, ...]:

@@ -55,6 +55,7 @@ class DecoderConfig(BodyConfig):
     # Transformers' defaults, for fields that a config.json may lack.
     defaults: ClassVar[dict[str, Any]] = {"max_position_embeddings": 2048}
     rope_theta: ClassVar[float] = 10000.0
+    own_head_dim: ClassVar[bool] = True
     qk_norm: ClassVar[Literal["head", "all"] | None] = None  # queries and keys are normalised, each head or all together
     norm_offset: ClassVar[float] = 0.0  # what the weights of norms are added to
     scaled_inputs: ClassVar[bool] = False  # input rows are multiplied by the root of the model width

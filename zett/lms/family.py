@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from zett.errors import UserError
+from zett.lms.checks import check_config, check_heads, quantised
 from zett.lms.config import BodyConfig
 
 TRANSPOSE = "transpose"
@@ -149,6 +150,13 @@ def is_tied(hf_config: dict) -> bool:
 def read_family(hf_config: dict, where: Path) -> tuple[Family, BodyConfig]:
     """The family and the config of a config.json at `where`. Unported if it is not computed here, else UserError."""
     kind = hf_config.get("model_type")
+    check_config(hf_config, where, ported=isinstance(kind, str) and kind in FAMILIES)
+    method = quantised(hf_config, where)
+    if method is not None:
+        raise Unported(
+            f"{where}: the weights are quantised with {method}, which is not computed here; give the model that they were made "
+            "from (a transfer that measures nothing takes this one, too)"
+        )
     reason = next((reason for reason, kinds in REFUSED.items() if kind in kinds), None)
     if reason:
         raise Unported(f"{where}: model_type is {kind!r}, {reason}, which is not computed here")
@@ -158,6 +166,9 @@ def read_family(hf_config: dict, where: Path) -> tuple[Family, BodyConfig]:
     try:
         config = family.Config.from_hf(hf_config)
         hf_config["vocab_size"] + 0
+        check_heads(config, where)
+    except UserError:
+        raise
     except KeyError as error:
         raise UserError(f"{where} has no field {error}; a model of type {kind!r} needs it") from error
     except TypeError as error:

@@ -18,7 +18,8 @@ INPUT = (
 OUTPUT = ("lm_head", "output", "embed_out", "head", "decoder", "output_layer", "vocab_projector", "generator_lm_head", "proj")
 # Model types whose positions count from the padding id, as RoBERTa's do.
 PADDED_POSITIONS = (
-    "camembert data2vec-text esm ibert layoutlmv3 lilt longformer luke markuplm mpnet roberta-prelayernorm xlm-roberta-xl xmod"
+    "camembert data2vec-text esm ibert layoutlmv3 lilt longformer luke markuplm mpnet roberta roberta-prelayernorm xlm-roberta "
+    "xlm-roberta-xl xmod"
 ).split()
 
 
@@ -65,6 +66,24 @@ def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> V
                 "if the output rows are meant, set tie_word_embeddings to false"
             )
     return VocabularyNames(tuple(kinds["input"]), tuple(kinds["output"]), tuple(kinds["bias"]))
+
+
+# What the vocabulary's modules, and no others, are called, one of them somewhere in a tensor's name.
+VOCABULARY = {"embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "lm_head", "embed_out", "output_layer"}
+
+
+def check_quantised(method: str, stored: Mapping[str, Stored], folder: Path) -> None:
+    """UserError if the vocabulary's rows are quantised, too. As a rule they are not, and the rest is copied as it is."""
+    coded = []
+    for name, tensor in stored.items():
+        *path, last = name.split(".")
+        if VOCABULARY & set(path) and not (last in ("weight", "bias") and path[-1] in VOCABULARY and tensor.dtype in FLOATS):
+            coded.append(f"{name} is {tensor.dtype}")
+    if coded:
+        raise UserError(
+            f"{folder} is quantised with {method}, and so are the rows of its vocabulary: {listed(coded)}; give the model "
+            "that it was made from"
+        )
 
 
 def vocabulary_config(hf_config: dict, where: Path) -> dict:

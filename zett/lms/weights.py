@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -101,6 +102,15 @@ def check_tensors(
     if faults:
         folder = next(iter(stored.values())).file.parent if stored else "the folder"
         raise UserError(f"the weights in {folder} do not fit its config.json: " + "; ".join(faults))
+
+
+def check_layers(stored: Mapping[str, Stored], family: Family, config: BodyConfig, where: Path) -> None:
+    """UserError if the weights, by the family's own names, have more or fewer layers than config.json, which is at `where`."""
+    prefix = next(row.key for row in family.weights if "{i}" in row.key).partition("{i}")[0]
+    found = {name.removeprefix(prefix).partition(".")[0] for name in stored if name.startswith(prefix)}
+    layers = 1 + max((int(number) for number in found if number.isdecimal()), default=-1)
+    if layers and layers != config.num_layers:
+        raise UserError(f"{where} says {config.num_layers} layers, but the weights beside it have {layers}")
 
 
 # Platforms that compute in the host's memory: loading fills a parameter's memory there, instead of that of the device.
