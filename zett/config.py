@@ -26,12 +26,12 @@ class Within:
     above: bool = False
     below: bool = False
 
-    def __contains__(self, value) -> bool:
+    def __contains__(self, value: typing.Any) -> bool:
         if not isinstance(value, numbers.Real):
             return False
-        return (self.low < value if self.above else self.low <= value) and (
-            value < self.high if self.below else value <= self.high
-        )
+        number = typing.cast(float, value)
+        low = self.low < number if self.above else self.low <= number
+        return low and (number < self.high if self.below else number <= self.high)
 
     def __str__(self) -> str:
         low = f"greater than {self.low:,}" if self.above else f"at least {self.low:,}"
@@ -48,7 +48,7 @@ Width = Annotated[int, Within(1, 2**20)]
 Share = Annotated[float, Within(0, 1)]
 Decay = Annotated[float, Within(0, 1, below=True)]  # of a running mean
 Small = Annotated[float, Within(0, 100)]
-Weight = Annotated[float, Within(0, 1e6)]
+Weight = Annotated[float, Within(0, 10**6)]
 Rate = Annotated[float, Within(0, 100, above=True)]
 Devices = Annotated[int, Within(-1, 2**20)]
 SEED = Within(0, 2**32 - 1)
@@ -72,8 +72,9 @@ class Checked:
     """A section of the config, whose numbers are in their ranges; its name is that of the class, without "Config"."""
 
     def __post_init__(self):
-        section = type(self).__name__.removesuffix("Config").lower()
-        for name, within in _ranges(type(self)).items():
+        cls: typing.Any = type(self)
+        section = cls.__name__.removesuffix("Config").lower()
+        for name, within in _ranges(cls).items():
             value = getattr(self, name)
             if value not in within:
                 raise UserError(f"config.{section}{'.' * bool(section)}{name} is {value!r}; it has to be {within}")
@@ -223,7 +224,7 @@ class OptimConfig(Checked):
     weight_decay: Small = 0.01
     b1: Decay = 0.9
     b2: Decay = 0.95
-    clip: Annotated[float, Within(0, 1e12, above=True)] = 1.0  # largest norm of the gradient of the trained parameters
+    clip: Annotated[float, Within(0, 10**12, above=True)] = 1.0  # largest norm of the gradient of the trained parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -355,7 +356,7 @@ def checked(value, hint, where: str):
             raise UserError(f"{where} is {value!r}; it has to be a tuple")
         return tuple(checked(v, typing.get_args(hint)[0], f"{where}[{i}]") for i, v in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value) if abs(value) < 10**300 else math.copysign(math.inf, value)
+        return float(value) if abs(value) < 10**300 else math.inf * (1 if value > 0 else -1)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)  # 1e3
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -28,7 +28,7 @@ NEEDED = {
     "vocab_size", "num_hidden_layers", "n_layer", "num_attention_heads", "n_head", "hidden_size", "n_embd", "intermediate_size",
     "max_position_embeddings", "n_positions",
 }  # fmt: skip
-EPSILON, BASE, PART = Within(0, 1, below=True), Within(0, 1e15, above=True), Within(0, 1)
+EPSILON, BASE, PART = Within(0, 1, below=True), Within(0, 10**15, above=True), Within(0, 1)
 NUMBERS: dict[str, Within] = {
     **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"), EPSILON),
     **dict.fromkeys(("rope_theta", "rotary_emb_base", "rope_local_base_freq", "global_rope_theta", "local_rope_theta"), BASE),
@@ -46,7 +46,7 @@ ROPE_NUMBERS = {
     "factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
     "original_max_position_embeddings", "rope_theta", "partial_rotary_factor", "short_factor", "long_factor",
 }  # fmt: skip
-FINITE = Within(-1e15, 1e15)
+FINITE = Within(-(10**15), 10**15)
 QUANTISED = {
     "aqlm": "AQLM", "auto-round": "AutoRound", "awq": "AWQ", "bitnet": "BitNet", "bitsandbytes": "bitsandbytes",
     "compressed-tensors": "compressed-tensors", "eetq": "EETQ", "fbgemm_fp8": "FBGEMM FP8", "fouroversix": "FourOverSix",
