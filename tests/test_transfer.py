@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
-from lms.test_weights import edit_json, shard
+from lms.folders import edit_json, shard
 from safetensors.numpy import load_file, save_file
 
 from zett.errors import UserError

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tiny
+from lms.folders import edit_json
 from safetensors.numpy import load_file, save_file
 
 from zett.errors import UserError
@@ -20,26 +21,8 @@ from zett.transfer import transfer
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory):
-    return tiny.base_folder(tmp_path_factory.mktemp("base") / "model", dtype="float32")
-
-
-@pytest.fixture(scope="module")
 def target(tmp_path_factory):
     return tiny.tokenizer_folder(tmp_path_factory.mktemp("target") / "tokenizer", size=400)
-
-
-@pytest.fixture
-def folder(pristine, tmp_path):
-    """A copy that a test may damage."""
-    import shutil
-
-    return shutil.copytree(pristine, tmp_path / "model")
-
-
-def edit_json(path, **changes):
-    value = {**(json.loads(path.read_text()) if path.exists() else {}), **changes}
-    path.write_text(json.dumps({k: v for k, v in value.items() if v is not ...}))
 
 
 def edit_weights(folder, change):

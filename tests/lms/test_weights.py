@@ -1,7 +1,5 @@
-"""Base models in and out: exact round trips, and one clear error for anything that is wrong with a folder."""
+"""Weights of base models in and out: exact round trips, and one clear error for all that does not fit the config."""
 
-import errno
-import json
 import os
 import subprocess
 import sys
@@ -11,45 +9,14 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from lms.folders import edit_json, shard
 from safetensors.numpy import load_file, save_file
 
 from zett.errors import UserError
-from zett.files.tensors import Stored, read_tensor, stored_tensors, write_tensors
+from zett.files.tensors import stored_tensors
 from zett.lms import load_base_model, save_base_model, weights
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory):
-    return tiny.base_folder(tmp_path_factory.mktemp("base") / "model", dtype="float32")
-
-
-@pytest.fixture
-def folder(pristine, tmp_path):
-    """A copy that a test may damage."""
-    import shutil
-
-    return shutil.copytree(pristine, tmp_path / "model")
-
-
-def edit_json(path, **changes):
-    value = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({k: v for k, v in value.items() if v is not ...}))
-
-
-def shard(folder, parts: int = 3):
-    """Split model.safetensors as Transformers does."""
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    weight_map = {}
-    for i in range(parts):
-        names = sorted(tensors)[i::parts]
-        file = f"model-{i + 1:05}-of-{parts:05}.safetensors"
-        save_file({n: tensors[n] for n in names}, folder / file, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(names, file)
-    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def test_round_trip(pristine, tmp_path):
@@ -77,14 +44,6 @@ def test_shards_are_the_single_file(pristine, folder):
     assert jax.tree.all(jax.tree.map(np.array_equal, one.params, many.params))
     np.testing.assert_array_equal(one.table.output, many.table.output)
     assert one.fingerprint == many.fingerprint
-
-
-def test_table_alone_and_fingerprint(pristine, tmp_path):
-    whole, table_only = load_base_model(pristine), load_base_model(pristine, body=False)
-    assert table_only.params is None and table_only.fingerprint == whole.fingerprint
-    assert len(whole.fingerprint) == 64
-    other = load_base_model(tiny.base_folder(tmp_path / "other", dtype="bfloat16"))
-    assert other.fingerprint != whole.fingerprint
 
 
 def test_dtype_of_parameters(pristine):
@@ -143,21 +102,6 @@ def test_loading_onto_a_mesh(pristine):
     assert "the mesh {'tensor': 3} does not divide these parameters evenly: layers.attention" in done.stdout
 
 
-def test_padding_rows_may_exceed_the_tokenizer_but_not_lack(folder):
-    tensors = load_file(folder / "model.safetensors")
-    for extra in (5, -5):
-        rows = {
-            k: np.resize(tensors[k], (len(tensors[k]) + extra, 16)) for k in ("model.embed_tokens.weight", "lm_head.weight")
-        }
-        save_file({**tensors, **rows}, folder / "model.safetensors")
-        edit_json(folder / "config.json", vocab_size=len(rows["lm_head.weight"]))
-        if extra > 0:
-            np.testing.assert_array_equal(load_base_model(folder).table.input, tensors["model.embed_tokens.weight"])
-        else:
-            with pytest.raises(UserError, match="the tokenizer has 300 ids, the embedding table only 295 rows"):
-                load_base_model(folder)
-
-
 def test_all_faults_in_one_error(folder):
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"], tensors["lm_head.weight"]
@@ -184,162 +128,3 @@ def test_tied_model_with_a_second_copy(folder):
         load_base_model(folder)
     save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}, folder / "model.safetensors")
     assert load_base_model(folder).table.output is None
-
-
-def test_damaged_files_are_named(folder):
-    shard(folder)
-    path = folder / "model-00002-of-00003.safetensors"
-    content = path.read_bytes()
-    for damaged in (content[:-10], content[:5], b"", b"\x00" * 100, b"<html>not found</html>"):
-        path.write_bytes(damaged)
-        with pytest.raises(UserError, match=f"{path.name} is not a complete safetensors file"):
-            load_base_model(folder)
-    path.unlink()
-    with pytest.raises(UserError, match=f"names files that are not in .*{path.name}"):
-        load_base_model(folder)
-
-
-A = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-LIES = {  # header and length of the data; the header's own length where it is another
-    "overlapping": ({"a": A, "b": {**A, "data_offsets": [4, 12]}}, 12),
-    "negative offset": ({"a": {**A, "data_offsets": [-8, 0]}}, 8),
-    "backwards": ({"a": {**A, "data_offsets": [8, 0]}}, 8),
-    "negative shape": ({"a": {**A, "shape": [-2]}}, 8),
-    "hole": ({"a": {**A, "data_offsets": [4, 12]}}, 12),
-    "bytes left over": ({"a": A}, 16),
-    "truncated": ({"a": A}, 7),
-    "shape and size": ({"a": {**A, "shape": [3]}}, 8),
-    "dtype and size": ({"a": {**A, "dtype": "BF16"}}, 8),
-    "unknown dtype": ({"a": {**A, "dtype": "F31"}}, 8),
-    "huge shape": ({"a": {**A, "shape": [2**33, 2**33]}}, 8),
-    "huge offset": ({"a": {**A, "data_offsets": [0, 2**64]}}, 8),
-    "no offsets": ({"a": {"dtype": "F32", "shape": [2]}}, 8),
-    "not a tensor": ({"a": [[[[]]]]}, 0),
-    "a header longer than memory": ({}, 0, 2**63),
-    "a header longer than the file": ({}, 0, 200_000_000),
-}
-
-
-@pytest.mark.parametrize("lie", LIES)
-def test_headers_that_lie(lie, tmp_path):
-    header, length, *claimed = LIES[lie]
-    text = json.dumps(header).encode()
-    content = (claimed[0] if claimed else len(text)).to_bytes(8, "little") + text + bytes(length)
-    (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.safetensors is not a complete safetensors file"):
-        stored_tensors(tmp_path)
-
-
-def test_a_tensor_in_two_shards(folder):
-    shard(folder)
-    path = folder / "model-00002-of-00003.safetensors"
-    tensors = {**load_file(path), "lm_head.weight": np.zeros((300, 16), np.float32)}
-    save_file(tensors, path)
-    with pytest.raises(UserError, match=r"hold tensors twice: lm_head\.weight in model-00001-of-00003\S+ and model-00002"):
-        load_base_model(folder)
-
-
-@pytest.mark.parametrize("fails", [None, errno.EXDEV, errno.ENOSYS])
-def test_copying_runs_of_tensors(fails, pristine, tmp_path, monkeypatch):
-    """Also between file systems that the system does not copy between by itself."""
-    if fails and hasattr(os, "copy_file_range"):
-
-        def copy_file_range(*args):
-            raise OSError(fails, "no")
-
-        monkeypatch.setattr(os, "copy_file_range", copy_file_range)
-    stored = stored_tensors(pristine)
-    names = sorted(stored, key=lambda name: stored[name].start)
-    changed = names[3]
-    tensors = {name: read_tensor(stored, name) + 1 if name == changed else stored[name] for name in names if name != names[5]}
-    write_tensors(tmp_path / "model.safetensors", tensors, {"format": "pt"})
-    expected, written = load_file(pristine / "model.safetensors"), load_file(tmp_path / "model.safetensors")
-    assert written.keys() == expected.keys() - {names[5]}
-    for name, value in written.items():
-        np.testing.assert_array_equal(value, expected[name] + (name == changed))
-
-
-def test_copying_from_a_file_that_shrinks(pristine, tmp_path):
-    stored = stored_tensors(pristine)["model.norm.weight"]
-    shrunk = Stored(tmp_path / "shrunk", stored.dtype, stored.shape, 0, stored.nbytes)
-    shrunk.file.write_bytes(bytes(stored.nbytes - 1))
-    with pytest.raises(UserError, match="shrunk became shorter"):
-        write_tensors(tmp_path / "model.safetensors", {"a": shrunk}, {})
-
-
-def test_index_that_disagrees_with_its_files(folder):
-    shard(folder)
-    path = folder / "model.safetensors.index.json"
-    index = json.loads(path.read_text())
-    index["weight_map"]["model.norm.weight"] = "../elsewhere.safetensors"
-    path.write_text(json.dumps(index))
-    with pytest.raises(UserError, match="elsewhere"):
-        load_base_model(folder)
-    index["weight_map"]["model.norm.weight"] = "model-00001-of-00003.safetensors"
-    index["weight_map"]["lm_head.weight"] = "model-00003-of-00003.safetensors"
-    path.write_text(json.dumps(index))
-    with pytest.raises(UserError, match="does not say what its files hold"):
-        load_base_model(folder)
-
-
-def test_pickles_are_refused_with_the_command_that_converts_them(folder):
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"python -c .*save_pretrained"):
-        load_base_model(folder)
-    (folder / "pytorch_model.bin").unlink()
-    with pytest.raises(UserError, match=r"neither model.safetensors nor"):
-        load_base_model(folder)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"model_type": "gpt5"}, "model_type is 'gpt5'; supported: "),
-        ({"model_type": "mixtral"}, "model_type is 'mixtral', a mixture of experts, which is not computed here"),
-        ({"model_type": "gemma3"}, "model_type is 'gemma3', multimodal, which is not computed here"),
-        ({"model_type": ...}, "has no model_type, or None; it has to name the architecture"),
-        ({"hidden_act": "strange"}, "config.json: .*'strange'"),
-        ({"num_hidden_layers": ...}, "has no field 'num_hidden_layers'"),
-        ({"vocab_size": ...}, "has no field 'vocab_size'"),
-        ({"vocab_size": "many"}, "config.json: "),
-        ({"num_hidden_layers": 3}, "says 3 layers, but the weights beside it have 2"),
-    ],
-)
-def test_config_errors(folder, changes, message):
-    edit_json(folder / "config.json", **changes)
-    with pytest.raises(UserError, match=message):
-        load_base_model(folder)
-
-
-def test_things_that_are_not_a_model(tmp_path):
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "empty").mkdir()
-    for name, message in [("file", "is a file"), ("empty", "no config.json"), ("absent", "there is no folder")]:
-        with pytest.raises(UserError, match=message):
-            load_base_model(tmp_path / name)
-    (tmp_path / "empty" / "config.json").write_text("[1")
-    with pytest.raises(UserError, match="not readable as JSON"):
-        load_base_model(tmp_path / "empty")
-
-
-def test_hub_errors_are_explained(monkeypatch):
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def offline(*args, **kwargs):
-        raise LocalEntryNotFoundError("no connection")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(UserError, match=r"there is no folder 'someone/some-model', and .* could not be reached"):
-        load_base_model("someone/some-model")
-
-
-def test_saving_leaves_foreign_folders_alone(tmp_path):
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.tex").write_text("x")
-    with pytest.raises(UserError, match=r"no config\.json"):
-        tiny.base_folder(tmp_path / "thesis")
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis"] and (tmp_path / "thesis" / "chapter.tex").exists()
-    tiny.base_folder(tmp_path / "model")
-    tiny.base_folder(tmp_path / "model")  # a model may be replaced
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "thesis"]
