@@ -427,7 +427,7 @@ def test_ids_of_other_tokens_follow(tmp_path, target_folder):
         ({"wte.weight": (300, 4), "embed.weight": (300, 4)}, {}, "several tensors could be the input rows, .* embed.weight"),
         ({"wte.weight": (300, 4), "head.weight": (300, 4)}, {"tie_word_embeddings": True}, "head.weight differs from wte"),
         ({"wte.weight": (301, 4)}, {}, "cannot tell which .*: none"),
-        ({"wte.weight": (300, 4)}, {"vocab_size": "many"}, "no number 'vocab_size'"),
+        ({"wte.weight": (300, 4)}, {"vocab_size": "many"}, "vocab_size is 'many'; it has to be a whole number"),
         ({"embeddings.position_embeddings.weight": (9, 4), "wte.weight": (300, 4)}, {"model_type": "mpnet", "pad_token_id": 5},
          "positions of a model of type 'mpnet' count from its padding id, which would change from 5 to 1"),
     ],
