@@ -4,6 +4,7 @@ import ast
 import json
 import shlex
 import time
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -14,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from zett.errors import UserError
 from zett.lms import load_base_model
-from zett.lms.family import Unported
+from zett.lms.checks import check_config, quantised
+from zett.lms.family import FAMILIES, Unported
 from zett.lms.known import hf_config_of
 from zett.memory import base_of
 from zett.transfer import transfer
@@ -90,6 +92,24 @@ def test_architectures_that_are_not_ported_are_checked_too(folder, target, tmp_p
     own = {"num_hidden_layers": 2, "intermediate_size": [24, 32], "hidden_act": "ours", "auto_map": {"AutoModel": "x.Model"}}
     edit_json(folder / "config.json", **own)
     assert load_base_model(folder, body=False).params is None
+
+
+OTHERS = (
+    "albert apertus arcee bloom camembert cohere2 deepseek_v3 electra falcon gemma3 gemma3n glm4 gpt_oss gptj granite lfm2 "
+    "llama4 mamba mixtral mpt nemotron opt phi qwen2_vl qwen3_next stablelm t5 xlnet zamba2"
+).split()
+
+
+@pytest.mark.parametrize("kind", [*FAMILIES, *OTHERS])
+def test_what_transformers_writes_is_fine(kind):
+    """Default configs; of all of them once, when the limits were chosen."""
+    from transformers import CONFIG_MAPPING
+
+    if kind not in CONFIG_MAPPING:
+        pytest.skip(f"this version of Transformers has no {kind}")
+    config = json.loads(CONFIG_MAPPING[kind]().to_json_string(use_diff=False))
+    check_config(config, Path("config.json"), ported=kind in FAMILIES)
+    assert quantised(config, Path("config.json")) is None
 
 
 def test_more_layers_than_the_weights_have(folder):

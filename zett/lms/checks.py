@@ -18,9 +18,9 @@ SIZES: dict[str, Within] = {
     "vocab_size": Within(1, 2**24),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), LAYERS),
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head", "n_heads", "num_heads"), HEADS),
-    **dict.fromkeys(("hidden_size", "intermediate_size", "head_dim", "n_embd", "n_inner", "d_model", "d_ff"), WIDTHS),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "n_embd", "n_inner", "d_model", "d_ff"), WIDTHS),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "original_max_position_embeddings"), POSITIONS),
-    "type_vocab_size": Within(0, 2**20),
+    **dict.fromkeys(("type_vocab_size", "head_dim"), Within(0, 2**20)),  # 0: none, or that of the width
     "sliding_window": Within(0, 2**30),
 }
 # Those that a port cannot do without.
@@ -41,7 +41,7 @@ ACTIVATIONS = (
     "gelu gelu_10 gelu_accurate gelu_fast gelu_new gelu_python gelu_python_tanh gelu_pytorch_tanh hardswish laplace leaky_relu "
     "linear mish prelu quick_gelu relu relu2 relu6 sigmoid silu sqrtsoftplus swish tanh xielu"
 ).split()
-ROPES = "default dynamic linear llama3 longrope mrope proportional su yarn".split()
+ROPES = "axial default dynamic linear llama3 longrope mrope proportional su yarn".split()
 ROPE_NUMBERS = {
     "factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
     "original_max_position_embeddings", "rope_theta", "partial_rotary_factor", "short_factor", "long_factor",
@@ -89,7 +89,9 @@ def _check_numbers(part: dict, where: Path, ported: bool) -> None:
         for value in values:
             if isinstance(value, dict) and not ported:
                 continue
-            if isinstance(value, bool) or (whole and isinstance(value, float)) or value not in within:
+            # 1200.0 is what some architectures compute.
+            fraction = isinstance(value, float) and (ported or value % 1 != 0)
+            if isinstance(value, bool) or (whole and fraction) or value not in within:
                 raise UserError(f"{where}: {name} is {value!r}; it has to be {whole}{within}")
     for name in FLAGS:
         if not isinstance(part.get(name, False), bool | None):
