@@ -30,7 +30,7 @@ def config(family: str, depth: int) -> DecoderConfig:
 def compile_gradient(family: str, depth: int, *, unrolled: bool, remat: layers.Remat = "none"):
     """The compiled gradient, and the CPU and wall seconds that tracing and compiling took."""
     layers.UNROLLED = depth if unrolled else 0
-    body = {"llama": llama, "gemma2": gemma2}[family].Body
+    body = {"llama": llama, "gemma2": gemma2}[family].FAMILY.Body
     graphdef, params = nnx.split(nnx.eval_shape(lambda: body(config(family, depth), remat=remat, rngs=nnx.Rngs(0))))
     x = jax.ShapeDtypeStruct((BATCH, LENGTH, SHAPE["hidden_size"]), jnp.float32)
     gradient = jax.jit(jax.grad(lambda x, params: nnx.merge(graphdef, params)(x).sum(), (0, 1)))

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.common import SEED, arguments, finish
 from zett.files.jsonfile import write_json
-from zett.lms import weights
+from zett.files.tensors import INDEX_FILE, write_tensors
 
 TOKENIZERS = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
 HIDDEN, FEED_FORWARD, HEADS, KV_HEADS, VOCABULARY = 4096, 14336, 32, 8, 32000
@@ -81,10 +81,10 @@ def write_checkpoint(folder: Path, gigabytes: float, tokenizer: Path) -> int:
     shutil.copytree(tokenizer, folder)
     for i, shard in enumerate(shards):
         name = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
-        weights.write_tensors(folder / name, shard, {"format": "pt"})
+        write_tensors(folder / name, shard, {"format": "pt"})
         weight_map |= dict.fromkeys(shard, name)
     total = sum(value.nbytes for value in tensors.values())
-    write_json(folder / weights.INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": HIDDEN,
         "intermediate_size": FEED_FORWARD, "num_hidden_layers": layers, "num_attention_heads": HEADS,

@@ -96,9 +96,10 @@ def random_base(config, layers: int | None):
     import jax.numpy as jnp
     from flax import nnx
 
-    from zett.lms import BaseModel, family_of, is_tied
+    from zett.lms import BaseModel
+    from zett.lms.family import family_of, is_tied
+    from zett.lms.known import hf_config_of
     from zett.lms.layers import product_dtype
-    from zett.lms.shapes import hf_config_of
     from zett.table import EmbeddingTable
 
     hf, dtype = hf_config_of(config.base), product_dtype(config.train.dtype)
@@ -189,9 +190,9 @@ def measure_loss(args) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from zett.lms import family_of
+    from zett.lms.family import family_of
+    from zett.lms.known import hf_config_of
     from zett.lms.layers import activation_dtype, product_dtype
-    from zett.lms.shapes import hf_config_of
     from zett.losses import chunked_cross_entropy
 
     config = configure(args)

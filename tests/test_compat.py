@@ -504,7 +504,7 @@ def surface_forms_by_library(target, tokenizer) -> np.ndarray:
 def test_transfer_of_a_masked_model(tmp_path):
     """XLM-R: tied rows, a language, and a bias for every token."""
     pytest.importorskip("torch")
-    import parity
+    from lms import parity
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     model = parity.base_folder("xlm-roberta-masked_lm", tmp_path / "base")

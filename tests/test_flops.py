@@ -1,7 +1,5 @@
 """Counted arithmetic, against XLA's own counts, masks written out, and published figures."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,9 @@ from flax import nnx
 from zett import flops
 from zett.config import HypernetConfig
 from zett.hypernet import hypernet_shapes, make_hypernet, pack_forms
-from zett.lms import body_shapes, family_of
+from zett.lms.base import body_shapes
+from zett.lms.family import family_of
+from zett.lms.modernbert import ModernBertConfig
 from zett.vocab import SurfaceForms
 
 ENCODER = {
@@ -47,7 +47,7 @@ def test_a_body_takes_what_xla_counts(hf):
         return jax.vjp(body, params, x)[1](g)
 
     # XLA multiplies with all keys and masks afterwards; here those behind the mask do not count.
-    shapes, width = body_shapes(family, config), config.num_heads * getattr(config, "head_dim", 32)
+    shapes, width = body_shapes(family, config), config.num_heads * config.head_dim
     hidden = 4 * 2 * 64 * width * 64 * config.num_layers - flops.attention_forward(config, 2, 64)
     for step, compiled in ((False, frozen), (True, trained)):
         counted = flops.body_step(shapes, config, batch=2, length=64, rows=0, trained=step)
@@ -117,9 +117,7 @@ def test_only_hidden_tokens_of_a_masked_model_have_logits():
 
 
 def test_local_layers_of_modernbert_see_their_window():
-    near = types.SimpleNamespace(
-        num_heads=2, hidden_size=8, num_layers=2, local=(True, False), window=3, causal=False, windows=None
-    )
+    near = ModernBertConfig(num_heads=2, hidden_size=8, num_layers=2, local=(True, False), window=3)
     seen = flops.keys_seen(16, 3, causal=False) + 16
     assert flops.attention_forward(near, 1, 16) == 4 * 16 * 8 * seen
 

@@ -1,7 +1,6 @@
 """Masked language models: what they read, what they are measured by, and the training of hypernetworks for them."""
 
 import dataclasses
-import importlib
 import json
 import os
 import subprocess
@@ -24,7 +23,8 @@ from zett.errors import UserError
 from zett.evaluate import evaluate, report
 from zett.evaluate.masked import encode_masked, hidden_words, masked_nats, token_spans
 from zett.hypernet import load_hypernet
-from zett.lms import FAMILIES, load_base_model, weights
+from zett.lms import load_base_model, weights
+from zett.lms.family import family_of
 from zett.tasks.hypernet import HypernetTask
 from zett.train import train
 from zett.transfer import transfer
@@ -75,21 +75,21 @@ def encoder_folder(folder: Path, kind: str, *, head: bool = True, lower: bool | 
         SHAPE | own | ids | {"model_type": kind, "vocab_size": size, "architectures": [names[kind] + "ForMaskedLM"]} | fields
     )
     (folder / "config.json").write_text(json.dumps(config))
-    family = importlib.import_module(FAMILIES[kind])
+    family = family_of({"model_type": kind})
     ours = family.Config.from_hf(config)
     shapes = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: family.Body(ours, rngs=nnx.Rngs(0))))[1])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.25 * rng.standard_normal(x.shape), shapes)
     tensors = weights.body_tensors(params, family, ours, np.float32)
     tied = config.get("tie_word_embeddings", True)
-    rows = [family.INPUT_ROWS] + ([] if tied else [family.OUTPUT_ROWS])
+    rows = [family.input_rows] + ([] if tied else [family.output_rows])
     tensors |= {name: 0.5 * rng.standard_normal((size, 16)).astype(np.float32) for name in rows}
     bias = rng.standard_normal(size).astype(np.float32)
-    tensors |= {name: bias.copy() for name in (family.BIAS, *([] if tied else [f"{family.OUTPUT_ROWS[:-7]}.bias"]))}
+    tensors |= {name: bias.copy() for name in (family.bias, *([] if tied else [f"{family.output_rows[:-7]}.bias"]))}
     if not config.get("decoder_bias", True):
-        del tensors[family.BIAS]
+        del tensors[family.bias]
     if not head:
-        tensors = {name: x for name, x in tensors.items() if name.startswith(family.PREFIX)}
+        tensors = {name: x for name, x in tensors.items() if name.startswith(family.prefix)}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 

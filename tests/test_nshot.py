@@ -8,17 +8,17 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
-import parity
 import pytest
 import tiny
 from flax import nnx
+from lms import parity
 from safetensors.numpy import load_file, save_file
 
 from zett import cli
 from zett.config import Config, from_dict
 from zett.errors import UserError
+from zett.files.tensors import INDEX_FILE, WEIGHTS_FILE
 from zett.lms import load_base_model
-from zett.lms.weights import INDEX_FILE, WEIGHTS_FILE
 from zett.mesh import make_mesh
 from zett.tasks.lm import LMTask
 from zett.train import train

@@ -20,8 +20,9 @@ from zett.cli import train_main
 from zett.config import Config, MeshConfig, TrainConfig, from_dict
 from zett.errors import UserError
 from zett.hypernet import pack_forms, renumbered
-from zett.lms import BaseModel, family_of
-from zett.lms.shapes import KNOWN, hf_config_of
+from zett.lms import BaseModel
+from zett.lms.family import family_of
+from zett.lms.known import KNOWN, hf_config_of
 from zett.memory import PHASES, base_of, fullest, memory, run_of
 from zett.mesh import make_mesh
 from zett.metrics import Metrics

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from lms.folders import edit_json, shard
 from safetensors.numpy import load_file, save_file
-from test_weights import edit_json, shard
 
 from zett.errors import UserError
-from zett.lms import load_base_model, weights
+from zett.files.tensors import FLOATS, stored_tensors
+from zett.lms import load_base_model
 from zett.methods import METHODS
 from zett.table import EmbeddingTable
 from zett.transfer import transfer, transfer_table, write_model
@@ -96,7 +97,7 @@ def test_transfer_to_its_own_tokenizer_changes_nothing(method, base_folder):
 def raw_tensors(folder: Path) -> dict[str, tuple]:
     """Type, shape, file and bytes of every tensor."""
     tensors = {}
-    for name, t in weights.stored_tensors(folder).items():
+    for name, t in stored_tensors(folder).items():
         tensors[name] = (t.dtype, t.shape, t.file.name, t.file.read_bytes()[t.start : t.stop])
     return tensors
 
@@ -237,8 +238,8 @@ def test_types_of_different_width_stay_aligned(tmp_path, target_folder):
     rows = np.zeros((401, 16), np.float32)[:400]
     (tmp_path / "out").mkdir()
     write_model(tmp_path / "out", base, target, EmbeddingTable.of(rows, rows))
-    for name, t in weights.stored_tensors(tmp_path / "out").items():
-        assert t.start % weights.FLOATS[t.dtype].itemsize == 0, name
+    for name, t in stored_tensors(tmp_path / "out").items():
+        assert t.start % FLOATS[t.dtype].itemsize == 0, name
         assert t.dtype == ("F32" if "norm" in name else "BF16")
 
 
@@ -521,7 +522,7 @@ def test_full_disk(tmp_path, base_folder, target_folder, monkeypatch):
         file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights, "write_tensors", full)
+    monkeypatch.setattr("zett.files.tensors.write_tensors", full)
     with pytest.raises(UserError, match="no space left"):
         transfer(base_folder, target_folder, out, method="fvt", overwrite=True)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before

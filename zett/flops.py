@@ -10,6 +10,8 @@ import math
 import re
 from collections.abc import Mapping
 
+from zett.lms.config import BodyConfig
+
 
 @dataclasses.dataclass(frozen=True)
 class StepFlops:
@@ -42,15 +44,10 @@ def keys_seen(length: int, window: int | None, *, causal: bool) -> float:
     return 1 + 2 * w - w * (w + 1) / length
 
 
-def attention_forward(config, batch: int, length: int) -> float:
+def attention_forward(config: BodyConfig, batch: int, length: int) -> float:
     """Scores and their weighted sums, of all layers of a body."""
-    width = config.num_heads * getattr(config, "head_dim", config.hidden_size // config.num_heads)
-    windows = getattr(config, "windows", None)
-    if hasattr(config, "local"):  # ModernBERT
-        windows = [config.window if local else None for local in config.local]
-    causal = getattr(config, "causal", True)
-    keys = sum(keys_seen(length, window, causal=causal) for window in windows or [None] * config.num_layers)
-    return 4.0 * batch * length * width * keys
+    keys = sum(keys_seen(length, window, causal=config.causal) for window in config.layer_windows)
+    return 4.0 * batch * length * config.num_heads * config.head_dim * keys
 
 
 PIECE = r"piece\..*"  # the input projection
@@ -73,7 +70,7 @@ def hypernet_forward(shapes: Shapes, *, tokens: int, positions: int, distinct: i
 
 
 def body_step(
-    shapes: Shapes, config, *, batch: int, length: int, rows: int, trained: bool, targets: int | None = None
+    shapes: Shapes, config: BodyConfig, *, batch: int, length: int, rows: int, trained: bool, targets: int | None = None
 ) -> StepFlops:
     """A body on `[batch, length]` positions and back, with logits over `rows` rows at `targets` positions (None: at all).
 
@@ -86,7 +83,7 @@ def body_step(
 
 
 def hypernet_step(
-    body_shapes: Shapes, body_config, hypernet_shapes: Shapes,
+    body_shapes: Shapes, body_config: BodyConfig, hypernet_shapes: Shapes,
     *, batch: int, length: int, rows: int, pieces: int, distinct: int | None = None, targets: int | None = None,
 ) -> StepFlops:  # fmt: skip
     """A training step of a hypernetwork that predicts `rows` rows for a frozen body; see `hypernet_forward`, `body_step`."""

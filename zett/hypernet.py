@@ -597,7 +597,7 @@ SOURCE_TOKENIZER = "source_tokenizer"
 
 def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabulary | None, record: dict) -> None:
     """Write the released form: config.json, model.safetensors, source_tokenizer/ (if there is one), training.json."""
-    from zett.lms.weights import write_tensors
+    from zett.files.tensors import write_tensors
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

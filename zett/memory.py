@@ -23,7 +23,9 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from zett.config import Config
 from zett.flops import kernels
 from zett.hypernet import PackedForms, hypernet_graph, hypernet_shapes, partition_rules
-from zett.lms import body_shapes, is_tied, read_family
+from zett.lms.base import body_shapes
+from zett.lms.config import BodyConfig
+from zett.lms.family import Family, is_tied, read_family
 from zett.lms.weights import body_shardings, partition_specs
 from zett.mesh import AXES, match, sharding, state_shardings
 from zett.optim import make_optimizer
@@ -39,13 +41,13 @@ class Base:
     """A base model without its weights. table: shapes of its vocabulary's arrays."""
 
     name: str
-    family: Any
-    config: Any
+    family: Family
+    config: BodyConfig
     table: dict[str, tuple]
 
     @property
     def causal(self) -> bool:
-        return getattr(self.config, "causal", True)
+        return self.config.causal
 
     @property
     def body(self) -> dict[str, tuple]:
@@ -62,7 +64,7 @@ def base_of(name: str, hf: dict) -> Base:
     family, config = read_family(hf, Path(name) / "config.json")
     rows = (hf["vocab_size"], config.hidden_size)
     table: dict[str, tuple] = {"input": rows} | ({} if is_tied(hf) else {"output": rows})
-    if getattr(family, "BIAS", None) is not None and config.head and getattr(config, "output_bias", True):
+    if family.bias is not None and config.head and config.output_bias:
         table["bias"] = rows[:1]
     return Base(name, family, config, table)
 

@@ -18,7 +18,7 @@ from zett.evaluate.targets import parse_target
 from zett.files import hub
 from zett.hypernet import load_hypernet
 from zett.inspect.terminal import WIDTH, columns
-from zett.lms.shapes import hf_config_of
+from zett.lms.known import hf_config_of
 from zett.lms.weights import body_shardings
 from zett.memory import PIECES, Base, Run, abstract_mesh, base_of, fullest, memory, run_of
 from zett.mesh import AXES, check_batch, mesh_sizes
@@ -88,6 +88,20 @@ def _check_target(checks: _Checks, spec: str) -> None:
         _check_folder(checks, "tokenizer", spec, "config.train.eval_targets", load_tokenizer)
 
 
+def check_targets(config: Config) -> None:
+    """UserError, with all of them, for evaluation targets that do not exist; those on the Hub are read, others not."""
+    if config.task != "hypernet":
+        return
+    if not config.train.eval_targets:
+        raise UserError("config.train.eval_targets is empty; name a tokenizer to evaluate on, such as bpe-8k")
+    checks = _Checks()
+    for spec in config.train.eval_targets:
+        if checks(_check_target, checks, spec) is None and f"tokenizer {spec}" in checks.unchecked:
+            checks(load_tokenizer, spec)
+    if checks.fault:
+        raise UserError(checks.fault)
+
+
 def _check_init(checks: _Checks, config: Config) -> None:
     trained = _check_folder(checks, "hypernetwork", str(config.init), "config.init", load_hypernet)
     if trained is not None:
@@ -112,9 +126,8 @@ def _check_base(config: Config) -> Base:
         raise UserError(f"{base.name} is {what}, which config.task {config.task!r} cannot train with")
     if config.task == "hypernet" and config.hypernet.bias and "bias" not in base.table:
         raise UserError(f"config.hypernet.bias is True, but {base.name} has no output bias")
-    room = base.config.max_positions - getattr(base.config, "first_position", 0)
-    if config.data.length > room:
-        raise UserError(f"config.data.length is {config.data.length}; {base.name} has positions for {room} tokens")
+    if config.data.length > base.config.room:
+        raise UserError(f"config.data.length is {config.data.length}; {base.name} has positions for {base.config.room} tokens")
     return base
 
 

@@ -265,19 +265,20 @@ def write_trained(folder: Path, base, table, body: dict | None = None) -> None:
 
     Names, shards and dtypes of its tensors stay, as do rows beyond the tokenizer; its other files are copied byte for byte.
     """
-    from zett.lms import weights
+    from zett.files.tensors import FLOATS, read_tensor, stored_tensors
+    from zett.lms.weights import body_tensors, spelled
 
     _copy(_companions(base.folder) + _found(base.folder, [*TOKENIZER_FILES, "config.json", "generation_config.json"]), folder)
-    stored = weights.stored_tensors(base.folder)
+    stored = stored_tensors(base.folder)
     new = {}
     for name, rows in _vocabulary_rows(base, stored, table, len(base.vocab)).items():
-        beyond = weights.read_tensor(stored, name)[len(rows) :]
+        beyond = read_tensor(stored, name)[len(rows) :]
         new[name] = np.concatenate([rows, beyond]) if len(beyond) else rows
     if body is not None:
         family = _family(base)
-        theirs = weights.spelled(family, stored)
-        dtypes = {name: weights.FLOATS.get(stored[spelled].dtype) for name, spelled in theirs.items()}
-        new |= {theirs[name]: x for name, x in weights.body_tensors(body, family, base.config, dtypes).items()}
+        theirs = spelled(family, stored)
+        dtypes = {name: FLOATS.get(stored[own].dtype) for name, own in theirs.items()}
+        new |= {theirs[name]: x for name, x in body_tensors(body, family, base.config, dtypes).items()}
     _write_shards(folder, base, stored, new)
 
 
@@ -315,57 +316,58 @@ def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dic
 
     Returns the fields of config.json that have to follow, where positions depend on the padding id.
     """
-    from zett.lms import weights
+    from zett.files.tensors import FLOATS, read_tensor, stored_tensors
     from zett.lms.unported import PADDED_POSITIONS
+    from zett.lms.weights import spelled
 
-    stored = weights.stored_tensors(base.folder)
+    stored = stored_tensors(base.folder)
     new = _vocabulary_rows(base, stored, table, size)
     fields = {}
     family, padding = _family(base), (base.hf_config.get("pad_token_id", 1), hf_config["pad_token_id"])
-    if hasattr(family, "follow_padding"):
-        name = weights.spelled(family, stored)[next(row.key for row in family.WEIGHTS if row.path == "positions")]
-        new[name], fields = family.follow_padding(weights.read_tensor(stored, name), *padding)
+    if family is not None and family.follow_padding is not None:
+        name = spelled(family, stored)[next(row.key for row in family.weights if row.path == "positions")]
+        new[name], fields = family.follow_padding(read_tensor(stored, name), *padding)
     elif family is None and base.hf_config["model_type"] in PADDED_POSITIONS and padding[0] != padding[1]:
         raise UserError(
             f"the positions of a model of type {base.hf_config['model_type']!r} count from its padding id, which would change "
             f"from {padding[0]} to {padding[1]}; give a tokenizer with padding id {padding[0]}"
         )
     if table.output is not None and not base.names.output:  # a tied model becomes untied
-        if family is None or family.OUTPUT_ROWS is None:
+        if family is None:
             raise ValueError(f"{base.name} has no output rows of its own, but the table has")
-        new[family.OUTPUT_ROWS] = _in_dtype(table.output, size, weights.FLOATS[stored[base.names.input[0]].dtype])
+        new[family.output_rows] = _in_dtype(table.output, size, FLOATS[stored[base.names.input[0]].dtype])
     _write_shards(folder, base, stored, new)
     return fields
 
 
 def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
     """The tensors with a row for each token, by their names in the base's files, in the dtype that they have there."""
-    from zett.lms import weights
+    from zett.files.tensors import FLOATS
 
     new: dict[str, np.ndarray] = {}
     for names, rows in ((base.names.input, table.input), (base.names.output, table.output_rows), (base.names.bias, table.bias)):
-        new |= dict.fromkeys(names, _in_dtype(rows, size, weights.FLOATS[stored[names[0]].dtype]) if names else None)
+        new |= dict.fromkeys(names, _in_dtype(rows, size, FLOATS[stored[names[0]].dtype]) if names else None)
     return new
 
 
 def _write_shards(folder: Path, base, stored, new: dict[str, np.ndarray]) -> None:
     """The base's safetensors files and their index, with `new` tensors; what it lacks stands beside its input rows."""
-    from zett.lms import weights
+    from zett.files.tensors import INDEX_FILE, WEIGHTS_FILE, Stored, file_metadata, write_tensors
 
     def order(item: tuple):  # as stored, so that long runs are copied at once; wide types first, which keeps all aligned
         tensor = item[1]
         return -(tensor.nbytes // max(int(np.prod(tensor.shape)), 1)), tensor.start
 
-    shards: dict[Path, dict[str, np.ndarray | weights.Stored]] = {}
+    shards: dict[Path, dict[str, np.ndarray | Stored]] = {}
     for name, tensor in sorted(stored.items(), key=order):
         shard = shards.setdefault(tensor.file, {})
         shard[name] = new.get(name, tensor)
         if name == base.names.input[0]:
             shard |= {other: rows for other, rows in new.items() if other not in stored}
     for file, tensors in sorted(shards.items()):
-        weights.write_tensors(folder / file.name, tensors, weights.file_metadata(file))
-    if not (base.folder / weights.WEIGHTS_FILE).is_file():
-        index = json.loads((base.folder / weights.INDEX_FILE).read_text(encoding="utf-8"))
+        write_tensors(folder / file.name, tensors, file_metadata(file))
+    if not (base.folder / WEIGHTS_FILE).is_file():
+        index = json.loads((base.folder / INDEX_FILE).read_text(encoding="utf-8"))
         index["weight_map"] = {name: file.name for file, tensors in sorted(shards.items()) for name in tensors}
         everything = [tensor for tensors in shards.values() for tensor in tensors.values()]
         totals = {
@@ -374,12 +376,12 @@ def _write_shards(folder: Path, base, stored, new: dict[str, np.ndarray]) -> Non
         }
         known = index.get("metadata") or {}
         index["metadata"] = {**known, **{k: v for k, v in totals.items() if k in known or k == "total_size"}}
-        write_json(folder / weights.INDEX_FILE, index)
+        write_json(folder / INDEX_FILE, index)
 
 
 def _family(base):
-    """The module of the base's family, or None if it is not ported."""
-    from zett.lms import family_of
+    """The base's family, or None if it is not ported."""
+    from zett.lms.family import family_of
 
     return None if base.config is None else family_of(base.hf_config)
 

@@ -14,8 +14,8 @@ import numpy as np
 from zett.compat.msgpack import read_arrays
 from zett.config import HypernetConfig
 from zett.errors import UserError
+from zett.files.tensors import INDEX_FILE, WEIGHTS_FILE, read_tensor, stored_tensors
 from zett.hypernet import TrainedHypernet
-from zett.lms import weights
 
 MODEL_TYPE = "zett_hypernetwork"
 MSGPACK = "flax_model.msgpack"
@@ -102,12 +102,12 @@ def _languages(content: dict, where: Path) -> tuple[str, ...]:
 
 def _tensors(folder: Path) -> tuple[str, dict[str, np.ndarray]]:
     """Where the weights are, and all of them, by the names of the Flax format without its `layers_`; kernels `[in, out]`."""
-    if (folder / weights.WEIGHTS_FILE).is_file() or (folder / weights.INDEX_FILE).is_file():
-        stored = weights.stored_tensors(folder)
-        return f"the weights in {folder}", dict(_of_torch(name, weights.read_tensor(stored, name)) for name in stored)
+    if (folder / WEIGHTS_FILE).is_file() or (folder / INDEX_FILE).is_file():
+        stored = stored_tensors(folder)
+        return f"the weights in {folder}", dict(_of_torch(name, read_tensor(stored, name)) for name in stored)
     if (folder / MSGPACK).is_file():
         return str(folder / MSGPACK), dict(_of_flax(*item) for item in read_arrays(folder / MSGPACK).items())
-    raise UserError(f"{folder} is not a whole hypernetwork: {weights.WEIGHTS_FILE} or {MSGPACK} is missing")
+    raise UserError(f"{folder} is not a whole hypernetwork: {WEIGHTS_FILE} or {MSGPACK} is missing")
 
 
 def _of_flax(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:

@@ -46,6 +46,7 @@ class Frame:
 
 def frame_of(base) -> Frame:
     """The frame of a masked language model (a `BaseModel`). UserError if it has no head or no mask token."""
+    base = base.original or base  # with another vocabulary, the frame stays what the body was trained with
     kind, roles, tokenizer = base.hf_config["model_type"], base.vocab.roles, base.vocab.tokenizer
     if not base.config.head:
         raise UserError(
@@ -65,7 +66,7 @@ def frame_of(base) -> Frame:
 
 def text_room(base, frame: Frame) -> int:
     """The most tokens of a text that the base model has positions for."""
-    return base.config.max_positions - getattr(base.config, "first_position", 0) - len(frame)
+    return base.config.room - len(frame)
 
 
 def hide(

@@ -98,7 +98,7 @@ def masked_nats(
             f"a window of text takes {longest} tokens of this tokenizer, and {base.name} has positions for {room}; "
             "give smaller windows (--window)"
         )
-    frame_rows = frame.rows(base.table.input)
+    frame_rows = frame.rows((base.original or base).table.input)
     most = -(-max(int(encoded.hidden.sum(1).max()), 1) // 16) * 16
     order = np.argsort(encoded.lengths, kind="stable")
     nats = np.empty(len(order))

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from zett.data.masked import frame_of
 from zett.evaluate.bpb import encode_windows, window_nats
 from zett.evaluate.masked import encode_masked, masked_nats
-from zett.lms import is_causal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Measure:
 
 def measure_of(base) -> Measure:
     """The measure of a `BaseModel` that was loaded with its body. UserError for an encoder without a masked-LM head."""
-    if is_causal(base):
+    if base.causal:
         return Measure("bits per byte", encode_windows, functools.partial(_causal_nats, base.graphdef, base.bos_row))
     return Measure("masked bits per byte", encode_masked, functools.partial(masked_nats, base, frame_of(base)))
 

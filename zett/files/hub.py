@@ -1,7 +1,7 @@
 """The Hugging Face Hub: folders from there and to there, with errors that say what to do."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zett.errors import UserError
@@ -13,11 +13,12 @@ def is_name(name: str) -> bool:
 
 
 def download(
-    name: str, patterns: Sequence[str], *, ignored: Sequence[str] = (), revision: str | None = None, kind: str = "model"
-) -> Path:
+    name: str, patterns: Sequence[str], *, ignored: Sequence[str] = (), revision: str | None = None, kind: str = "model",
+    check: Callable[[Path], None] | None = None,
+) -> Path:  # fmt: skip
     """The local copy of the files in the repository `name` that match `patterns`; UserError if there is no config.json.
 
-    kind: what it is that is asked for, in words.
+    kind: what it is that is asked for, in words. check: raises UserError for a folder that is something else.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -42,10 +43,9 @@ def download(
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
         why = _first_line(error)
         raise UserError(f"{missing} it could not be reached ({why}); give a folder, or try again online") from error
+    if check is not None:
+        check(folder)
     if not (folder / "config.json").is_file():
-        from zett.lms.checks import check_adapter
-
-        check_adapter(folder)
         raise UserError(f"{name} on the Hugging Face Hub is not a {kind}: it has no config.json")
     return folder
 

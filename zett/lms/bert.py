@@ -1,7 +1,7 @@
 """BERT: a bidirectional encoder with learned positions and post-norm layers, with or without its masked-LM head.
 
 The head's transform is part of the body, its bias part of the table. Reference: Transformers' `modeling_bert.py`; parity is
-tested in `tests/test_encoders.py`.
+tested in `tests/lms/test_encoders.py`.
 """
 
 import dataclasses
@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from zett.lms.config import BodyConfig
+from zett.lms.family import NARROW, WIDEN, Family, Weight, dense_rows, norm_rows
 from zett.lms.layers import (
     ACTIVATIONS,
     LayerNorm,
@@ -24,14 +26,13 @@ from zett.lms.layers import (
     scan_layers,
     stack_layers,
 )  # fmt: skip
-from zett.lms.weights import NARROW, WIDEN, Weight, dense_rows, norm_rows
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig:
-    """Shape of a BERT body. Field names follow this project; `from_hf` maps Hugging Face's.
+class BertConfig(BodyConfig):
+    """Shape of a BERT body.
 
-    first_position: row of the position table that a text's first token gets. head: whether there is a masked-LM head.
+    first_position: row of the position table that a text's first token gets.
     """
 
     hidden_size: int = 768
@@ -44,14 +45,11 @@ class BertConfig:
     max_positions: int = 512
     first_position: int = 0
     type_vocab_size: int = 2
-    head: bool = True
 
     causal: ClassVar[bool] = False
-    logit_softcap: ClassVar[float | None] = None
 
     @classmethod
     def from_hf(cls, hf: dict) -> Self:
-        """Map a Hugging Face `config.json`; raises ValueError for a setting this port does not compute."""
         kind = hf.get("position_embedding_type", "absolute")
         if kind != "absolute":
             raise ValueError(f"position_embedding_type is {kind!r}; only 'absolute' positions are computed here")
@@ -86,7 +84,7 @@ class Layer(nnx.Module):
 
     def __call__(self, x, mask):
         c = self.config
-        heads = (*x.shape[:2], c.num_heads, c.hidden_size // c.num_heads)
+        heads = (*x.shape[:2], c.num_heads, c.head_dim)
         q, k, v = (project(x).reshape(heads) for project in (self.q, self.k, self.v))
         out = attention(q, k, v, mask=mask, causal=False, dtype=self.dtype)
         x = self.norm_attention(x + self.o(out.reshape(x.shape)))
@@ -155,18 +153,25 @@ def head_rows(dense: str, norm: str) -> list[Weight]:
     return [dataclasses.replace(row, when="head") for row in rows]
 
 
-WEIGHTS = [
-    *encoder_rows("bert."),
-    *head_rows("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
-]
-INPUT_ROWS, OUTPUT_ROWS = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
-BIAS = "cls.predictions.bias"
-COPIES = {"cls.predictions.decoder.bias": BIAS}
-PREFIX, HEAD = "bert.", "cls.predictions."
 # The first checkpoints have TensorFlow's names.
 RENAMED = {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"}
-# Buffers, and heads that are kept but not computed.
-IGNORED = [r"bert\.embeddings\.position_ids", r"bert\.pooler\..*", r"cls\.seq_relationship\..*", r"classifier\..*"]
 
-# The names under which the registry finds them.
-Body, Config = BertBody, BertConfig
+FAMILY = Family(
+    model_types=("bert",),
+    Config=BertConfig,
+    Body=BertBody,
+    weights=(
+        *encoder_rows("bert."),
+        *head_rows("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+    ),
+    input_rows="bert.embeddings.word_embeddings.weight",
+    output_rows="cls.predictions.decoder.weight",
+    bias="cls.predictions.bias",
+    copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
+    prefix="bert.",
+    head="cls.predictions.",
+    renamed=RENAMED,
+    # Buffers, and heads that are kept but not computed.
+    ignored=(r"bert\.embeddings\.position_ids", r"bert\.pooler\..*", r"cls\.seq_relationship\..*", r"classifier\..*"),
+    tied_default=True,
+)

@@ -6,12 +6,11 @@ computed by the ports, is not this module's to refuse. See also `zett/lms/unport
 
 import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from zett.config import Within
 from zett.errors import UserError
+from zett.lms.config import BodyConfig
 
 LAYERS, HEADS, WIDTHS, POSITIONS = Within(1, 1024), Within(1, 2**14), Within(1, 2**20), Within(1, 2**30)
 # Whole numbers, under the names that architectures have for them.
@@ -127,26 +126,17 @@ def _check_rope_numbers(one: dict, path: str) -> None:
         raise UserError(f"{path}: low_freq_factor ({low}) has to be below high_freq_factor ({high})")
 
 
-def check_heads(config: Any, where: Path) -> None:
+def check_heads(config: BodyConfig, where: Path) -> None:
     """UserError if a family's config divides its width or its heads unevenly."""
-    if not hasattr(config, "head_dim") and config.hidden_size % config.num_heads:
+    if not config.own_head_dim and config.hidden_size % config.num_heads:
         raise UserError(
             f"{where}: the width, {config.hidden_size}, is not a multiple of the number of attention heads, {config.num_heads}"
         )
-    groups = getattr(config, "num_kv_heads", config.num_heads)
+    groups = config.num_kv_heads
     if config.num_heads % groups:
         raise UserError(f"{where}: num_attention_heads, {config.num_heads}, is not a multiple of num_key_value_heads, {groups}")
-    if hasattr(config, "rope") and getattr(config, "head_dim", 2) % 2:
+    if config.own_head_dim and config.head_dim % 2:  # all that have such a setting have rotary positions
         raise UserError(f"{where}: heads are {config.head_dim} wide; rotary positions take pairs of their columns")
-
-
-def check_layers(stored: Mapping[str, Any], family, config, where: Path) -> None:
-    """UserError if the weights, by the family's own names, have more or fewer layers than config.json."""
-    prefix = next(row.key for row in family.WEIGHTS if "{i}" in row.key).partition("{i}")[0]
-    found = {name.removeprefix(prefix).partition(".")[0] for name in stored if name.startswith(prefix)}
-    layers = 1 + max((int(number) for number in found if number.isdecimal()), default=-1)
-    if layers and layers != config.num_layers:
-        raise UserError(f"{where} says {config.num_layers} layers, but the weights beside it have {layers}")
 
 
 def quantised(hf_config: dict, where: Path) -> str | None:

@@ -1,6 +1,6 @@
 """What the decoder families with RMSNorm and rotary positions share; each of them is this with other settings.
 
-Reference: Transformers' `modeling_*.py` of the families; parity is tested in `tests/test_decoders.py`.
+Reference: Transformers' `modeling_*.py` of the families; parity is tested in `tests/lms/test_decoders.py`.
 """
 
 import dataclasses
@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from zett.lms.config import BodyConfig
+from zett.lms.family import NARROW, WIDEN, Weight, dense_rows
 from zett.lms.layers import (
     ACTIVATIONS,
     Linear,
@@ -23,12 +25,11 @@ from zett.lms.layers import (
     stack_layers,
 )
 from zett.lms.rope import Rope
-from zett.lms.weights import NARROW, WIDEN, Weight, dense_rows
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """Shape of a body. Field names follow this project; `from_hf` maps Hugging Face's.
+class DecoderConfig(BodyConfig):
+    """Shape of a decoder.
 
     windows: None, or for each layer how far it looks back (None: everywhere). attention_scale: of the attention logits (None:
     `head_dim ** -0.5`). The class variables are what a family fixes.
@@ -54,6 +55,7 @@ class DecoderConfig:
     # Transformers' defaults, for fields that a config.json may lack.
     defaults: ClassVar[dict[str, Any]] = {"max_position_embeddings": 2048}
     rope_theta: ClassVar[float] = 10000.0
+    own_head_dim: ClassVar[bool] = True
     qk_norm: ClassVar[Literal["head", "all"] | None] = None  # queries and keys are normalised, each head or all together
     norm_offset: ClassVar[float] = 0.0  # what the weights of norms are added to
     scaled_inputs: ClassVar[bool] = False  # input rows are multiplied by the root of the model width
@@ -63,13 +65,16 @@ class DecoderConfig:
         return self.attention_bias
 
     @property
+    def layer_windows(self) -> tuple[int | None, ...]:
+        return self.windows or (None,) * self.num_layers
+
+    @property
     def ropes(self) -> tuple[Rope | None, ...]:
         """The rotary positions of each layer; None: it has none."""
         return (self.rope,) * self.num_layers
 
     @classmethod
     def from_hf(cls, hf: dict) -> Self:
-        """Map a Hugging Face `config.json`; raises ValueError for a setting that is not computed here."""
         config = cls(**cls._fields({**cls.defaults, **hf}))
         config.rope.check_width(config.head_dim)
         return config
@@ -204,7 +209,7 @@ class Decoder(nnx.Module):
             x_BLD = x_BLD * jnp.asarray(c.hidden_size**0.5, self.dtype).astype(x_BLD.dtype)
         positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL)
         everywhere = x_BLD.shape[1]
-        windows = [min(window or everywhere, everywhere) for window in c.windows or (None,) * c.num_layers]
+        windows = [min(window or everywhere, everywhere) for window in c.layer_windows]
         rotary = {found: _frequencies(found, c, positions_BL) for found in dict.fromkeys(c.ropes)}
         same: dict[str, Any] = {}
         per_layer: dict[str, Any] = {}
@@ -262,4 +267,4 @@ NORM_WEIGHTS = [
 ]
 FINAL_NORM = Weight("model.norm.weight", "norm.scale")
 # Buffers that old checkpoints carry and that are computed here.
-ROTARY_BUFFERS = [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"]
+ROTARY_BUFFERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)

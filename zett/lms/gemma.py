@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from zett.lms import llama
-from zett.lms.decoder import Decoder, DecoderConfig
+from zett.lms.decoder import DecoderConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,4 @@ class GemmaConfig(DecoderConfig):
         return super()._fields({**hf, "hidden_act": activation, "hidden_activation": None})
 
 
-WEIGHTS = llama.WEIGHTS
-INPUT_ROWS, OUTPUT_ROWS, PREFIX, IGNORED = llama.INPUT_ROWS, llama.OUTPUT_ROWS, llama.PREFIX, llama.IGNORED
-Body, Config = Decoder, GemmaConfig
+FAMILY = dataclasses.replace(llama.FAMILY, model_types=("gemma",), Config=GemmaConfig, tied_default=True)

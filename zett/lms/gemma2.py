@@ -63,7 +63,7 @@ class Gemma2Body(Decoder):
     Layer = Gemma2Layer
 
 
-WEIGHTS = [
+WEIGHTS = (
     *ATTENTION_WEIGHTS,
     *MLP_WEIGHTS,
     layer_norm("input_layernorm", "norm_attention"),
@@ -71,6 +71,7 @@ WEIGHTS = [
     layer_norm("pre_feedforward_layernorm", "norm_mlp"),
     layer_norm("post_feedforward_layernorm", "norm_fed"),
     FINAL_NORM,
-]
-INPUT_ROWS, OUTPUT_ROWS, PREFIX, IGNORED = llama.INPUT_ROWS, llama.OUTPUT_ROWS, llama.PREFIX, llama.IGNORED
-Body, Config = Gemma2Body, Gemma2Config
+)
+FAMILY = dataclasses.replace(
+    llama.FAMILY, model_types=("gemma2",), Config=Gemma2Config, Body=Gemma2Body, weights=WEIGHTS, tied_default=True
+)

@@ -6,7 +6,7 @@ The two kinds of layer rotate with different frequencies.
 import dataclasses
 from typing import Any, ClassVar, Literal
 
-from zett.lms import gemma2, llama
+from zett.lms import gemma2
 from zett.lms.decoder import QK_NORM_WEIGHTS, DecoderConfig, layer_windows
 from zett.lms.rope import Rope
 
@@ -33,7 +33,7 @@ class Gemma3Config(DecoderConfig):
 
     @property
     def ropes(self) -> tuple[Rope | None, ...]:
-        return tuple(self.rope if window is None else self.local_rope for window in self.windows or (None,) * self.num_layers)
+        return tuple(self.rope if window is None else self.local_rope for window in self.layer_windows)
 
     @classmethod
     def _fields(cls, hf: dict) -> dict[str, Any]:
@@ -62,6 +62,6 @@ class Gemma3Config(DecoderConfig):
         return Rope.from_hf(hf, theta=cls.rope_theta, parameters=parameters)
 
 
-WEIGHTS = [*gemma2.WEIGHTS, *QK_NORM_WEIGHTS]
-INPUT_ROWS, OUTPUT_ROWS, PREFIX, IGNORED = llama.INPUT_ROWS, llama.OUTPUT_ROWS, llama.PREFIX, llama.IGNORED
-Body, Config = gemma2.Gemma2Body, Gemma3Config
+FAMILY = dataclasses.replace(
+    gemma2.FAMILY, model_types=("gemma3_text",), Config=Gemma3Config, weights=(*gemma2.FAMILY.weights, *QK_NORM_WEIGHTS)
+)

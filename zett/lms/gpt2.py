@@ -1,16 +1,18 @@
 """GPT-2: LayerNorm, learned positions, fused query/key/value projection.
 
-Reference: Transformers' `modeling_gpt2.py`; parity is tested in `tests/test_gpt.py`.
+Reference: Transformers' `modeling_gpt2.py`; parity is tested in `tests/lms/test_gpt.py`.
 """
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from zett.lms.config import BodyConfig
+from zett.lms.family import NARROW, WIDEN, Family, Weight, dense_rows, norm_rows
 from zett.lms.layers import (
     ACTIVATIONS,
     LayerNorm,
@@ -23,12 +25,11 @@ from zett.lms.layers import (
     scan_layers,
     stack_layers,
 )  # fmt: skip
-from zett.lms.weights import NARROW, WIDEN, Weight, dense_rows, norm_rows
 
 
 @dataclasses.dataclass(frozen=True)
-class GPT2Config:
-    """Shape of a GPT-2 body. Field names follow this project; `from_hf` maps Hugging Face's.
+class GPT2Config(BodyConfig):
+    """Shape of a GPT-2 body.
 
     scale_by_width: attention logits are divided by the root of the head width. scale_by_layer: and by the layer's number.
     """
@@ -43,11 +44,8 @@ class GPT2Config:
     scale_by_width: bool = True
     scale_by_layer: bool = False
 
-    logit_softcap: ClassVar[float | None] = None
-
     @classmethod
-    def from_hf(cls, hf: dict) -> "GPT2Config":
-        """Map a Hugging Face `config.json`; raises ValueError for a setting this port does not compute."""
+    def from_hf(cls, hf: dict) -> Self:
         if hf.get("add_cross_attention"):
             raise ValueError("add_cross_attention is true; the GPT-2 port computes decoders alone")
         return cls(
@@ -76,7 +74,7 @@ class Layer(nnx.Module):
 
     def __call__(self, x, mask, number):
         c = self.config
-        heads = (*x.shape[:2], c.num_heads, c.hidden_size // c.num_heads)
+        heads = (*x.shape[:2], c.num_heads, c.head_dim)
         q, k, v = (part.reshape(heads) for part in jnp.split(self.qkv(self.norm_attention(x)), 3, -1))
         if c.scale_by_layer:
             q = q / number
@@ -112,20 +110,23 @@ class GPT2Body(nnx.Module):
 # Its dense layers are Transformers' Conv1D, which stores `[in, out]`.
 _dense_rows = functools.partial(dense_rows, transform=None)
 
-WEIGHTS = [
-    Weight("transformer.wpe.weight", "positions", spec=(None, "fsdp")),
-    *norm_rows("transformer.h.{i}.ln_1", "layers.norm_attention"),
-    *_dense_rows("transformer.h.{i}.attn.c_attn", "layers.qkv", WIDEN),
-    *_dense_rows("transformer.h.{i}.attn.c_proj", "layers.o", NARROW),
-    *norm_rows("transformer.h.{i}.ln_2", "layers.norm_mlp"),
-    *_dense_rows("transformer.h.{i}.mlp.c_fc", "layers.up", WIDEN),
-    *_dense_rows("transformer.h.{i}.mlp.c_proj", "layers.down", NARROW),
-    *norm_rows("transformer.ln_f", "norm"),
-]
-INPUT_ROWS, OUTPUT_ROWS = "transformer.wte.weight", "lm_head.weight"
-PREFIX = "transformer."
-# Causal masks that old checkpoints carry.
-IGNORED = [r"transformer\.h\.\d+\.attn\.(masked_)?bias"]
-
-# The names under which the registry finds them.
-Body, Config = GPT2Body, GPT2Config
+FAMILY = Family(
+    model_types=("gpt2",),
+    Config=GPT2Config,
+    Body=GPT2Body,
+    weights=(
+        Weight("transformer.wpe.weight", "positions", spec=(None, "fsdp")),
+        *norm_rows("transformer.h.{i}.ln_1", "layers.norm_attention"),
+        *_dense_rows("transformer.h.{i}.attn.c_attn", "layers.qkv", WIDEN),
+        *_dense_rows("transformer.h.{i}.attn.c_proj", "layers.o", NARROW),
+        *norm_rows("transformer.h.{i}.ln_2", "layers.norm_mlp"),
+        *_dense_rows("transformer.h.{i}.mlp.c_fc", "layers.up", WIDEN),
+        *_dense_rows("transformer.h.{i}.mlp.c_proj", "layers.down", NARROW),
+        *norm_rows("transformer.ln_f", "norm"),
+    ),
+    input_rows="transformer.wte.weight",
+    output_rows="lm_head.weight",
+    prefix="transformer.",
+    ignored=(r"transformer\.h\.\d+\.attn\.(masked_)?bias",),  # causal masks that old checkpoints carry
+    tied_default=True,
+)

@@ -1,15 +1,17 @@
 """GPT-NeoX and Pythia: LayerNorm, rotary positions on a part of each head, attention and MLP side by side.
 
-Reference: Transformers' `modeling_gpt_neox.py`; parity is tested in `tests/test_gpt.py`.
+Reference: Transformers' `modeling_gpt_neox.py`; parity is tested in `tests/lms/test_gpt.py`.
 """
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import Self
 
 import jax.numpy as jnp
 from flax import nnx
 
+from zett.lms.config import BodyConfig
+from zett.lms.family import NARROW, WIDEN, Family, dense_rows, norm_rows
 from zett.lms.layers import (
     ACTIVATIONS,
     LayerNorm,
@@ -23,12 +25,11 @@ from zett.lms.layers import (
     stack_layers,
 )  # fmt: skip
 from zett.lms.rope import Rope
-from zett.lms.weights import NARROW, WIDEN, dense_rows, norm_rows
 
 
 @dataclasses.dataclass(frozen=True)
-class GPTNeoXConfig:
-    """Shape of a GPT-NeoX body. Field names follow this project; `from_hf` maps Hugging Face's.
+class GPTNeoXConfig(BodyConfig):
+    """Shape of a GPT-NeoX body.
 
     parallel: attention and MLP read the same input, and their outputs are added to it together.
     """
@@ -44,11 +45,8 @@ class GPTNeoXConfig:
     rope: Rope = Rope(partial=0.25)
     max_positions: int = 2048
 
-    logit_softcap: ClassVar[float | None] = None
-
     @classmethod
-    def from_hf(cls, hf: dict) -> "GPTNeoXConfig":
-        """Map a Hugging Face `config.json`; raises ValueError for a setting this port does not compute."""
+    def from_hf(cls, hf: dict) -> Self:
         return cls(
             hidden_size=hf["hidden_size"],
             num_layers=hf["num_hidden_layers"],
@@ -104,7 +102,7 @@ class GPTNeoXBody(nnx.Module):
         """
         c = self.config
         positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL)
-        inv_freq, factor = c.rope.frequencies(c.hidden_size // c.num_heads, c.max_positions, positions_BL)
+        inv_freq, factor = c.rope.frequencies(c.head_dim, c.max_positions, positions_BL)
         x, inputs = scan_layers(
             self.layers, x_BLD, positions_BL, inv_freq, factor, mask, keep_hidden=keep_hidden, remat=self.remat
         )
@@ -113,20 +111,23 @@ class GPTNeoXBody(nnx.Module):
 
 
 _LAYER = "gpt_neox.layers.{i}"
-WEIGHTS = [
-    *norm_rows(f"{_LAYER}.input_layernorm", "layers.norm_attention"),
-    *dense_rows(f"{_LAYER}.attention.query_key_value", "layers.qkv", WIDEN, bias="attention_bias"),
-    *dense_rows(f"{_LAYER}.attention.dense", "layers.o", NARROW, bias="attention_bias"),
-    *norm_rows(f"{_LAYER}.post_attention_layernorm", "layers.norm_mlp"),
-    *dense_rows(f"{_LAYER}.mlp.dense_h_to_4h", "layers.up", WIDEN),
-    *dense_rows(f"{_LAYER}.mlp.dense_4h_to_h", "layers.down", NARROW),
-    *norm_rows("gpt_neox.final_layer_norm", "norm"),
-]
-INPUT_ROWS, OUTPUT_ROWS = "gpt_neox.embed_in.weight", "embed_out.weight"
-PREFIX = "gpt_neox."
-RENAMED = {r"^lm_head\.": "embed_out."}
-# Causal masks and frequencies that old checkpoints carry.
-IGNORED = [r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)"]
-
-# The names under which the registry finds them.
-Body, Config = GPTNeoXBody, GPTNeoXConfig
+FAMILY = Family(
+    model_types=("gpt_neox",),
+    Config=GPTNeoXConfig,
+    Body=GPTNeoXBody,
+    weights=(
+        *norm_rows(f"{_LAYER}.input_layernorm", "layers.norm_attention"),
+        *dense_rows(f"{_LAYER}.attention.query_key_value", "layers.qkv", WIDEN, bias="attention_bias"),
+        *dense_rows(f"{_LAYER}.attention.dense", "layers.o", NARROW, bias="attention_bias"),
+        *norm_rows(f"{_LAYER}.post_attention_layernorm", "layers.norm_mlp"),
+        *dense_rows(f"{_LAYER}.mlp.dense_h_to_4h", "layers.up", WIDEN),
+        *dense_rows(f"{_LAYER}.mlp.dense_4h_to_h", "layers.down", NARROW),
+        *norm_rows("gpt_neox.final_layer_norm", "norm"),
+    ),
+    input_rows="gpt_neox.embed_in.weight",
+    output_rows="embed_out.weight",
+    prefix="gpt_neox.",
+    renamed={r"^lm_head\.": "embed_out."},
+    # Causal masks and frequencies that old checkpoints carry.
+    ignored=(r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
+)

@@ -11,6 +11,7 @@ from zett.lms.decoder import (
     Decoder,
     DecoderConfig,
 )
+from zett.lms.family import Family
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +37,15 @@ class LlamaConfig(DecoderConfig):
         }
 
 
-WEIGHTS = [*ATTENTION_WEIGHTS, *MLP_WEIGHTS, *NORM_WEIGHTS, FINAL_NORM]
-INPUT_ROWS, OUTPUT_ROWS = "model.embed_tokens.weight", "lm_head.weight"
-PREFIX = "model."
-IGNORED = ROTARY_BUFFERS
-
-# The names under which the registry finds them.
-Body, Config = Decoder, LlamaConfig
 LlamaBody = Decoder
+
+FAMILY = Family(
+    model_types=("llama",),
+    Config=LlamaConfig,
+    Body=LlamaBody,
+    weights=(*ATTENTION_WEIGHTS, *MLP_WEIGHTS, *NORM_WEIGHTS, FINAL_NORM),
+    input_rows="model.embed_tokens.weight",
+    output_rows="lm_head.weight",
+    prefix="model.",
+    ignored=ROTARY_BUFFERS,
+)

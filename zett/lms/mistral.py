@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from zett.lms import llama
-from zett.lms.decoder import Decoder, DecoderConfig
+from zett.lms.decoder import DecoderConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,4 @@ class MistralConfig(DecoderConfig):
         }
 
 
-WEIGHTS = llama.WEIGHTS
-INPUT_ROWS, OUTPUT_ROWS, PREFIX, IGNORED = llama.INPUT_ROWS, llama.OUTPUT_ROWS, llama.PREFIX, llama.IGNORED
-Body, Config = Decoder, MistralConfig
+FAMILY = dataclasses.replace(llama.FAMILY, model_types=("mistral",), Config=MistralConfig)

@@ -1,18 +1,20 @@
 """ModernBERT: a bidirectional pre-norm encoder with rotary positions, gated MLPs, and local attention in most layers.
 
 The masked-LM head's transform is part of the body, its bias part of the table. Reference: Transformers'
-`modeling_modernbert.py`; parity is tested in `tests/test_encoders.py`.
+`modeling_modernbert.py`; parity is tested in `tests/lms/test_encoders.py`.
 """
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from zett.lms.bert import Head
+from zett.lms.config import BodyConfig
+from zett.lms.family import NARROW, TRANSPOSE, WIDEN, Family, Weight, dense_rows, norm_rows
 from zett.lms.layers import (
     ACTIVATIONS,
     LayerNorm,
@@ -27,15 +29,14 @@ from zett.lms.layers import (
     stack_layers,
 )  # fmt: skip
 from zett.lms.rope import Rope
-from zett.lms.weights import NARROW, TRANSPOSE, WIDEN, Weight, dense_rows, norm_rows
 
 
 @dataclasses.dataclass(frozen=True)
-class ModernBertConfig:
-    """Shape of a ModernBERT body. Field names follow this project; `from_hf` maps Hugging Face's.
+class ModernBertConfig(BodyConfig):
+    """Shape of a ModernBERT body.
 
-    local: for each layer, whether a token looks at most `window` tokens away, with the positions `local_rope`. head: whether
-    there is a masked-LM head; output_bias: and whether that has a bias.
+    local: for each layer, whether a token looks at most `window` tokens away, with the positions `local_rope`.
+    output_bias: whether the masked-LM head has a bias.
     """
 
     hidden_size: int = 768
@@ -54,11 +55,13 @@ class ModernBertConfig:
     rope: Rope = Rope(theta=160_000.0)
     local_rope: Rope = Rope()
     max_positions: int = 8192
-    head: bool = True
     output_bias: bool = True
 
     causal: ClassVar[bool] = False
-    logit_softcap: ClassVar[float | None] = None
+
+    @property
+    def layer_windows(self) -> tuple[int | None, ...]:
+        return tuple(self.window if local else None for local in self.local)
 
     @property
     def head_dense_bias(self) -> bool:
@@ -69,8 +72,7 @@ class ModernBertConfig:
         return self.head and self.norm_bias
 
     @classmethod
-    def from_hf(cls, hf: dict) -> "ModernBertConfig":
-        """Map a Hugging Face `config.json`; raises ValueError for a setting this port does not compute."""
+    def from_hf(cls, hf: dict) -> Self:
         number, every = hf["num_hidden_layers"], hf.get("global_attn_every_n_layers", 3)
         types = hf.get("layer_types") or ["sliding_attention" if i % every else "full_attention" for i in range(number)]
         if len(types) != number or not set(types) <= {"sliding_attention", "full_attention"}:
@@ -145,8 +147,7 @@ class ModernBertBody(nnx.Module):
         c = self.config
         positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL)
         local = np.asarray(c.local)
-        width = c.hidden_size // c.num_heads
-        everywhere, nearby = (r.frequencies(width, c.max_positions, positions_BL) for r in (c.rope, c.local_rope))
+        everywhere, nearby = (r.frequencies(c.head_dim, c.max_positions, positions_BL) for r in (c.rope, c.local_rope))
         norms = self.attention_norms
         per_layer = {
             "bare": np.arange(c.num_layers) == 0,
@@ -165,25 +166,29 @@ class ModernBertBody(nnx.Module):
 
 
 _LAYER = "model.layers.{i}"
-WEIGHTS = [
-    *norm_rows("model.embeddings.norm", "norm", bias="norm_bias"),
-    *(dataclasses.replace(row, first=1) for row in norm_rows(f"{_LAYER}.attn_norm", "attention_norms", bias="norm_bias")),
-    *dense_rows(f"{_LAYER}.attn.Wqkv", "layers.qkv", WIDEN, bias="attention_bias"),
-    *dense_rows(f"{_LAYER}.attn.Wo", "layers.o", NARROW, bias="attention_bias"),
-    *norm_rows(f"{_LAYER}.mlp_norm", "layers.norm_mlp", bias="norm_bias"),
-    *dense_rows(f"{_LAYER}.mlp.Wi", "layers.up", WIDEN, bias="mlp_bias"),
-    *dense_rows(f"{_LAYER}.mlp.Wo", "layers.down", NARROW, bias="mlp_bias"),
-    *norm_rows("model.final_norm", "final_norm", bias="norm_bias"),
-    Weight("head.dense.weight", "head.dense.kernel", TRANSPOSE, "head", WIDEN),
-    Weight("head.dense.bias", "head.dense.bias", when="head_dense_bias"),
-    Weight("head.norm.weight", "head.norm.scale", when="head"),
-    Weight("head.norm.bias", "head.norm.bias", when="head_norm_bias"),
-]
-INPUT_ROWS, OUTPUT_ROWS = "model.embeddings.tok_embeddings.weight", "decoder.weight"
-BIAS = "decoder.bias"
-PREFIX, HEAD = "model.", "head."
-# Heads that are kept but not computed.
-IGNORED = [r"classifier\..*"]
-
-# The names under which the registry finds them.
-Body, Config = ModernBertBody, ModernBertConfig
+FAMILY = Family(
+    model_types=("modernbert",),
+    Config=ModernBertConfig,
+    Body=ModernBertBody,
+    weights=(
+        *norm_rows("model.embeddings.norm", "norm", bias="norm_bias"),
+        *(dataclasses.replace(row, first=1) for row in norm_rows(f"{_LAYER}.attn_norm", "attention_norms", bias="norm_bias")),
+        *dense_rows(f"{_LAYER}.attn.Wqkv", "layers.qkv", WIDEN, bias="attention_bias"),
+        *dense_rows(f"{_LAYER}.attn.Wo", "layers.o", NARROW, bias="attention_bias"),
+        *norm_rows(f"{_LAYER}.mlp_norm", "layers.norm_mlp", bias="norm_bias"),
+        *dense_rows(f"{_LAYER}.mlp.Wi", "layers.up", WIDEN, bias="mlp_bias"),
+        *dense_rows(f"{_LAYER}.mlp.Wo", "layers.down", NARROW, bias="mlp_bias"),
+        *norm_rows("model.final_norm", "final_norm", bias="norm_bias"),
+        Weight("head.dense.weight", "head.dense.kernel", TRANSPOSE, "head", WIDEN),
+        Weight("head.dense.bias", "head.dense.bias", when="head_dense_bias"),
+        Weight("head.norm.weight", "head.norm.scale", when="head"),
+        Weight("head.norm.bias", "head.norm.bias", when="head_norm_bias"),
+    ),
+    input_rows="model.embeddings.tok_embeddings.weight",
+    output_rows="decoder.weight",
+    bias="decoder.bias",
+    prefix="model.",
+    head="head.",
+    ignored=(r"classifier\..*",),  # heads that are kept but not computed
+    tied_default=True,
+)

@@ -42,13 +42,12 @@ class Olmo2Body(Decoder):
     Layer = Olmo2Layer
 
 
-WEIGHTS = [
+WEIGHTS = (
     *ATTENTION_WEIGHTS,
     *QK_NORM_WEIGHTS,
     *MLP_WEIGHTS,
     layer_norm("post_attention_layernorm", "norm_attended"),
     layer_norm("post_feedforward_layernorm", "norm_fed"),
     FINAL_NORM,
-]
-INPUT_ROWS, OUTPUT_ROWS, PREFIX, IGNORED = llama.INPUT_ROWS, llama.OUTPUT_ROWS, llama.PREFIX, llama.IGNORED
-Body, Config = Olmo2Body, Olmo2Config
+)
+FAMILY = dataclasses.replace(llama.FAMILY, model_types=("olmo2",), Config=Olmo2Config, Body=Olmo2Body, weights=WEIGHTS)

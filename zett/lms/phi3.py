@@ -8,9 +8,9 @@ from flax import nnx
 
 from zett.lms import llama
 from zett.lms.decoder import FINAL_NORM, NORM_WEIGHTS, Attention, Decoder, DecoderConfig, Layer, projections
+from zett.lms.family import NARROW, WIDEN
 from zett.lms.layers import ACTIVATIONS, Linear
 from zett.lms.rope import Rope
-from zett.lms.weights import NARROW, WIDEN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +70,12 @@ class Phi3Body(Decoder):
     Layer = Phi3Layer
 
 
-WEIGHTS = [
+WEIGHTS = (
     *projections("self_attn", {"qkv_proj": "qkv"}, "attention", WIDEN, False),
     *projections("self_attn", {"o_proj": "o"}, "attention", NARROW, False),
     *projections("mlp", {"gate_up_proj": "gate_up"}, "mlp", WIDEN, False),
     *projections("mlp", {"down_proj": "down"}, "mlp", NARROW, False),
     *NORM_WEIGHTS,
     FINAL_NORM,
-]
-INPUT_ROWS, OUTPUT_ROWS, PREFIX, IGNORED = llama.INPUT_ROWS, llama.OUTPUT_ROWS, llama.PREFIX, llama.IGNORED
-Body, Config = Phi3Body, Phi3Config
+)
+FAMILY = dataclasses.replace(llama.FAMILY, model_types=("phi3",), Config=Phi3Config, Body=Phi3Body, weights=WEIGHTS)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from zett.lms import llama
-from zett.lms.decoder import Decoder, DecoderConfig, layer_windows
+from zett.lms.decoder import DecoderConfig, layer_windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,4 @@ def upper_windows(hf: dict) -> tuple[int | None, ...] | None:
     return layer_windows(hf, above)
 
 
-WEIGHTS = llama.WEIGHTS
-INPUT_ROWS, OUTPUT_ROWS, PREFIX, IGNORED = llama.INPUT_ROWS, llama.OUTPUT_ROWS, llama.PREFIX, llama.IGNORED
-Body, Config = Decoder, Qwen2Config
+FAMILY = dataclasses.replace(llama.FAMILY, model_types=("qwen2",), Config=Qwen2Config)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, ClassVar, Literal
 
 from zett.lms import llama
-from zett.lms.decoder import QK_NORM_WEIGHTS, Decoder, DecoderConfig
+from zett.lms.decoder import QK_NORM_WEIGHTS, DecoderConfig
 from zett.lms.qwen2 import upper_windows
 
 
@@ -24,6 +24,6 @@ class Qwen3Config(DecoderConfig):
         return super()._fields(hf) | {"windows": upper_windows(hf)}
 
 
-WEIGHTS = [*llama.WEIGHTS, *QK_NORM_WEIGHTS]
-INPUT_ROWS, OUTPUT_ROWS, PREFIX, IGNORED = llama.INPUT_ROWS, llama.OUTPUT_ROWS, llama.PREFIX, llama.IGNORED
-Body, Config = Decoder, Qwen3Config
+FAMILY = dataclasses.replace(
+    llama.FAMILY, model_types=("qwen3",), Config=Qwen3Config, weights=(*llama.FAMILY.weights, *QK_NORM_WEIGHTS)
+)

@@ -2,7 +2,7 @@
 
 Transformers gives padding the position `pad_token_id` and the first real token the next one, so that the table of positions
 depends on an id of the tokenizer: `follow_padding` moves it when a transfer changes that id. Reference: Transformers'
-`modeling_xlm_roberta.py`; parity is tested in `tests/test_encoders.py`.
+`modeling_xlm_roberta.py`; parity is tested in `tests/lms/test_encoders.py`.
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ from typing import Self
 
 import numpy as np
 
-from zett.lms.bert import BertBody, BertConfig, encoder_rows, head_rows
+from zett.lms.bert import RENAMED, BertBody, BertConfig, encoder_rows, head_rows
+from zett.lms.family import Family
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,6 @@ class RobertaConfig(BertConfig):
 
     @classmethod
     def from_hf(cls, hf: dict) -> Self:
-        """Map a Hugging Face `config.json`; raises ValueError for a setting this port does not compute."""
         padding = hf.get("pad_token_id", 1)
         if padding is None:
             raise ValueError("pad_token_id is null; the positions of this architecture count from it")
@@ -43,14 +43,20 @@ def follow_padding(positions: np.ndarray, old: int, new: int | None) -> tuple[np
     return moved, {"pad_token_id": new, "max_position_embeddings": len(moved)}
 
 
-WEIGHTS = [*encoder_rows("roberta."), *head_rows("lm_head.dense", "lm_head.layer_norm")]
-INPUT_ROWS, OUTPUT_ROWS = "roberta.embeddings.word_embeddings.weight", "lm_head.decoder.weight"
-BIAS = "lm_head.bias"
-COPIES = {"lm_head.decoder.bias": BIAS}
-PREFIX, HEAD = "roberta.", "lm_head."
-RENAMED = {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"}
-# Buffers, and heads that are kept but not computed.
-IGNORED = [r"roberta\.embeddings\.position_ids", r"roberta\.pooler\..*", r"classifier\..*"]
-
-# The names under which the registry finds them.
-Body, Config = BertBody, RobertaConfig
+FAMILY = Family(
+    model_types=("roberta", "xlm-roberta"),
+    Config=RobertaConfig,
+    Body=BertBody,
+    weights=(*encoder_rows("roberta."), *head_rows("lm_head.dense", "lm_head.layer_norm")),
+    input_rows="roberta.embeddings.word_embeddings.weight",
+    output_rows="lm_head.decoder.weight",
+    bias="lm_head.bias",
+    copies={"lm_head.decoder.bias": "lm_head.bias"},
+    prefix="roberta.",
+    head="lm_head.",
+    renamed=RENAMED,
+    # Buffers, and heads that are kept but not computed.
+    ignored=(r"roberta\.embeddings\.position_ids", r"roberta\.pooler\..*", r"classifier\..*"),
+    tied_default=True,
+    follow_padding=follow_padding,
+)

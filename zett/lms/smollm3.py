@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from zett.lms import llama
-from zett.lms.decoder import Decoder, DecoderConfig, layer_windows
+from zett.lms.decoder import DecoderConfig, layer_windows
 from zett.lms.rope import Rope
 
 
@@ -34,6 +34,4 @@ class SmolLM3Config(DecoderConfig):
         return super()._fields(hf) | {"windows": windows, "rotated": tuple(bool(x) for x in rotated[:number])}
 
 
-WEIGHTS = llama.WEIGHTS
-INPUT_ROWS, OUTPUT_ROWS, PREFIX, IGNORED = llama.INPUT_ROWS, llama.OUTPUT_ROWS, llama.PREFIX, llama.IGNORED
-Body, Config = Decoder, SmolLM3Config
+FAMILY = dataclasses.replace(llama.FAMILY, model_types=("smollm3",), Config=SmolLM3Config, tied_default=True)

@@ -1,6 +1,6 @@
 """StarCoder2: a decoder with LayerNorm, biases, an MLP without gate, and a sliding window.
 
-Reference: Transformers' `modeling_starcoder2.py`; parity is tested in `tests/test_gpt.py`.
+Reference: Transformers' `modeling_starcoder2.py`; parity is tested in `tests/lms/test_gpt.py`.
 """
 
 import dataclasses
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zett.lms.decoder import ATTENTION_WEIGHTS, Attention, Decoder, DecoderConfig
+from zett.lms.family import NARROW, WIDEN, Family, dense_rows, norm_rows
 from zett.lms.layers import ACTIVATIONS, LayerNorm, Linear, Remat
-from zett.lms.weights import NARROW, WIDEN, dense_rows, norm_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,17 +71,20 @@ class Starcoder2Body(Decoder):
         self.norm = LayerNorm(config.hidden_size, config.norm_eps)
 
 
-WEIGHTS = [
-    *ATTENTION_WEIGHTS,
-    *norm_rows("model.layers.{i}.input_layernorm", "layers.norm_attention"),
-    *norm_rows("model.layers.{i}.post_attention_layernorm", "layers.norm_mlp"),
-    *dense_rows("model.layers.{i}.mlp.c_fc", "layers.mlp.up", WIDEN, bias="mlp_bias"),
-    *dense_rows("model.layers.{i}.mlp.c_proj", "layers.mlp.down", NARROW, bias="mlp_bias"),
-    *norm_rows("model.norm", "norm"),
-]
-INPUT_ROWS, OUTPUT_ROWS = "model.embed_tokens.weight", "lm_head.weight"
-PREFIX = "model."
-IGNORED: list[str] = []
-
-# The names under which the registry finds them.
-Body, Config = Starcoder2Body, Starcoder2Config
+FAMILY = Family(
+    model_types=("starcoder2",),
+    Config=Starcoder2Config,
+    Body=Starcoder2Body,
+    weights=(
+        *ATTENTION_WEIGHTS,
+        *norm_rows("model.layers.{i}.input_layernorm", "layers.norm_attention"),
+        *norm_rows("model.layers.{i}.post_attention_layernorm", "layers.norm_mlp"),
+        *dense_rows("model.layers.{i}.mlp.c_fc", "layers.mlp.up", WIDEN, bias="mlp_bias"),
+        *dense_rows("model.layers.{i}.mlp.c_proj", "layers.mlp.down", NARROW, bias="mlp_bias"),
+        *norm_rows("model.norm", "norm"),
+    ),
+    input_rows="model.embed_tokens.weight",
+    output_rows="lm_head.weight",
+    prefix="model.",
+    tied_default=True,
+)

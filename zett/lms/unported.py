@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zett.errors import UserError
-from zett.lms.weights import FLOATS, Stored, VocabularyNames, listed, same
+from zett.files.tensors import FLOATS, Stored, listed, same
+from zett.lms.weights import VocabularyNames
 
 # By the part of the name before ".weight" or ".bias", which says what a tensor is in nearly every architecture there is.
 INPUT = (

@@ -1,23 +1,11 @@
 """Hugging Face safetensors <-> parameters of a body, strict in both directions.
 
-A base family lists its tensors once, as rows of `Weight`; loading and saving both read that list, and every tensor that is
-unknown, missing or misshapen is reported in one error. What a family module says beside WEIGHTS:
-
-- INPUT_ROWS, OUTPUT_ROWS: names of the vocabulary's tensors; OUTPUT_ROWS is None where there never is a head of its own.
-- BIAS: name of the output bias `[V]`; absent or None where there is none.
-- COPIES: `{name: name}`, tensors that some files hold twice (`decoder.weight` of the input rows); absent: none.
-- PREFIX: "bert.", where files of a model without head leave it out of the names; absent: "".
-- RENAMED: `{pattern: replacement}`, other spellings of names that files have (`LayerNorm.gamma`); absent: none.
-- HEAD: what the names of an optional head's tensors begin with ("cls.predictions."): where a file has none of them, the
-  config's field `head` is false and there are no output rows and no bias; absent: the head is not optional.
-- IGNORED: patterns of tensors that are neither needed nor wrong: buffers, poolers.
+A family lists its tensors once, as rows of `Weight`; loading and saving both read that list, and every tensor that is unknown,
+missing or misshapen is reported in one error.
 """
 
 import dataclasses
-import errno
 import functools
-import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,148 +17,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.errors import UserError
-from zett.files.jsonfile import read_json
-
-TRANSPOSE = "transpose"
-
-
-@dataclasses.dataclass(frozen=True)
-class Weight:
-    """One tensor, or one per layer where `key` holds `{i}`.
-
-    key: Hugging Face name. path: dotted path in the body. transform: None or TRANSPOSE (torch stores `[out, in]`).
-    when: name of a boolean field of the family's config that says whether the tensor exists.
-    spec: partition of one layer's parameter, in our layout, over the mesh axes "fsdp" and "tensor"; (): not partitioned.
-    first: number of the first layer that has the tensor.
-    """
-
-    key: str
-    path: str
-    transform: str | None = None
-    when: str | None = None
-    spec: tuple = ()
-    first: int = 0
-
-
-# Partition specs of kernels `[in, out]`: of a layer that leads into attention or the feed-forward width, and of one back.
-WIDEN, NARROW = ("fsdp", "tensor"), ("tensor", "fsdp")
-
-
-def dense_rows(key: str, path: str, spec: tuple, *, transform: str | None = TRANSPOSE, bias: str | bool = True) -> list[Weight]:
-    """Rows of a `Linear`; bias: whether it has one, or the name of the config's field that says so."""
-    rows = [Weight(f"{key}.weight", f"{path}.kernel", transform, None, spec)]
-    if bias:
-        when = bias if isinstance(bias, str) else None
-        rows.append(Weight(f"{key}.bias", f"{path}.bias", None, when, ("tensor",) if spec == WIDEN else ()))
-    return rows
-
-
-def norm_rows(key: str, path: str, *, bias: str | bool = True) -> list[Weight]:
-    """Rows of a `LayerNorm`; bias as for `dense_rows`."""
-    rows = [Weight(f"{key}.weight", f"{path}.scale")]
-    return rows + ([Weight(f"{key}.bias", f"{path}.bias", when=bias if isinstance(bias, str) else None)] if bias else [])
-
-
-@dataclasses.dataclass(frozen=True)
-class Stored:
-    """Where a tensor lies: bytes `start` to `stop` of `file`, of safetensors type `dtype` ("F32", "BF16", ...)."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-    @property
-    def nbytes(self) -> int:
-        return self.stop - self.start
-
-
-WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-# Floating-point types of safetensors that can be vocabulary rows or parameters.
-FLOATS = {name: jnp.dtype(t) for name, t in {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}.items()}
-_TYPE_NAMES = {str(dtype): name for name, dtype in FLOATS.items()}
-
-
-def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """Every tensor of a model folder by name, from the headers alone; UserError names files that are absent or damaged."""
-    index = folder / INDEX_FILE
-    if (folder / WEIGHTS_FILE).is_file():
-        return _read_header(folder / WEIGHTS_FILE)
-    if not index.is_file():
-        raise UserError(_no_weights(folder))
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise UserError(f"{index} has no 'weight_map'; it is not an index of safetensors files")
-    names = sorted(set(weight_map.values()))
-    # A name with a slash could point outside of the folder.
-    absent = [n for n in names if Path(n).name != n or not (folder / n).is_file()]
-    if absent:
-        raise UserError(f"{index} names files that are not in {folder}: {listed(absent)}; copy or download them")
-    tensors: dict[str, Stored] = {}
-    twice = []
-    for name in names:
-        found = _read_header(folder / name)
-        twice += [f"{k} in {tensors[k].file.name} and {name}" for k in found if k in tensors]
-        tensors |= found
-    if twice:
-        raise UserError(f"the files that {index} names hold tensors twice: {listed(twice)}; copy or download the folder again")
-    wrong = sorted(k for k in {*weight_map, *tensors} if k not in tensors or weight_map.get(k) != tensors[k].file.name)
-    if wrong:
-        raise UserError(f"{index} does not say what its files hold: {listed(wrong)}; copy or download the folder again")
-    return tensors
-
-
-def _no_weights(folder: Path) -> str:
-    if any(folder.glob("*.bin")):
-        path = folder.as_posix()
-        program = f"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{path}').save_pretrained('{path}')"
-        return (
-            f"{folder} holds pickled weights (.bin), which are not opened; convert them where PyTorch is installed: "
-            f'python -c "{program}"'
-        )
-    return (
-        f"{folder} has neither {WEIGHTS_FILE} nor {INDEX_FILE}; a base model is a Hugging Face folder with safetensors weights"
-    )
-
-
-def _read_header(file: Path) -> dict[str, Stored]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy"):  # checks the header against the size of the file
-            pass
-        with open(file, "rb") as f:
-            size = int.from_bytes(f.read(8), "little")
-            header = json.loads(f.read(size))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{file} is not a complete safetensors file ({error}); copy or download it again") from error
-    begin = 8 + size
-    return {
-        name: Stored(file, t["dtype"], tuple(t["shape"]), *(begin + offset for offset in t["data_offsets"]))
-        for name, t in header.items()
-        if name != "__metadata__"
-    }
-
-
-def file_metadata(file: Path) -> dict[str, str]:
-    """The free-form metadata of a safetensors file."""
-    from safetensors import safe_open
-
-    with safe_open(file, framework="numpy") as f:
-        return f.metadata() or {}
-
-
-def read_tensor(stored: Mapping[str, Stored], name: str) -> np.ndarray:
-    """One floating-point tensor in its stored dtype: read-only, mapped from the file, so that what is not used is not read."""
-    t = stored[name]
-    return np.asarray(np.memmap(t.file, np.uint8, "r", t.start, t.nbytes)).view(FLOATS[t.dtype]).reshape(t.shape)
-
-
-def same(stored: Mapping[str, Stored], a: str, b: str) -> bool:
-    """Whether two tensors hold the same values."""
-    x, y = read_tensor(stored, a), read_tensor(stored, b)
-    return x.shape == y.shape and all(np.array_equal(x[i : i + 4096], y[i : i + 4096]) for i in range(0, len(x), 4096))
+from zett.files.tensors import FLOATS, Stored, listed, read_tensor
+from zett.lms.config import BodyConfig
+from zett.lms.family import TRANSPOSE, Family, Weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,40 +34,36 @@ class VocabularyNames:
     bias: tuple[str, ...] = ()
 
 
-def names_of_family(family, stored: Mapping[str, Stored]) -> VocabularyNames:
+def names_of_family(family: Family, stored: Mapping[str, Stored]) -> VocabularyNames:
     """Which of the files' tensors are the vocabulary of a model of this family."""
     theirs = spelled(family, stored)
 
     def of(name: str | None) -> tuple[str, ...]:
-        return tuple(theirs[n] for n in (name, *(k for k, v in _copies(family).items() if v == name)) if n in theirs)
+        return tuple(theirs[n] for n in (name, *(k for k, v in family.copies.items() if v == name)) if n in theirs)
 
     # Where both biases are there, Transformers computes with the copy, which is the output layer's own.
-    return VocabularyNames(of(family.INPUT_ROWS), of(family.OUTPUT_ROWS), of(getattr(family, "BIAS", None))[::-1])
+    return VocabularyNames(of(family.input_rows), of(family.output_rows), of(family.bias)[::-1])
 
 
-def canonical(stored: Mapping[str, Stored], family) -> dict[str, Stored]:
-    """The tensors, in the same order, by the names that the family uses: with its PREFIX, and those of RENAMED changed."""
-    prefix, known = getattr(family, "PREFIX", ""), {family.OUTPUT_ROWS, getattr(family, "BIAS", None), *_copies(family)}
-    if any(name.startswith(prefix) for name in stored):
-        prefix = ""
+def canonical(stored: Mapping[str, Stored], family: Family) -> dict[str, Stored]:
+    """The tensors, in the same order, by the names that the family uses: with its `prefix`, and those of `renamed` changed."""
+    known = {family.output_rows, family.bias, *family.copies}
+    prefix = "" if any(name.startswith(family.prefix) for name in stored) else family.prefix
     named = {name if name in known else prefix + name: tensor for name, tensor in stored.items()}
-    for pattern, ours in getattr(family, "RENAMED", {}).items():
+    for pattern, ours in family.renamed.items():
         named = {re.sub(pattern, ours, name): tensor for name, tensor in named.items()}
     return named
 
 
-def spelled(family, stored: Mapping[str, Stored]) -> dict[str, str]:
+def spelled(family: Family, stored: Mapping[str, Stored]) -> dict[str, str]:
     """The files' own names by the family's."""
     return dict(zip(canonical(stored, family), stored))
 
 
-def _copies(family) -> dict[str, str]:
-    return getattr(family, "COPIES", {})
-
-
 def check_tensors(
-    stored: Mapping[str, Stored], family, config, shapes: Mapping[str, tuple], *, vocab_size: int, tied: bool
-) -> None:
+    stored: Mapping[str, Stored], family: Family, config: BodyConfig, shapes: Mapping[str, tuple],
+    *, vocab_size: int, tied: bool,
+) -> None:  # fmt: skip
     """UserError, with all of them, if tensors are missing, unknown, misshapen or not floating-point.
 
     shapes: shape of each parameter of the body by dotted path. stored: by the family's own names (`canonical`).
@@ -228,15 +73,13 @@ def check_tensors(
         for name, _ in _names(row, shapes[row.path]):
             shape = shapes[row.path][1:] if "{i}" in row.key else shapes[row.path]
             expected[name] = tuple(shape[::-1] if row.transform == TRANSPOSE else shape)
-    expected[family.INPUT_ROWS] = (vocab_size, config.hidden_size)
-    headless = family.OUTPUT_ROWS is None or not getattr(config, "head", True)
-    if family.OUTPUT_ROWS in stored or not (tied or headless):
-        expected[family.OUTPUT_ROWS] = (vocab_size, config.hidden_size)
-    bias = getattr(family, "BIAS", None)
-    if bias is not None and (bias in stored or (not headless and getattr(config, "output_bias", True))):
-        expected[bias] = (vocab_size,)
-    expected |= {name: expected[copied] for name, copied in _copies(family).items() if name in stored and copied in expected}
-    ignored = [name for name in stored if any(re.fullmatch(pattern, name) for pattern in family.IGNORED)]
+    expected[family.input_rows] = (vocab_size, config.hidden_size)
+    if family.output_rows in stored or (config.head and not tied):
+        expected[family.output_rows] = (vocab_size, config.hidden_size)
+    if family.bias is not None and (family.bias in stored or (config.head and config.output_bias)):
+        expected[family.bias] = (vocab_size,)
+    expected |= {name: expected[copied] for name, copied in family.copies.items() if name in stored and copied in expected}
+    ignored = [name for name in stored if any(re.fullmatch(pattern, name) for pattern in family.ignored)]
     faults = []
     missing = sorted(expected.keys() - stored.keys())
     if missing:
@@ -261,13 +104,23 @@ def check_tensors(
         raise UserError(f"the weights in {folder} do not fit its config.json: " + "; ".join(faults))
 
 
+def check_layers(stored: Mapping[str, Stored], family: Family, config: BodyConfig, where: Path) -> None:
+    """UserError if the weights, by the family's own names, have more or fewer layers than config.json, which is at `where`."""
+    prefix = next(row.key for row in family.weights if "{i}" in row.key).partition("{i}")[0]
+    found = {name.removeprefix(prefix).partition(".")[0] for name in stored if name.startswith(prefix)}
+    layers = 1 + max((int(number) for number in found if number.isdecimal()), default=-1)
+    if layers and layers != config.num_layers:
+        raise UserError(f"{where} says {config.num_layers} layers, but the weights beside it have {layers}")
+
+
 # Platforms that compute in the host's memory: loading fills a parameter's memory there, instead of that of the device.
 HOST_MEMORY = ("cpu",)
 
 
 def load_body(
-    stored: Mapping[str, Stored], family, config, shapes: Mapping[str, tuple], *, dtype="float32", mesh: Mesh | None = None
-) -> dict:
+    stored: Mapping[str, Stored], family: Family, config: BodyConfig, shapes: Mapping[str, tuple],
+    *, dtype="float32", mesh: Mesh | None = None,
+) -> dict:  # fmt: skip
     """The body's parameters as a nested dict of arrays, layers stacked along axis 0, on the device.
 
     dtype: of the layers' matrices; all else, norms and biases above all, is float32, as it is computed.
@@ -302,12 +155,12 @@ def _in_our_layout(stored: Mapping[str, Stored], name: str, transform: str | Non
     return tensor.T if transform == TRANSPOSE else tensor
 
 
-def partition_specs(family, config) -> dict[str, tuple]:
+def partition_specs(family: Family, config: BodyConfig) -> dict[str, tuple]:
     """The partition spec of one layer's array, of each parameter of a body, by dotted path."""
-    return {row.path: row.spec for row in family.WEIGHTS if row.when is None or getattr(config, row.when)}
+    return {row.path: row.spec for row in family.rows(config)}
 
 
-def body_shardings(family, config, shapes: Mapping[str, tuple], mesh) -> dict[str, NamedSharding | None]:
+def body_shardings(family: Family, config: BodyConfig, shapes: Mapping[str, tuple], mesh) -> dict[str, NamedSharding | None]:
     """Where each of a body's parameters lies on a mesh, by path; None without a mesh, which may be an abstract one.
 
     UserError that lists the parameters that the mesh cannot divide.
@@ -385,7 +238,7 @@ def _read(tensor: Callable, dtype: np.dtype, index: tuple) -> np.ndarray:
     return _read_stacked([tensor], dtype, (slice(None), *index))[0]
 
 
-def body_tensors(params: dict, family, config, dtype) -> dict[str, np.ndarray]:
+def body_tensors(params: dict, family: Family, config: BodyConfig, dtype) -> dict[str, np.ndarray]:
     """The inverse of `load_body`: Hugging Face tensors by name, in torch's layout and in `dtype`, one or a dict by name."""
     flat = flatten(params)
     shapes = {path: np.shape(value) for path, value in flat.items()}
@@ -406,12 +259,13 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
-def _rows(family, config, shapes: Mapping) -> list[Weight]:
+def _rows(family: Family, config: BodyConfig, shapes: Mapping) -> list[Weight]:
     """The family's rows that `config` asks for; each of the body's parameters has to have exactly one."""
-    rows = [row for row in family.WEIGHTS if row.when is None or getattr(config, row.when)]
+    rows = family.rows(config)
     paths = sorted(row.path for row in rows)
     if paths != sorted(shapes):
-        raise ValueError(f"{family.__name__}.WEIGHTS does not match the body: {sorted(set(paths) ^ set(shapes)) or paths}")
+        wrong = sorted(set(paths) ^ set(shapes)) or paths
+        raise ValueError(f"the weights of the family {family.model_types[0]!r} do not match its body: {wrong}")
     return rows
 
 
@@ -420,75 +274,3 @@ def _names(row: Weight, shape: tuple):
     if "{i}" not in row.key:
         return [(row.key, ...)]
     return [(row.key.replace("{i}", str(row.first + i)), i) for i in range(shape[0])]
-
-
-def write_tensors(file: Path, tensors: Mapping[str, np.ndarray | Stored], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; `Stored` tensors are copied byte for byte, whatever their type, by the system where it can.
-
-    The library's own writer wants all tensors in memory and hides a full disk behind an error of its own.
-    """
-    header: dict = {"__metadata__": dict(metadata)} if metadata else {}
-    offset = 0
-    for name, tensor in tensors.items():
-        dtype = tensor.dtype if isinstance(tensor, Stored) else _TYPE_NAMES[str(tensor.dtype)]
-        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
-        offset += tensor.nbytes
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
-    with open(file, "wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        for tensor in _runs(tensors.values()):
-            if isinstance(tensor, Stored):
-                _copy(tensor, out)
-            else:
-                out.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
-
-
-def _runs(tensors):
-    """The tensors, those that follow each other in a file joined."""
-    run = None
-    for tensor in tensors:
-        if run is not None and isinstance(tensor, Stored) and (tensor.file, tensor.start) == (run.file, run.stop):
-            run = dataclasses.replace(run, stop=tensor.stop)
-            continue
-        if run is not None:
-            yield run
-            run = None
-        if isinstance(tensor, Stored):
-            run = tensor
-        else:
-            yield tensor
-    if run is not None:
-        yield run
-
-
-def _copy(stored: Stored, out) -> None:
-    out.flush()
-    with open(stored.file, "rb") as source:
-        position = stored.start
-        copy = functools.partial(getattr(os, "copy_file_range", _read_and_write), source.fileno(), out.fileno())
-        while position < stored.stop:
-            try:
-                done = copy(min(stored.stop - position, 1 << 28), position)
-            except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise
-                copy = functools.partial(_read_and_write, source.fileno(), out.fileno())  # not between these file systems
-                continue
-            if not done:
-                raise UserError(f"{stored.file} became shorter while it was read")
-            position += done
-
-
-def _read_and_write(source: int, target: int, count: int, position: int) -> int:
-    """What `os.copy_file_range` does, a few MB at a time."""
-    data = os.pread(source, min(count, 1 << 22), position)
-    written = 0
-    while written < len(data):
-        written += os.write(target, data[written:])
-    return written
-
-
-def listed(names: list[str], most: int = 12) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -40,7 +40,7 @@ from zett.hypernet import (
     save_hypernet,
     source_rows,
 )
-from zett.lms import BaseModel, is_causal, load_base_model
+from zett.lms import BaseModel, load_base_model
 from zett.lms.layers import activation_dtype, product_dtype
 from zett.losses import chunked_cross_entropy, summed
 from zett.mesh import (
@@ -88,7 +88,7 @@ class HypernetLoss:
             "stats": place(stats, jax.tree.map(lambda x: sharding(mesh, REPLICATED, x.shape), stats)),
         }
         # The objective follows from the base: the next token, or of an encoder's texts those that are hidden.
-        self.frame = None if is_causal(base) else frame_of(base)
+        self.frame = None if base.causal else frame_of(base)
         own = {"bos": base.bos_row} if self.frame is None else {"frame": self.frame.rows(table.input)}
         self.frozen |= {name: place(x, sharding(mesh, REPLICATED, x.shape)) for name, x in own.items()}
         self.rules: Rules = partition_rules(config.hypernet)
@@ -361,7 +361,7 @@ zett.
 - Parameters: {size:,}
 - Data: {config.data.source!r}; tokenizers drawn from {sources}
 - Steps: {record["step"]:,} of {config.data.batch_size * config.data.length:,} tokens, a new tokenizer each
-- Numbers below: {"" if is_causal(base) else "masked "}bits per byte over the original model's, on tokenizers never trained on
+- Numbers below: {"" if base.causal else "masked "}bits per byte over the original model's, on tokenizers never trained on
 - Licence of the weights: Apache-2.0
 - Use: `zett transfer --model {base.name} --hypernet FOLDER --tokenizer DIR --output DIR`
 """

@@ -27,7 +27,9 @@ from zett.evaluate.bpb import bits_per_byte, byte_windows, encode_windows
 from zett.evaluate.windows import text_to_measure
 from zett.files.jsonfile import write_json
 from zett.flops import body_step
-from zett.lms import BaseModel, body_shapes, check_causal, family_of, llama, load_base_model, save_base_model
+from zett.lms import llama
+from zett.lms.base import BaseModel, body_shapes, check_causal, load_base_model, save_base_model
+from zett.lms.family import family_of
 from zett.lms.layers import activation_dtype, product_dtype
 from zett.lms.llama import LlamaBody, LlamaConfig
 from zett.lms.weights import partition_specs
@@ -78,7 +80,7 @@ class LMTask:
             self.model_config, self.graphdef = self.base.config, self.base.graphdef
             self.rules = [("input|output", ROWS)] + ([("bias", ROWS[:1])] if self.base.table.bias is not None else [])
         if self.body_is_trained:
-            family = llama if self.base is None else family_of(self.base.hf_config)
+            family = llama.FAMILY if self.base is None else family_of(self.base.hf_config)
             specs = partition_specs(family, self.model_config)
             self.rules = [*self.rules, *((rf"body\.{re.escape(path)}", PartitionSpec(*spec)) for path, spec in specs.items())]
         elif self.base is not None:
@@ -177,7 +179,7 @@ class LMTask:
 
     def flops(self, batch) -> float:
         """Counted FLOPs of a step, the same for every batch."""
-        family, data = llama if self.base is None else family_of(self.base.hf_config), self.config.data
+        family, data = llama.FAMILY if self.base is None else family_of(self.base.hf_config), self.config.data
         return body_step(
             body_shapes(family, self.model_config), self.model_config, batch=data.batch_size, length=data.length,
             rows=len(self.vocab), trained=self.body_is_trained,

@@ -1,7 +1,8 @@
 """Write the golden files of test_decoders.py, test_gpt.py and test_encoders.py: what Transformers computes, in float32, with
 tiny models whose weights are drawn anew from the names and shapes in each file.
 
-To renew them (needs PyTorch): `python tests/golden/make_bodies.py`. The tests that regenerate them tell when that is needed.
+To renew them (needs PyTorch): `python tests/lms/golden/make_bodies.py`. The tests that regenerate them tell when that is
+needed.
 """
 
 import json

@@ -1,18 +1,20 @@
 """The decoder families with RMSNorm against Transformers: golden files everywhere, fresh ones where PyTorch is installed."""
 
-import importlib
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import parity
 import pytest
 from flax import nnx
+from lms import parity
 from safetensors.numpy import load_file, save_file
 
 from zett.evaluate.bpb import EncodedWindows, window_nats
-from zett.lms import FAMILIES, is_tied, load_base_model
+from zett.lms import load_base_model
+from zett.lms.family import FAMILIES, family_of, is_tied
+from zett.lms.llama import LlamaConfig
+from zett.lms.phi3 import Phi3Config
 from zett.lms.rope import Rope
 
 VARIANTS = list(parity.make.DECODERS)
@@ -109,9 +111,9 @@ def test_configs_mean_what_transformers_makes_of_them(kind, fields):
     transformers = pytest.importorskip("transformers")
     own = {**SMALL, **fields}
     theirs = transformers.AutoConfig.for_model(kind, **{k: dict(v) if isinstance(v, dict) else v for k, v in own.items()})
-    config = importlib.import_module(FAMILIES[kind]).Config
+    family = family_of({"model_type": kind})
     if not kind.startswith(("gpt", "bert", "roberta", "xlm", "modern", "starcoder")):
-        assert config.from_hf(own) == config.from_hf(theirs.to_dict())
+        assert family.Config.from_hf(own) == family.Config.from_hf(theirs.to_dict())
     assert is_tied({"model_type": kind}) == is_tied(theirs.to_dict())
 
 
@@ -136,17 +138,17 @@ def test_configs_mean_what_transformers_makes_of_them(kind, fields):
 )
 def test_settings_that_are_not_computed_are_refused(kind, fields, message):
     with pytest.raises(ValueError, match=message):
-        importlib.import_module(FAMILIES[kind]).Config.from_hf({**SMALL, "max_position_embeddings": 64, **fields})
+        family_of({"model_type": kind}).Config.from_hf({**SMALL, "max_position_embeddings": 64, **fields})
 
 
 def test_old_names_of_longrope():
-    config = importlib.import_module("zett.lms.phi3").Config
+    config = Phi3Config
     old, new = (config.from_hf({**SMALL, "rope_scaling": {"type": kind, **LONGROPE}}) for kind in ("su", "longrope"))
     assert old == new and dict(new.rope.scaling)["original_max_position_embeddings"] == 4096
 
 
 def test_llama_config_round_trip():
-    config = importlib.import_module("zett.lms.llama").Config
+    config = LlamaConfig
     for variant in VARIANTS:
         if variant.startswith("llama"):
             _, hf_config, _ = parity.read_golden(variant)

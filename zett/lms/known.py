@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zett.errors import UserError
 from zett.files.jsonfile import read_json
+from zett.lms.base import find_folder
 
 KNOWN: dict[str, dict] = {
     "openai-community/gpt2": {
@@ -50,8 +51,6 @@ KNOWN: dict[str, dict] = {
 
 def hf_config_of(name: str) -> dict:
     """The config.json of a base model: from its folder, or of a model in KNOWN. UserError if neither has it."""
-    from zett.lms import find_folder
-
     folder = Path(name).expanduser()
     if name == "pico" or folder.is_dir():
         return read_json(find_folder(name) / "config.json")

@@ -1,0 +1,266 @@
+"""A base model as a value, loaded from and saved to Hugging Face folders."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from zett import folders
+from zett.errors import UserError
+from zett.files import hub
+from zett.files.jsonfile import read_json, write_json
+from zett.files.tensors import WEIGHTS_FILE, read_tensor, same, stored_tensors, write_tensors
+from zett.lms.checks import check_adapter, check_quantisation_file, quantised
+from zett.lms.config import BodyConfig
+from zett.lms.family import FAMILIES, Family, Unported, family_of, is_tied, read_family
+from zett.lms.layers import Remat, product_dtype
+from zett.lms.unported import check_quantised, find_names
+from zett.lms.weights import (
+    VocabularyNames,
+    body_tensors,
+    canonical,
+    check_layers,
+    check_tensors,
+    flatten,
+    load_body,
+    names_of_family,
+    replicated,
+)
+from zett.table import EmbeddingTable
+from zett.vocab import Vocabulary, load_tokenizer
+from zett.vocab.train import END_OF_TEXT, PAD, save_tokenizer
+
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "LICENSE*", "NOTICE*"]
+# Subfolders hold other formats, but for the numbered ones, the modules of sentence-embedding models; consolidated.safetensors
+# holds the same weights once more.
+HUB_IGNORED = ["[!0-9]*/*", "consolidated*"]
+
+# Of config.json, part of the fingerprint: changing this list disowns every hypernetwork that exists.
+SHAPE_FIELDS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseModel:
+    """A pretrained language model: body (`graphdef` and `params`, stacked float32) and table `[len(vocab), D]`, as values.
+
+    hf_config: its config.json. config: a `BodyConfig`. names: where its files keep the table. Loaded without its body, params
+    are None, and the table is in the dtype of the files; of an architecture that is not ported, config and graphdef are None,
+    too. original: of a model with another vocabulary, the model that it was made of, with the vocabulary of its files.
+    """
+
+    name: str
+    folder: Path
+    hf_config: dict
+    config: Any
+    graphdef: Any
+    params: dict | None
+    table: EmbeddingTable
+    vocab: Vocabulary
+    names: VocabularyNames
+    original: "BaseModel | None" = None
+
+    @property
+    def causal(self) -> bool:
+        """Whether tokens see only what comes before them, so that texts have probabilities; else it is an encoder.
+
+        What is not ported is taken for causal.
+        """
+        return self.config is None or self.config.causal
+
+    @property
+    def bos_row(self) -> np.ndarray:
+        """Input row `[D]` that opens a text: of bos, else of eos, else the mean of all rows; float32.
+
+        The body was trained with it, so a model with another vocabulary has that of its original.
+        """
+        if self.original is not None:
+            return self.original.bos_row
+        rows = np.asarray(self.table.input)
+        row = self.vocab.roles.get("bos", self.vocab.roles.get("eos"))
+        return rows.mean(0, dtype=np.float32) if row is None else rows[row].astype(np.float32)
+
+    def __repr__(self) -> str:
+        kind, body = self.hf_config.get("model_type"), "without its body" if self.params is None else "with its body"
+        return f"BaseModel({self.name!r}, {kind}, {len(self.vocab):,} tokens, {body}, in {self.folder})"
+
+    def with_vocabulary(self, table: EmbeddingTable, vocab: Vocabulary) -> "BaseModel":
+        """This model with the tokens of `vocab`, whose rows are `table`: a model like any other."""
+        if int(table.num_valid) != len(vocab):
+            raise ValueError(f"the table has {int(table.num_valid)} rows for a vocabulary of {len(vocab)}")
+        return dataclasses.replace(self, table=table, vocab=vocab, original=self.original or self)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What a hypernetwork is tied to: SHA-256 (hex) of the body's shape and the values of the input and output rows."""
+        digest = hashlib.sha256(json.dumps([self.hf_config.get(field) for field in SHAPE_FIELDS]).encode())
+        for rows in (self.table.input, self.table.output):
+            # Values, not files: the same model stored in a wider dtype or in other shards is the same model.
+            if rows is None:
+                digest.update(b"-")
+                continue
+            values = np.asarray(rows)
+            for start in range(0, len(values), 4096):  # a copy of all of it may not fit
+                digest.update(np.ascontiguousarray(values[start : start + 4096], np.float32).view(np.uint8).data)
+        return digest.hexdigest()
+
+
+def load_base_model(
+    name: str | Path, *, dtype: str = "float32", param_dtype: str = "float32", mesh: jax.sharding.Mesh | None = None,
+    remat: Remat = "none", revision: str | None = None, body: bool = True,
+) -> BaseModel:  # fmt: skip
+    """Load "pico" (in the package), a Hugging Face folder, or a name on the Hugging Face Hub (at `revision`).
+
+    dtype: of the body's matrix products. param_dtype: of its layers' matrices; all else is float32. Both are "float32",
+    "bfloat16" or "auto", what the hardware is good at. mesh: the devices to spread the body over, by the partition specs of its family (axes "fsdp" and "tensor"); every device gets the whole table. remat:
+    what a backward pass keeps of each layer, everything ("none"), results of matrix products ("dots") or inputs ("full").
+    body=False reads the table and the tokenizer alone, of any architecture (the weights of known families are checked all the
+    same).
+    UserError for anything that is not a model of a known family with whole weights.
+    """
+    dtype, param_dtype = product_dtype(dtype).name, product_dtype(param_dtype, "param_dtype").name
+    folder = find_folder(name, revision)
+    hf_config = read_json(folder / "config.json")
+    check_quantisation_file(folder, hf_config)
+    try:
+        family, config = read_family(hf_config, folder / "config.json")
+    except Unported:
+        if body:
+            raise
+        return _unported(str(name), folder, hf_config)
+    as_stored = stored_tensors(folder)
+    stored = canonical(as_stored, family)
+    check_layers(stored, family, config, folder / "config.json")
+    if family.head is not None:
+        config = dataclasses.replace(config, head=any(name.startswith(family.head) for name in stored))
+    make_body = functools.partial(family.Body, config, dtype=jnp.dtype(dtype), remat=remat)
+    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: make_body(rngs=nnx.Rngs(0))))
+    shapes = {path: leaf.shape for path, leaf in flatten(nnx.to_pure_dict(abstract)).items()}
+    tied = is_tied(hf_config)
+    check_tensors(stored, family, config, shapes, vocab_size=hf_config["vocab_size"], tied=tied)
+    names = names_of_family(family, as_stored)
+    table, vocab = _table(folder, as_stored, names, tied=tied)
+    if not body:
+        return BaseModel(str(name), folder, hf_config, config, graphdef, None, table, vocab, names)
+    params = load_body(stored, family, config, shapes, dtype=param_dtype, mesh=mesh)
+    # On the device, where every call of a jitted function finds it.
+    columns = (table.input, table.output, table.bias)
+    placed = (None if rows is None else replicated(np.asarray(rows), mesh) for rows in columns)
+    table = EmbeddingTable.of(*placed)
+    return BaseModel(str(name), folder, hf_config, config, graphdef, params, table, vocab, names)
+
+
+def _unported(name: str, folder: Path, hf_config: dict) -> BaseModel:
+    """A model whose body is not computed here: its table, found in its files, and its tokenizer."""
+    stored = stored_tensors(folder)
+    method = quantised(hf_config, folder / "config.json")
+    if method is not None:
+        check_quantised(method, stored, folder)
+    names = find_names(hf_config, stored, folder)
+    if method is not None and not names.output and hf_config["model_type"] in FAMILIES and not is_tied(hf_config):
+        raise UserError(
+            f"{folder} is quantised with {method}, and its output rows are not found; give the model it was made from"
+        )
+    table, vocab = _table(folder, stored, names, tied=not names.output)
+    return BaseModel(name, folder, hf_config, None, None, None, table, vocab, names)
+
+
+def _table(folder: Path, stored, names: VocabularyNames, *, tied: bool) -> tuple[EmbeddingTable, Vocabulary]:
+    """The table in the dtype of the files, mapped from them, and the vocabulary that it belongs to."""
+
+    def read(copies: tuple[str, ...], *, alike: bool = True):
+        if not copies:
+            return None
+        rows = read_tensor(stored, copies[0])
+        for other in copies[1:] if alike else ():
+            if not same(stored, copies[0], other):
+                raise UserError(f"{folder}: {copies[0]} and {other} should be the same, but differ")
+        return rows
+
+    # Untied, the model computes with one of the biases, and the other is whatever it was.
+    rows, output, bias = read(names.input), read(names.output), read(names.bias, alike=tied)
+    if tied and output is not None and not same(stored, names.input[0], names.output[0]):
+        raise UserError(
+            f"{folder / 'config.json'} says tie_word_embeddings, but {names.output[0]} differs from {names.input[0]} in "
+            f"{stored[names.output[0]].file.name}; if the output rows are meant, set tie_word_embeddings to false"
+        )
+    vocab = load_tokenizer(folder, rows=len(rows))
+    size = len(vocab)
+    if len(rows) < size:
+        raise UserError(f"{folder}: the tokenizer has {size} ids, the embedding table only {len(rows)} rows; they do not match")
+    # Rows beyond the tokenizer are padding that was never trained: no token has them, and methods must not learn from them.
+    output = None if tied or output is None else output[:size]
+    return EmbeddingTable.of(rows[:size], output, None if bias is None else bias[:size]), vocab
+
+
+def check_causal(base: BaseModel) -> None:
+    """UserError for an encoder."""
+    if not base.causal:
+        kind = base.hf_config["model_type"]
+        raise UserError(f"{base.name} is a bidirectional encoder ({kind}); this needs a causal language model")
+
+
+@functools.cache
+def body_shapes(family: Family, config: BodyConfig) -> dict[str, tuple]:
+    """Shapes of a body's parameters by dotted path, layers stacked; nothing is allocated."""
+    abstract = nnx.split(nnx.eval_shape(lambda: family.Body(config, rngs=nnx.Rngs(0))))[1]
+    return {path: leaf.shape for path, leaf in flatten(nnx.to_pure_dict(abstract)).items()}
+
+
+def find_folder(name: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a base model, downloaded if `name` is one on the Hub; UserError if there is none."""
+    if str(name) == "pico":
+        import importlib.resources
+
+        folder = Path(str(importlib.resources.files("zett") / "assets" / "pico"))
+        if not folder.is_dir():
+            raise UserError(f"this installation lacks the base model 'pico' ({folder}); install the package again")
+        return folder
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        check_adapter(folder)
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} is not a model folder: it has no config.json")
+        return folder
+    if folder.exists():
+        raise UserError(f"{folder} is a file; give the folder of the model")
+    if not hub.is_name(str(name)):
+        raise UserError(f"there is no folder {folder} with a base model")
+    return hub.download(str(name), HUB_FILES, ignored=HUB_IGNORED, revision=revision, check=check_adapter)
+
+
+def save_base_model(folder: str | Path, config, body_params: dict, table, tokenizer, *, dtype: str, record: dict) -> None:
+    """Write a Hugging Face folder: weights in `dtype`, config, tokenizer (a `tokenizers.Tokenizer`), `record` as training.json.
+
+    A model folder that is there already is replaced, once the new one is complete.
+    """
+    folder = Path(folder)
+    family = family_of(config.to_hf())
+    stored_dtype = jnp.dtype(dtype)
+    size = int(table.num_valid)
+    tensors = {family.input_rows: np.asarray(table.input[:size]).astype(stored_dtype)}
+    tensors |= body_tensors(body_params, family, config, stored_dtype)
+    if table.output is not None:
+        tensors[family.output_rows] = np.asarray(table.output[:size]).astype(stored_dtype)
+    end, pad = tokenizer.token_to_id(END_OF_TEXT), tokenizer.token_to_id(PAD)
+    ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    hf_config = {
+        **config.to_hf(),
+        "vocab_size": size,
+        "tie_word_embeddings": table.output is None,
+        **ids,
+        "dtype": str(stored_dtype),
+    }
+    folders.check_output(folder, overwrite=True)
+    with folders.new_folder(folder) as temporary:
+        write_tensors(temporary / WEIGHTS_FILE, tensors, {"format": "pt"})
+        write_json(temporary / "config.json", hf_config)
+        write_json(temporary / "generation_config.json", ids)
+        save_tokenizer(tokenizer, temporary)
+        write_json(temporary / "training.json", record)

@@ -1,0 +1,63 @@
+"""What the config of every body has, whatever its family, so that nobody has to ask whether a field is there."""
+
+import dataclasses
+from typing import ClassVar, Self
+
+
+@dataclasses.dataclass(frozen=True)
+class BodyConfig:
+    """Shape of a body. Field names follow this project; `from_hf` maps Hugging Face's.
+
+    head: whether hidden states lead to logits; an encoder's files may lack its masked-language-model head. The properties hold
+    for most families; one for which they do not has a property or a field of the same name.
+    """
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    max_positions: int
+    head: bool = True
+
+    causal: ClassVar[bool] = True  # a token sees only what comes before it; else the body is a bidirectional encoder
+    own_head_dim: ClassVar[bool] = False  # whether `head_dim` is a setting, rather than the width divided by `num_heads`
+
+    @property
+    def head_dim(self) -> int:
+        """Width of an attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Heads of keys and values, each of which serves as many heads of queries."""
+        return self.num_heads
+
+    @property
+    def layer_windows(self) -> tuple[int | None, ...]:
+        """For each layer, how far it looks, as `layers.attention` counts it; None: everywhere."""
+        return (None,) * self.num_layers
+
+    @property
+    def logit_softcap(self) -> float | None:
+        """Logits are `logit_softcap * tanh(logits / logit_softcap)`; None: they are as they are."""
+        return None
+
+    @property
+    def first_position(self) -> int:
+        """Row of the table of positions that a text's first token gets."""
+        return 0
+
+    @property
+    def output_bias(self) -> bool:
+        """Whether the model has an output bias, if its family knows one."""
+        return True
+
+    @property
+    def room(self) -> int:
+        """Tokens that a text may have at most, its special ones counted."""
+        return self.max_positions - self.first_position
+
+    @classmethod
+    def from_hf(cls, hf: dict) -> Self:
+        """Map a Hugging Face `config.json`; ValueError for a setting that is not computed here."""
+        raise NotImplementedError
