@@ -45,7 +45,7 @@ class Pools:
         self.members = {kind: [self._member(kind, n) for n in range(size)] for kind in POOLED if getattr(config, kind) > 0}
 
     def draw(self, kind: str, rng: np.random.Generator, size: int, source: int | None) -> Draw:
-        """A smaller tokenizer from a random member; from one that was trained on text source number `source`, unless that is None."""
+        """A smaller tokenizer from a random member; with a `source`, from one trained on the text source of that number."""
         members = self.members[kind] if source is None else self.members[kind][source :: len(self._texts)]
         member = members[rng.integers(len(members))]
         return thin_unigram(member, size, rng) if kind == "unigram" else cut(member, size, kind)
