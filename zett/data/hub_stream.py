@@ -14,7 +14,7 @@ from zett.data.documents import VALID_SHARE, Documents, TextError
 from zett.data.spool import spool
 from zett.files.cache import cache_folder
 
-VALID_BYTES = 2_000_000  # of held-out text at most, for which fifty times as much is read where a data set has no such split
+VALID_BYTES = 2_000_000  # held-out text at most; where a data set has no such split, fifty times as much is read for it
 
 
 @dataclasses.dataclass(frozen=True)

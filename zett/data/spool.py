@@ -17,7 +17,7 @@ from typing import Protocol
 from zett.data.documents import TextError
 from zett.files.jsonfile import write_json
 
-MARK_BYTES = 1 << 26  # so far from one another are the places at which an interrupted reading can go on
+MARK_BYTES = 1 << 26  # between the places at which an interrupted reading can go on
 SAY_SECONDS = 30  # between lines where there is no terminal for a bar
 PAUSES = (5, 30, 120)  # seconds, before what a network error broke off is tried again
 NETWORK = {"httpx", "httpx2", "httpcore", "huggingface_hub", "aiohttp", "requests", "urllib3", "http", "ssl"}

@@ -224,7 +224,7 @@ class Decomposer:
         return ord(char)
 
     def _trie(self, vocab: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Of the pieces that stand for their own text."""
+        """A trie of the pieces that stand for their own text."""
         from zett.vocab.compiled.table import trie
 
         form, tokens = self._format, self._source.tokens

@@ -53,7 +53,7 @@ def classify(text, table):
     i = 0
     while i < len(text):
         point, length = char_at(text, i, len(text))
-        classes[i : i + length] = table[point]  # of a surrogate, which is no character: as of the last code point
+        classes[i : i + length] = table[point]  # a surrogate, which is no character (-1), has the class of the last code point
         i += length
     return classes
 

@@ -104,7 +104,7 @@ def ids_of_bytes(tokens: PackedTokens) -> np.ndarray:
 
 
 def _trie(tokens: PackedTokens, ids: np.ndarray, root: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the tokens `ids [N]`, all from one root."""
+    """A trie of the tokens `ids [N]`, all from one root."""
     packed = tokens.take(ids)
     return table.trie(packed.data, packed.starts, ids.astype(np.int32), np.full(len(ids), root, np.uint8))
 

@@ -53,7 +53,7 @@ class Pools:
                     advance(1)
 
     def draw(self, kind: str, rng: np.random.Generator, size: int, source: int | None) -> Draw:
-        """Of one of the members; of one that the text source number `source` has, unless that is None."""
+        """A smaller tokenizer from a random member; with a `source`, from one trained on the text source of that number."""
         members = self.members[kind] if source is None else self.members[kind][source :: len(self._texts)]
         member = members[rng.integers(len(members))]
         return thin_unigram(member, size, rng) if kind == "unigram" else cut(member, size, kind)
