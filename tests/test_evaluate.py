@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,7 +238,7 @@ def test_a_folder_with_a_split_of_its_own_is_measured_by_it(corpus):
 
 
 def test_runs_are_evaluated_on_all_of_a_file_that_does_not_train_them(file, corpus):
-    from zett.data.text import open_text
+    from zett.data.sources import open_text
 
     from zett.evaluate.windows import text_to_measure
 

@@ -12,7 +12,9 @@ from flax import nnx
 
 from zett.errors import UserError
 from zett.folders import read_json
-from zett.lms import load_base_model, weights
+from zett.files.tensors import stored_tensors
+from zett.lms import load_base_model
+from zett.lms.weights import VocabularyNames
 from zett.vocab import Vocabulary
 
 # Parameters of models whose bodies are computed, too; reading a larger one would take as long as the rest of a transfer.
@@ -21,7 +23,7 @@ AS_IT_IS = 'write "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_co
 ROLES = ("bos", "eos", "pad")
 
 
-def check_written(folder: Path, names: weights.VocabularyNames, target: Vocabulary, *, ported: bool) -> None:
+def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, ported: bool) -> None:
     """UserError, with the reason, unless Transformers opens the model in `folder` as it is meant.
 
     Every token of its tokenizer has a row, and the id that `target` says; ids in the configs are those of the tokenizer. names:
@@ -46,8 +48,8 @@ def check_tokenizer(folder: Path, target: Vocabulary):
     return tokenizer
 
 
-def _check_rows(folder: Path, names: weights.VocabularyNames, rows: int, ported: bool) -> None:
-    stored = weights.stored_tensors(folder)
+def _check_rows(folder: Path, names: VocabularyNames, rows: int, ported: bool) -> None:
+    stored = stored_tensors(folder)
     for name in (*names.input, *names.output, *names.bias):
         if stored[name].shape[0] != rows:
             raise UserError(f"{name} has {stored[name].shape[0]} rows for a tokenizer of {rows} ids")

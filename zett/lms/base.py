@@ -118,10 +118,10 @@ def load_base_model(
     """Load "pico" (in the package), a Hugging Face folder, or a name on the Hugging Face Hub (at `revision`).
 
     dtype: of the body's matrix products. param_dtype: of its layers' matrices; all else is float32. Both are "float32",
-    "bfloat16" or "auto", what the hardware is good at. mesh: the devices to spread the body over, by the partition specs of its family (axes "fsdp" and "tensor"); every device gets the whole table. remat:
-    what a backward pass keeps of each layer, everything ("none"), results of matrix products ("dots") or inputs ("full").
-    body=False reads the table and the tokenizer alone, of any architecture (the weights of known families are checked all the
-    same).
+    "bfloat16" or "auto", what the hardware is good at. mesh: the devices to spread the body over, by the partition specs of its
+    family (axes "fsdp" and "tensor"); every device gets the whole table. remat: what a backward pass keeps of each layer,
+    everything ("none"), results of matrix products ("dots") or inputs ("full"). body=False reads the table and the tokenizer
+    alone, of any architecture (the weights of known families are checked all the same).
     UserError for anything that is not a model of a known family with whole weights.
     """
     dtype, param_dtype = product_dtype(dtype).name, product_dtype(param_dtype, "param_dtype").name
