@@ -30,102 +30,10 @@ USABLE = 0.9  # share of a device's memory
 GIB = 2**30
 
 
-# -------------------------------------------------------------------------------------------------------------- checks
-
-
-class _Checks:
-    """Collects what is wrong, so that all of it is told at once, and what cannot be checked without a network."""
-
-    def __init__(self):
-        self.faults: list[str] = []
-        self.unchecked: list[str] = []
-
-    def __call__(self, check: Callable, *args):
-        try:
-            return check(*args)
-        except UserError as error:
-            self.faults.append(str(error))
-            return None
-
-    @property
-    def fault(self) -> str:
-        return "; ".join(dict.fromkeys(self.faults))
-
-
-def _check_sources(checks: _Checks, config: Config) -> None:
-    """Texts, tokenizers and hypernetworks that the run reads."""
-    specs = [config.data.source, *([config.data.valid_source] if config.data.valid_source else [])]
-    if config.task == "hypernet":
-        specs += config.sampler.sources
-        for spec in config.train.eval_targets:
-            checks(_check_target, checks, spec)
-        if config.init is not None:
-            checks(_check_init, checks, config)
-    for spec in dict.fromkeys(specs):
-        checks.unchecked += [f"data set {name}" for name in checks(check_source, spec) or []]
-
-
-def _check_target(checks: _Checks, spec: str) -> None:
-    if parse_target(spec) is None:
-        _check_folder(checks, "tokenizer", spec, "config.train.eval_targets", load_tokenizer)
-
-
-def _check_init(checks: _Checks, config: Config) -> None:
-    trained = _check_folder(checks, "hypernetwork", str(config.init), "config.init", load_hypernet)
-    if trained is not None:
-        check_init(config, trained)
-
-
-def _check_folder(checks: _Checks, kind: str, name: str, where: str, load: Callable):
-    """What `load` makes of a local folder; None if it may be on the Hub."""
-    if name == "pico" or Path(name).expanduser().exists():
-        return load(name)
-    if not hub.is_name(name):
-        raise UserError(f"{where} names {name!r}, which is neither a folder nor a name on the Hub")
-    checks.unchecked.append(f"{kind} {name}")
-    return None
-
-
-def _check_base(config: Config) -> Base:
-    base = _base(config)
-    if not base.causal and (config.task == "lm" or not base.config.head):
-        what = "a bidirectional encoder" if config.task == "lm" else "an encoder without a masked-language-model head"
-        raise UserError(f"{base.name} is {what}, which config.task {config.task!r} cannot train with")
-    if config.task == "hypernet" and config.hypernet.bias and "bias" not in base.table:
-        raise UserError(f"config.hypernet.bias is True, but {base.name} has no output bias")
-    room = base.config.max_positions - getattr(base.config, "first_position", 0)
-    if config.data.length > room:
-        raise UserError(f"config.data.length is {config.data.length}; {base.name} has positions for {room} tokens")
-    return base
-
-
 def _check_mesh(config: Config, devices: int) -> tuple[int, int, int]:
     sizes = mesh_sizes(config.mesh, devices)
     check_batch(sizes[0] * sizes[1], config.data.batch_size, config.train.microbatches)
     return sizes
-
-
-def _base(config: Config) -> Base:
-    name = config.base if config.task == "hypernet" else config.init
-    if name is not None:
-        return base_of(name, hf_config_of(name))
-    m = config.model
-    return base_of(m.name, {
-        "model_type": "llama", "vocab_size": config.tokenizer.vocab_size, "hidden_size": m.hidden_size,
-        "intermediate_size": m.intermediate_size, "num_hidden_layers": m.num_layers, "num_attention_heads": m.num_heads,
-        "num_key_value_heads": m.num_kv_heads, "max_position_embeddings": 2048, "tie_word_embeddings": False,
-    })  # fmt: skip
-
-
-def step_flops(run: Run) -> flops.StepFlops:
-    """Of a typical step."""
-    config, base = run.config, run.base
-    shape = {"batch": config.data.batch_size, "length": config.data.length, "rows": run.typical, "targets": run.targets}
-    if config.task == "lm":
-        return flops.body_step(base.body, base.config, trained=config.train.trained == "all", **shape)
-    pieces = round(run.typical * (PIECES + bool(config.hypernet.languages)))
-    distinct = min(run.sources, pieces)
-    return flops.hypernet_step(base.body, base.config, run.hypernet, pieces=pieces, distinct=distinct, **shape)
 
 
 # -------------------------------------------------------------------------------------------------------------- report
