@@ -128,7 +128,7 @@ def configure(args):
     """The config of a shape with what the command line changes of it; on a CPU, with what it can do."""
     import jax
 
-    from zett.overrides import load_config
+    from zett.config_file import load_config
 
     if jax.default_backend() == "cpu" and not any(getattr(args, name) for name in OPTIONS):
         vars(args).update(LOSS_ON_CPU if args.variant[0].startswith("loss-") else ON_CPU[args.shape[0]])
@@ -224,7 +224,7 @@ def measure(args) -> dict:
     """One variant of one shape, in this process."""
     import jax
 
-    from zett.flops import find_device, hypernet_step
+    from zett.plan.devices import find_device, hypernet_step
     from zett.mesh import global_batch, one_device, paths
     from zett.optim import make_optimizer
     from zett.tasks.hypernet import HypernetLoss

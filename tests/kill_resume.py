@@ -43,7 +43,7 @@ def start(corpus: Path, workdir: Path, steps: int, log: Path) -> int:
     try:
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 2)
-        from zett.train import train
+        from zett.train.run import train
 
         train(config(corpus, steps), workdir)
         os._exit(0)

@@ -15,7 +15,7 @@ from zett.cli import main
 from zett.config import Config, TrainConfig, from_dict
 from zett.errors import UserError
 from zett.evaluate.targets import load_target
-from zett.train import train
+from zett.train.run import train
 from zett.transfer import transfer
 
 

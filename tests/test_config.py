@@ -6,7 +6,7 @@ import pytest
 
 from zett.config import Config, TrainConfig, from_dict, nearest, to_dict
 from zett.errors import UserError
-from zett.overrides import load_config, split_overrides
+from zett.config_file import load_config, split_overrides
 
 FILE = """
 from ml_collections import ConfigDict

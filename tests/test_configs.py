@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from zett.config import Config
-from zett.overrides import load_config
+from zett.config_file import load_config
 from zett.plan import GIB, plan
 from zett.train import UNUSED
 

@@ -256,7 +256,7 @@ def test_runs_are_evaluated_on_all_of_a_file_that_does_not_train_them(file, corp
 
 def test_python_text_is_measured_as_ever():
     from zett.data.sources import open_text
-    from zett.evaluate.bpb import byte_windows
+    from zett.evaluate.cutting import byte_windows
 
     text, line = measured("python", text_bytes=2048)
     windows = byte_windows(open_text("python", split="valid"), window=128, count=16)

@@ -5,10 +5,10 @@ import json
 import pytest
 import tiny
 
-from zett import folders
+from zett.files import folders
 from zett.errors import UserError
 from zett.export import export
-from zett.folders import check_output, foreign
+from zett.files.folders import check_output, foreign
 from zett.transfer import transfer
 
 
@@ -91,7 +91,7 @@ def test_the_marker(tmp_path):
 def test_outputs_need_a_name():
     from zett.config import Config
     from zett.quickstart import quickstart
-    from zett.train import train
+    from zett.train.run import train
 
     for call, message in [
         (lambda: quickstart(""), "output is ''"),

@@ -616,7 +616,7 @@ def test_a_tiny_run(folder, tmp_path):
     from safetensors.numpy import load_file
 
     from zett.lms import load_base_model
-    from zett.train import train
+    from zett.train.run import train
 
     config = settings_for(folder)
     evaluation = train(config, tmp_path / "whole")
@@ -666,7 +666,7 @@ def test_a_tiny_run(folder, tmp_path):
 def test_a_run_of_the_papers_network(folder, tmp_path):
     """Languages, RoBERTa's layers, fitted factors: it trains, and its checkpoints are exported before it has ended."""
     from zett import cli
-    from zett.train import train
+    from zett.train.run import train
 
     choices = {
         "encoder": "roberta", "norm": "post", "residual": "none", "rescale": "fitted", "features": False,

@@ -14,15 +14,15 @@ from test_mesh import free_port
 from zett.checkpoint import Checkpoints
 from zett.errors import UserError
 from zett.mesh import REPLICATED, one_device
-from zett.overrides import load_config
-from zett.train import train
+from zett.config_file import load_config
+from zett.train.run import train
 
 ROOT = Path(__file__).parents[1]
 JOIN = """
 import jax
 from zett.mesh import start_processes
-from zett.overrides import load_config
-from zett.train import train
+from zett.config_file import load_config
+from zett.train.run import train
 start_processes(None, None, None)
 from jax.experimental import multihost_utils
 numbers = multihost_utils.process_allgather(jax.numpy.asarray(jax.process_index()))

@@ -26,7 +26,7 @@ from zett.hypernet import load_hypernet
 from zett.lms import load_base_model, weights
 from zett.lms.family import family_of
 from zett.tasks.hypernet import HypernetTask
-from zett.train import train
+from zett.train.run import train
 from zett.transfer import transfer
 from zett.vocab import surface_forms
 from zett.vocab.sampling.packed import PackedTokens

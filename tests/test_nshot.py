@@ -21,7 +21,7 @@ from zett.files.tensors import INDEX_FILE, WEIGHTS_FILE
 from zett.lms import load_base_model
 from zett.mesh import make_mesh
 from zett.tasks.lm import LMTask
-from zett.train import train
+from zett.train.run import train
 
 pytestmark = pytest.mark.xdist_group("nshot")
 SMALL = dataclasses.replace(tiny.CONFIG, num_layers=1)

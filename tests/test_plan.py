@@ -25,7 +25,7 @@ from zett.lms.family import family_of
 from zett.lms.known import KNOWN, hf_config_of
 from zett.memory import PHASES, base_of, fullest, memory, run_of
 from zett.mesh import make_mesh
-from zett.metrics import Metrics
+from zett.train.metrics import Metrics
 from zett.optim import make_optimizer
 from zett.plan import _duration, plan, step_flops, tables
 from zett.table import EmbeddingTable

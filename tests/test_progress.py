@@ -118,7 +118,7 @@ def test_slow_steps_are_counted_until_there_are_metrics(tmp_path, capsys, monkey
     import types
 
     from zett.config import TrainConfig
-    from zett.metrics import Metrics
+    from zett.train.metrics import Metrics
 
     clock = [0.0]
     monkeypatch.setattr("zett.metrics.time", types.SimpleNamespace(perf_counter=lambda: clock[0], time=lambda: 0.0))

@@ -21,9 +21,9 @@ from zett.config import Config, MeshConfig, TrainConfig, from_dict
 from zett.errors import UserError
 from zett.files.jsonfile import write_json
 from zett.mesh import make_mesh
-from zett.metrics import Metrics
+from zett.train.metrics import Metrics
 from zett.optim import make_optimizer
-from zett.train import train
+from zett.train.run import train
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("train")
@@ -348,10 +348,10 @@ def test_a_run_that_stays_not_finite_stops_with_the_batches_named(corpus, tmp_pa
 
 
 def test_a_second_run_in_a_live_workdir_is_refused(corpus, tmp_path):
-    from zett.workdir import only_run
+    from zett.train.workdir import only_run
 
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys, pathlib; from zett.workdir import only_run\n"
+        [sys.executable, "-c", "import sys, pathlib; from zett.train.workdir import only_run\n"
          "with only_run(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", str(tmp_path)],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -11,8 +11,8 @@ from test_train import tiny as tiny_run
 import zett.train
 from zett.config import Config, TrainConfig, to_dict
 from zett.errors import UserError
-from zett.train import train
-from zett.workdir import check_workdir, has_begun, held_workdir, only_run
+from zett.train.run import train
+from zett.train.workdir import check_workdir, has_begun, held_workdir, only_run
 
 pytestmark = pytest.mark.xdist_group("train")
 

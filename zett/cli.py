@@ -181,7 +181,7 @@ def _transfer(argv: list[str], prog: str) -> int:
 
 
 def _train(argv: list[str], prog: str) -> int:
-    from zett.overrides import load_config, split_overrides
+    from zett.config_file import load_config, split_overrides
 
     description = "Train a hypernetwork, a transferred model further, or a small base model."
     parser = Parser(prog=prog, description=description, epilog=TRAIN_EXAMPLES)
@@ -224,7 +224,7 @@ def _train(argv: list[str], prog: str) -> int:
         first = jax.process_index() == 0
     with shown(first):
         with phase("loading JAX"):
-            from zett.train import train
+            from zett.train.run import train
 
         train(config, args.workdir)
     return 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from zett.errors import UserError
 from zett.files.jsonfile import read_json
-from zett.folders import LEGAL_FILES
+from zett.files.folders import LEGAL_FILES
 
 
 def export(
@@ -21,7 +21,7 @@ def export(
     "latest"; of a language model's run the result is a model folder. push: the name under which the result goes to the Hugging
     Face Hub as well. Bad input is a UserError, with nothing written.
     """
-    from zett import folders
+    from zett.files import folders
     from zett.files import hub
     from zett.hypernet import find_hypernet
 
@@ -88,7 +88,7 @@ def _write_run(new: Path, workdir: Path, checkpoint: str) -> None:
     from zett.tasks.hypernet import fresh_params, release
     from zett.tasks.lm import LMTask
     from zett.train import TrainState
-    from zett.workdir import only_run
+    from zett.train.workdir import only_run
 
     record = read_json(workdir / "config.json")
     config = from_dict(record, where=f"{workdir / 'config.json'}: config")

@@ -98,16 +98,28 @@ _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 # ----------------------------------------------------------------------------------------------- gradient accumulation
 
 
-def summed(f, x, constants, batch, number: int):
-    """Sum of `f(x, constants, part)`, a scalar, over `number` parts of the rows of all arrays in `batch`.
+def summed(f, trained, constants, batch, number: int):
+    """Sum of `f(trained, constants, part)`, a scalar, over `number` parts of the rows of all arrays in `batch`.
 
-    Gradients with respect to `x` (a pytree) are made in the same pass, so that only one part's activations exist at a time and
-    nothing is computed twice. Each part has rows from everywhere in the batch, so that every device has work in it.
+    Gradients with respect to `trained` (a pytree; its integers, such as a table's number of rows, have none) are made in the
+    same pass, so that only one part's activations exist at a time and nothing is computed twice. Each part has rows from
+    everywhere in the batch, so that every device has work in it.
     """
     if number == 1:
-        return f(x, constants, batch)
+        return f(trained, constants, batch)
     parts = jax.tree.map(lambda rows: rows.reshape(-1, number, *rows.shape[1:]).swapaxes(0, 1), batch)
-    return _summed(f, x, constants, parts)
+    leaves, structure = jax.tree.flatten(trained)
+    floats = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+
+    def of_floats(values, others_and_constants, part):
+        others, constants = others_and_constants
+        whole = [None if i in floats else leaf for i, leaf in enumerate(others)]
+        for i, value in zip(floats, values):
+            whole[i] = value
+        return f(jax.tree.unflatten(structure, whole), constants, part)
+
+    others = [0.0 if i in floats else leaf for i, leaf in enumerate(leaves)]
+    return _summed(of_floats, [leaves[i] for i in floats], (others, constants), parts)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

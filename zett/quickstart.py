@@ -25,8 +25,8 @@ def quickstart(folder: str | Path) -> None:
     from zett.evaluate import evaluate
     from zett.evaluate import report as reports
     from zett.evaluate.targets import load_target
-    from zett.folders import output_path
-    from zett.train import train
+    from zett.files.folders import output_path
+    from zett.train.run import train
     from zett.transfer import transfer
 
     folder = output_path(folder)

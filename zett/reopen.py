@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from zett.errors import UserError
-from zett.folders import read_json
+from zett.files.folders import read_json
 from zett.files.tensors import stored_tensors
 from zett.lms import load_base_model
 from zett.lms.weights import VocabularyNames

@@ -16,7 +16,7 @@ from zett.arguments import several
 from zett.belongs import check_belongs
 from zett.errors import UserError
 from zett.files.jsonfile import write_json
-from zett.folders import LEGAL_FILES, SENTENCE_FILES, TOKENIZER_FILES
+from zett.files.folders import LEGAL_FILES, SENTENCE_FILES, TOKENIZER_FILES
 
 # Enough for whole tokens; a hypernetwork cuts them to what it was made for.
 MAX_PIECES = 64
@@ -38,7 +38,7 @@ def transfer(
     as well. All but the vocabulary's rows is copied byte for byte, and so are the tokenizer's files, but for the ones that
     `special` changes. Bad input is a UserError, with nothing written.
     """
-    from zett import folders
+    from zett.files import folders
     from zett.cards import special_section, transfer_card, warnings_section
     from zett.config import check_seed
     from zett.evaluate.measure import measure_of

@@ -33,7 +33,7 @@ def check_output(output: str | None, overwrite: bool, inputs: Iterable[str] = ()
 
     inputs: what is read; where these are folders, the report's lies elsewhere.
     """
-    from zett import folders
+    from zett.files import folders
 
     folder = folders.output_path(DEFAULT_OUTPUT if output is None else output, "--output")
     if folder.exists() and not folder.is_dir():

@@ -8,7 +8,7 @@ from zett.data.documents import Documents, first_bytes
 from zett.data.sources import open_text
 from zett.errors import UserError
 from zett.files.cache import cache_folder
-from zett.folders import new_folder
+from zett.files.folders import new_folder
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.train import KINDS, RECIPE, save_tokenizer, train_tokenizer
 

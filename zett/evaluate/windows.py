@@ -8,7 +8,7 @@ from zett.data.documents import Documents, Files
 from zett.data.local import file_kind, has_own_split, local_files
 from zett.data.sources import is_local, open_text, weighted_sources, whole_files
 from zett.errors import UserError
-from zett.evaluate.bpb import byte_windows, whole_windows
+from zett.evaluate.cutting import byte_windows, whole_windows
 from zett.evaluate.targets import parse_target
 
 HELD_OUT_BYTES = 131072  # measured of a held-out split, unless it is said

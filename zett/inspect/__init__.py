@@ -221,7 +221,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _outputs(args: argparse.Namespace) -> dict[str, Path]:
     """The files to write, by argument. UserError for one that would replace what `zett inspect` did not write."""
-    from zett import folders
+    from zett.files import folders
     from zett.inspect.page import GENERATOR
 
     given = {"json": args.json if args.json != "-" else None, "html": args.html}

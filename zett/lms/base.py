@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zett import folders
+from zett.files import folders
 from zett.errors import UserError
 from zett.files import hub
 from zett.files.jsonfile import read_json, write_json

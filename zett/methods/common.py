@@ -4,29 +4,30 @@ from collections.abc import Callable
 
 import numpy as np
 
+from zett.lms.base import BaseModel
 from zett.table import EmbeddingTable
-from zett.vocab import SurfaceForms, Vocabulary
+from zett.vocab import SurfaceForms, Vocabulary, surface_forms
 
+MAX_PIECES = 64  # enough for whole tokens
 # Rows at a time: float32 copies of a large model's whole table would not fit beside it.
 CHUNK = 4096
 
 
 def build_table(
-    source_table: EmbeddingTable,
-    source: Vocabulary,
-    forms: SurfaceForms,
-    new_rows: Callable[[np.ndarray], Callable[[SurfaceForms], np.ndarray]],
+    base: BaseModel, target: Vocabulary, new_rows: Callable[[np.ndarray], Callable[[SurfaceForms], np.ndarray]]
 ) -> EmbeddingTable:
-    """The target's table, in the dtype of the source's; shared tokens keep their own rows.
+    """The target's table, in the dtype of the base's; shared tokens keep their own rows.
 
-    `new_rows` gets the source rows `[V0, D]` and returns a function from some of the forms, in order, to their rows `[n, D]` in
-    float32. Rows beyond the source tokenizer are padding; `new_rows` does not see them. A bias is passed as `[V0, 1]`.
+    `new_rows` gets the source rows `[V0, D]` and returns a function from some of the target's forms, in order, to their rows
+    `[n, D]` in float32. Rows beyond the source tokenizer are padding; `new_rows` does not see them. A bias is passed as
+    `[V0, 1]`.
     """
+    forms = surface_forms(target, base.vocab, MAX_PIECES)
 
     def build(rows):
         if rows is None:
             return None
-        rows = np.asarray(rows)[: len(source)]
+        rows = np.asarray(rows)[: len(base.vocab)]
         columns = rows.reshape(len(rows), -1)
         rows_of = new_rows(columns)
         table = np.empty((len(forms), columns.shape[1]), rows.dtype)
@@ -38,7 +39,7 @@ def build_table(
             table[start : start + CHUNK] = new
         return table.reshape(-1, *rows.shape[1:])
 
-    return EmbeddingTable.of(build(source_table.input), build(source_table.output), build(source_table.bias))
+    return EmbeddingTable.of(build(base.table.input), build(base.table.output), build(base.table.bias))
 
 
 def column_means(rows: np.ndarray, around: np.ndarray | None = None) -> np.ndarray:

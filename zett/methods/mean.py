@@ -1,19 +1,28 @@
 """New tokens get the mean of all source rows."""
 
+import dataclasses
+from typing import ClassVar
+
 import numpy as np
 
+from zett.lms.base import BaseModel
 from zett.methods.common import build_table, column_means
 from zett.table import EmbeddingTable
-from zett.vocab import SurfaceForms, Vocabulary
+from zett.vocab import Vocabulary
 
 
-def mean(
-    source_table: EmbeddingTable, source: Vocabulary, target: Vocabulary, forms: SurfaceForms, *, seed: int = 0
-) -> EmbeddingTable:
-    """The mean of the source rows; `seed` is not used."""
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """The mean of all source rows, the same for every new token."""
 
-    def new_rows(rows):
-        mean = column_means(rows)
-        return lambda some: np.tile(mean, (len(some), 1))
+    baseline: ClassVar[bool] = True
+    needs: ClassVar[str] = "nothing"
 
-    return build_table(source_table, source, forms, new_rows)
+    def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
+        """`seed` is not used."""
+
+        def new_rows(rows):
+            mean = column_means(rows)
+            return lambda some: np.tile(mean, (len(some), 1))
+
+        return build_table(base, target, new_rows)

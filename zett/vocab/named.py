@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zett.folders import read_json
+from zett.files.folders import read_json
 
 # In the order in which Transformers looks for them; other settings that end in "_token" follow, then the extra ones.
 ROLE_SETTINGS = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))

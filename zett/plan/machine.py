@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zett.flops import Device
+from zett.plan.devices import Device
 from zett.lms.layers import product_dtype
 
 SIZE = 512  # of the matrices; large enough to be bound by arithmetic

@@ -1,4 +1,4 @@
-"""Counted arithmetic of models and training steps, and what devices can do at best.
+"""Counted arithmetic of models and training steps.
 
 Counted are the FLOPs that the result needs, whatever a program does beside them. A product of `[m, k]` and `[k, n]` counts
 2mkn; recomputation (rematerialisation), padding, norms, activations and the optimizer count nothing. So a share of a device's
@@ -92,38 +92,3 @@ def hypernet_step(
     if distinct is not None:  # source rows are not trained: their projection has one gradient instead of two
         hypernet -= 2.0 * kernels(hypernet_shapes, PIECE) * distinct
     return dataclasses.replace(step, hypernet=hypernet)
-
-
-# -------------------------------------------------------------------------------------------------------------- devices
-
-
-@dataclasses.dataclass(frozen=True)
-class Device:
-    """What one device, as JAX counts them, can do. kinds: its `device_kind`s; peak: of dense bfloat16 products; memory: GiB."""
-
-    name: str
-    kinds: tuple[str, ...]
-    peak: float
-    memory: float
-
-
-# From the vendors' data sheets; of GPUs the rates without sparsity, at the clock of that form factor.
-DEVICES = (
-    Device("h200", ("NVIDIA H200",), 989e12, 140),
-    Device("h100", ("NVIDIA H100 80GB HBM3",), 989e12, 79),
-    Device("h100-pcie", ("NVIDIA H100 PCIe",), 756e12, 79),
-    Device("a100-80gb", ("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"), 312e12, 80),
-    Device("a100-40gb", ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"), 312e12, 40),
-    Device("l40s", ("NVIDIA L40S",), 362e12, 45),
-    Device("rtx4090", ("NVIDIA GeForce RTX 4090",), 165e12, 24),
-    Device("tpu-v3", ("TPU v3",), 61.5e12, 16),  # a core, two of which are a chip
-    Device("tpu-v4", ("TPU v4",), 275e12, 32),
-    Device("tpu-v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16),
-    Device("tpu-v5p", ("TPU v5", "TPU v5p"), 459e12, 95),
-    Device("tpu-v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32),
-)
-
-
-def find_device(kind: str) -> Device | None:
-    """The device that JAX calls `kind`; None if its peak is not known here."""
-    return next((device for device in DEVICES if kind in device.kinds), None)

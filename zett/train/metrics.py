@@ -13,7 +13,7 @@ from typing import Any
 
 from zett.config import TrainConfig
 from zett.errors import UserError
-from zett.flops import find_device
+from zett.plan.devices import find_device
 from zett.progress import EVERY, duration
 
 

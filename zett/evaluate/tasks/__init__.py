@@ -1,0 +1,42 @@
+"""What a model is measured by: evaluation tasks, each in a file of its own.
+
+A task makes items of texts, and gives a model a score for each, so that one paired bootstrap serves all tasks. A new one is a
+class in one file and a line in TASKS.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from zett.evaluate.tasks.items import Items
+from zett.lms.base import BaseModel
+
+
+class EvalTask(Protocol):
+    """Made with `dtype` (of matrix products) and `batch_size`. What it measures is the mean of the items' scores."""
+
+    name: str
+    unit: str  # in words
+    lower_is_better: bool
+
+    def items(self, base: BaseModel, texts: Sequence[str]) -> Items: ...  # UserError for a model that has no such task
+    def score(self, model: BaseModel, items: Items) -> np.ndarray: ...  # `[N]` float64, of a model with any vocabulary
+
+
+TASKS = {
+    "bits_per_byte": "zett.evaluate.tasks.bits_per_byte:BitsPerByte",
+    "masked_bits_per_byte": "zett.evaluate.tasks.masked_bits_per_byte:MaskedBitsPerByte",
+}
+
+
+def make_task(name: str, **settings: Any) -> EvalTask:
+    """The task called `name`."""
+    module, _, attribute = TASKS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(**settings)
+
+
+def reading_task(base: BaseModel, **settings: Any) -> EvalTask:
+    """How well a model reads text: bits per byte, or masked bits per byte where it is an encoder."""
+    return make_task("bits_per_byte" if base.causal else "masked_bits_per_byte", **settings)

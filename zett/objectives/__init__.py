@@ -1,0 +1,78 @@
+"""What training minimises: objectives, each in a file of its own, added up by the weights in `config.loss`.
+
+An objective reads an `EmbeddingTable`, a body and its own part of a batch. A new one is a class in one file, a line in
+OBJECTIVES and a weight of the same name in `zett.config.LossConfig`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from zett.config import LossConfig
+from zett.lms.body import Body
+from zett.objectives.lexical import Lexical
+from zett.objectives.masked_token import MaskedToken
+from zett.objectives.next_token import NextToken
+from zett.objectives.setting import Encoded, Setting
+from zett.table import EmbeddingTable
+
+
+class Objective(Protocol):
+    """One term of a loss.
+
+    specs: how the arrays of its part of a batch lie on the mesh, by their names in the batch.
+    """
+
+    specs: Mapping[str, PartitionSpec]
+
+    def frozen(self) -> dict[str, Any]: ...  # arrays on the devices that are read and never trained
+    def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]: ...  # rngs: one a text
+    def __call__(self, table: EmbeddingTable, body: Body, frozen: dict, batch: dict) -> tuple[jax.Array, dict]: ...
+
+
+def token(setting: Setting) -> Objective:
+    """Predicting text: the next token, or of an encoder the tokens that are hidden. The base decides, here and nowhere else."""
+    return NextToken(setting) if setting.base.config.causal else MaskedToken(setting)
+
+
+# By the name of its weight in config.loss.
+OBJECTIVES = {"token": token, "lexical": Lexical}
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedSum:
+    """Several objectives as one."""
+
+    terms: tuple[tuple[float, Objective], ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str], weights: LossConfig, setting: Setting) -> "WeightedSum":
+        """Those of `names` whose weight is not 0."""
+        weighed = [(getattr(weights, name), name) for name in names]
+        made = cls(tuple((weight, OBJECTIVES[name](setting)) for weight, name in weighed if weight))
+        brought = [name for _, term in made.terms for name in term.specs]
+        if len(set(brought)) < len(brought):
+            raise ValueError(f"two objectives bring a part of a batch of the same name: {sorted(brought)}")
+        return made
+
+    @property
+    def specs(self) -> dict[str, PartitionSpec]:
+        return {name: spec for _, term in self.terms for name, spec in term.specs.items()}
+
+    def frozen(self) -> dict[str, Any]:
+        return {name: value for _, term in self.terms for name, value in term.frozen().items()}
+
+    def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
+        return {name: value for _, term in self.terms for name, value in term.batch(texts, rngs).items()}
+
+    def __call__(self, table: EmbeddingTable, body: Body, frozen: dict, batch: dict) -> tuple[jax.Array, dict]:
+        total: Any = 0.0
+        metrics: dict = {}
+        for weight, term in self.terms:
+            value, its = term(table, body, frozen, batch)
+            total, metrics = total + weight * value, metrics | its
+        return total, metrics

@@ -1,0 +1,59 @@
+"""What predicting the next token and predicting hidden tokens have in common."""
+
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from zett.lms.body import Body
+from zett.losses import chunked_cross_entropy, summed
+from zett.mesh import BATCH, REPLICATED, place, sharding
+from zett.objectives.setting import Setting
+from zett.table import EmbeddingTable
+
+
+class Likelihood:
+    """Mean negative log-likelihood of "targets" `[B, M]`, each counted by "weights", in nats; "bytes" `[B]` are theirs.
+
+    A subclass says in `hidden` after which hidden states the targets come.
+    """
+
+    specs: ClassVar[dict[str, PartitionSpec]] = dict.fromkeys(("targets", "weights", "bytes"), BATCH)
+
+    def __init__(self, setting: Setting):
+        self.setting = setting
+
+    def hidden(self, table: EmbeddingTable, body: Body, frozen: dict, texts: dict) -> jax.Array:
+        """`[B, M, D]`, the state that each target is predicted from."""
+        raise NotImplementedError
+
+    def __call__(self, table: EmbeddingTable, body: Body, frozen: dict, batch: dict) -> tuple[jax.Array, dict]:
+        setting = self.setting
+        texts = {name: batch[name] for name in self.specs if name != "bytes"}
+        # What is trained comes first: its gradients are added up over the microbatches.
+        if setting.trains_body:
+            nats = summed(lambda both, rest, part: self._nats(*both, rest, part), (table, body), frozen, texts, setting.microbatches)
+        else:
+            rest = body, frozen
+            nats = summed(lambda table, rest, part: self._nats(table, *rest, part), table, rest, texts, setting.microbatches)
+        mean = nats / jnp.maximum(batch["weights"].sum(), 1)
+        return mean, {"lm": mean, "bits_per_byte": nats / math.log(2) / batch["bytes"].sum()}
+
+    def _nats(self, table: EmbeddingTable, body: Body, frozen: dict, texts: dict) -> jax.Array:
+        h_BMD = self.hidden(table, body, frozen, texts)
+        bias = jnp.zeros(len(table.input)) if table.bias is None else table.bias
+        return chunked_cross_entropy(
+            h_BMD, table.output_rows, bias, texts["targets"], texts["weights"], num_valid=table.num_valid,
+            softcap=self.setting.base.config.logit_softcap, chunk=self.setting.chunk, dtype=self.setting.dtype,
+        )  # fmt: skip
+
+    def by_row(self, x_BLD):
+        """Input rows in the dtype of activations, each device with its own rows of the batch."""
+        x_BLD = x_BLD.astype(self.setting.activations)
+        return jax.lax.with_sharding_constraint(x_BLD, NamedSharding(self.setting.mesh, BATCH))
+
+    def everywhere(self, x) -> Any:
+        """The whole array on every device."""
+        return place(x, sharding(self.setting.mesh, REPLICATED, x.shape))

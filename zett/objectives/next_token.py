@@ -1,0 +1,43 @@
+"""The next token of text: what a causal language model is trained for."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from zett.objectives.likelihood import Likelihood
+from zett.objectives.setting import Encoded, Setting
+
+
+class NextToken(Likelihood):
+    """Every token of a text is predicted from those before it, the first one from the row that opens a text.
+
+    That is the base's own row (`BaseModel.bos_row`), whatever the tokenizer is. In a table that is itself trained it is the
+    row of bos, without one that of eos, and without either the mean of all rows.
+    """
+
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
+        roles = setting.base.vocab.roles
+        self.bos = roles.get("bos", roles.get("eos"))
+
+    def frozen(self) -> dict:
+        return {"bos": self.everywhere(self.setting.base.bos_row)} if self.setting.opening else {}
+
+    def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
+        return {
+            "targets": texts.ids,
+            "weights": texts.inside.astype(np.float32),
+            "bytes": np.where(texts.inside, texts.bytes, 0).sum(1).astype(np.float32),
+        }
+
+    def hidden(self, table, body, frozen, texts):
+        targets = texts["targets"]
+        first = jnp.broadcast_to(self.opening_row(table, frozen), (len(targets), 1, table.input.shape[1]))
+        return body(self.by_row(jnp.concatenate([first, table.embed(targets[:, :-1])], 1)))
+
+    def opening_row(self, table, frozen):
+        """`[D]`."""
+        if "bos" in frozen:
+            return frozen["bos"]
+        return table.input.mean(0) if self.bos is None else table.input[self.bos]

@@ -1,0 +1,117 @@
+"""What a recipe tells the plan: whether its config is right, and what its step holds and computes."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import PartitionSpec
+
+from zett.data.sources import check_source
+from zett.errors import UserError
+from zett.files import hub
+from zett.lms.base import body_shapes
+from zett.lms.family import Family, is_tied, read_family
+from zett.plan.flops import StepFlops
+from zett.vocab import load_tokenizer
+
+PHASES = BODY, TRAINED, UPDATE = "body", "trained network", "update"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Bytes on each device, in some phases of a step; the fullest phase decides."""
+
+    name: str
+    bytes: float
+    phases: Sequence[str] = PHASES
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseShapes:
+    """A base model without its weights. table: shapes of its vocabulary's arrays."""
+
+    name: str
+    family: Family
+    config: Any
+    table: dict[str, tuple]
+
+    @property
+    def body(self) -> dict[str, tuple]:
+        """Shapes of the body's parameters by dotted path."""
+        return body_shapes(self.family, self.config)
+
+    @property
+    def columns(self) -> int:
+        """Columns of the rows that a hypernetwork reads and predicts, E."""
+        return self.config.hidden_size * (2 if "output" in self.table else 1)
+
+
+def base_of(name: str, hf: dict) -> BaseShapes:
+    """UserError if `hf`, its config.json, is of no known family."""
+    family, config = read_family(hf, Path(name) / "config.json")
+    rows = (hf["vocab_size"], config.hidden_size)
+    table: dict[str, tuple] = {"input": rows} | ({} if is_tied(hf) else {"output": rows})
+    if family.bias is not None and config.head and config.output_bias:
+        table["bias"] = rows[:1]
+    return BaseShapes(name, family, config, table)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """A run in shapes.
+
+    trained: abstract parameters, and specs: how they lie on a mesh, by dotted path. rows: of the vocabulary, in a typical step.
+    work: of such a step. parts: (sizes of the mesh, microbatches) -> what each device holds. notes: for the report's foot.
+    """
+
+    base: BaseShapes
+    trained: dict
+    specs: dict[str, PartitionSpec]
+    rows: int
+    work: StepFlops
+    parts: Callable[[tuple[int, int, int], int], list[Part]]
+    notes: tuple[str, ...] = ()
+
+
+class Checks:
+    """Collects what is wrong, so that all of it is told at once, and what cannot be checked without a network.
+
+    tokenizers: those of `unchecked` that are tokenizers on the Hub.
+    """
+
+    def __init__(self):
+        self.faults: list[str] = []
+        self.unchecked: list[str] = []
+        self.tokenizers: list[str] = []
+
+    def __call__(self, check: Callable, *args):
+        """What `check` returns; None, and a fault noted, if it raises UserError."""
+        try:
+            return check(*args)
+        except UserError as error:
+            self.faults.append(str(error))
+            return None
+
+    @property
+    def fault(self) -> str:
+        return "; ".join(dict.fromkeys(self.faults))
+
+    def texts(self, *specs: str | None) -> None:
+        """That text sources can be there; None: none is asked for."""
+        for spec in dict.fromkeys(filter(None, specs)):
+            self.unchecked += [f"data set {name}" for name in self(check_source, spec) or []]
+
+    def folder(self, what: str, name: str, where: str, load: Callable):
+        """What `load` makes of a local folder; None if it may be on the Hub. UserError."""
+        if name == "pico" or Path(name).expanduser().exists():
+            return load(name)
+        if not hub.is_name(name):
+            raise UserError(f"{where} names {name!r}, which is neither a folder nor a name on the Hub")
+        self.unchecked.append(f"{what} {name}")
+        return None
+
+    def tokenizer(self, name: str, where: str) -> None:
+        """That there can be such a tokenizer."""
+        if self.folder("tokenizer", name, where, load_tokenizer) is None:
+            self.tokenizers.append(name)

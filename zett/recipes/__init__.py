@@ -1,0 +1,52 @@
+"""What a run trains and how it is released: recipes, by the name in `config.task`.
+
+The loop, the plan and the export know this protocol alone. A new recipe is a class in one file and a line in RECIPES.
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from zett.config import Config
+from zett.mesh import Rules
+from zett.plan.shapes import Checks, Shapes
+
+
+class Recipe(Protocol):
+    """What the loop needs to know of what it trains. Made from a config, with all that a step reads opened and loaded."""
+
+    sections: ClassVar[frozenset[str]]  # of the config, those that belong to this recipe alone and that it reads
+
+    frozen: Any  # arrays on the devices that the loss reads and that are never trained
+    rules: Rules  # how the trained parameters lie on the mesh
+    batch_specs: Mapping[str, PartitionSpec]  # and the parts of a batch; others are the same on every device
+    tokens_per_step: int
+
+    def start(self) -> Any: ...  # parameters of an earlier training to go on from; None: fresh ones
+    def init(self) -> Any: ...  # fresh parameters; jittable, so that they are born on the devices where they belong
+    def batch(self, step: int, rows: np.ndarray | None = None) -> dict: ...  # rows of the step, from (seed, step) alone
+    def flops(self, batch: dict) -> float: ...  # counted, of the whole step with this batch; see zett/plan/flops.py
+    def loss(self, params, frozen, batch) -> tuple[jax.Array, dict]: ...
+    def evaluate(self, params) -> dict[str, float]: ...  # "score" among them; lower is better
+    def export(self, params, folder: Path, record: dict) -> None: ...  # the released form
+
+    @classmethod
+    def to_export(cls, config: Config, workdir: Path, mesh: Mesh) -> Self: ...  # able to `init` and to `export`, without texts
+    @classmethod
+    def check(cls, config: Config, checks: Checks) -> None: ...  # what can be said of the config without reading any data
+    @classmethod
+    def shapes(cls, config: Config) -> Shapes: ...  # what a step holds and computes, from shapes alone
+
+
+RECIPES = {"hypernet": "zett.recipes.hypernet:HypernetRecipe", "lm": "zett.recipes.language_model:LanguageModelRecipe"}
+
+
+def recipe_class(name: str) -> type[Recipe]:
+    """The recipe called `name` in `config.task`."""
+    module, _, attribute = RECIPES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,242 @@
+"""The recipe "hypernet": train a hypernetwork for a frozen base model on tokenizers drawn anew at every step."""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from zett.config import Config
+from zett.data.masked import frame_of, text_room
+from zett.data.rows import RowTexts
+from zett.data.documents import Documents
+from zett.data.sources import open_text
+from zett.errors import UserError
+from zett.evaluate.targets import load_target
+from zett.evaluate.tasks import reading_task
+from zett.evaluate.cutting import byte_windows
+from zett.hypernet import (
+    TrainedHypernet,
+    column_stats,
+    fit_scales,
+    hypernet_graph,
+    hypernet_shapes,
+    load_hypernet,
+    make_hypernet,
+    partition_rules,
+    predict,
+    source_rows,
+)
+from zett.lms.base import BaseModel, load_base_model
+from zett.lms.body import Body
+from zett.lms.layers import activation_dtype, product_dtype
+from zett.mesh import EVERYWHERE, REPLICATED, Rules, local_rows, paths, place, same_everywhere, sharding
+from zett.objectives import WeightedSum
+from zett.objectives.setting import Setting
+from zett.plan.flops import hypernet_step
+from zett.progress import phase
+from zett.recipes.hypernet_batches import Batches
+from zett.recipes.hypernet_plan import check_config, check_init, shapes_of
+from zett.recipes.hypernet_release import release
+from zett.table import EmbeddingTable
+from zett.vocab.sampling.sampler import Sampler
+
+
+class HypernetStep:
+    """What a step computes. It needs no texts and no tokenizers: `HypernetRecipe` brings the batches, benchmarks others."""
+
+    def __init__(self, config: Config, base: BaseModel, mesh: Mesh):
+        self.config, self.base, self.mesh = config, base, mesh
+        self.tokens_per_step = config.data.batch_size * config.data.length
+        self.dtype = product_dtype(config.train.dtype)
+        table = base.table
+        self.hidden_size, self.tied = table.input.shape[1], table.output is None
+        activations = activation_dtype(config.train.activations, self.dtype)
+        self.graphdef = hypernet_graph(
+            config.hypernet, self.hidden_size, self.tied, self.dtype,
+            activations=activations, remat=config.train.remat_hypernet,
+        )  # fmt: skip
+        rows = source_rows(table)
+        stats = column_stats([np.asarray(rows)], len(rows))
+        rows = place(rows, sharding(mesh, PartitionSpec(None, ("fsdp", "tensor")), rows.shape))
+        setting = Setting(
+            base, mesh, self.dtype, activations, config.train.microbatches,
+            mask_share=config.loss.mask_share, source_rows=rows,
+        )  # fmt: skip
+        self.objective = WeightedSum.of(("token", "lexical"), config.loss, setting)
+        self.batch_specs = {"forms": EVERYWHERE, **self.objective.specs}
+        self.frozen = {
+            "body": base.params,
+            "rows": rows,
+            "stats": place(stats, jax.tree.map(lambda x: sharding(mesh, REPLICATED, x.shape), stats)),
+            **self.objective.frozen(),
+        }
+        self.rules: Rules = partition_rules(config.hypernet)
+
+    def init(self) -> dict:
+        return fresh_params(self.config, self.base)
+
+    def start(self) -> dict | None:
+        c = self.config
+        if c.init is None:
+            # Fitting looks at the predictions of fresh parameters, so that it cannot be a part of `init`.
+            fitted = c.hypernet.rescale == "fitted"
+            return fit_scales(self.graphdef, self.init(), self.frozen["rows"], c.seed) if fitted else None
+        trained = load_hypernet(c.init)
+        check_init(c, trained)
+        trained.check_base(self.base.fingerprint)
+        params = trained.params
+        if c.hypernet.languages and not trained.config.languages:
+            params = params | {"languages": self.init()["languages"]}
+        return params
+
+    def loss(self, params, frozen, batch):
+        # Left to itself the compiler may gather activations, which are many times larger than the parameters.
+        params = jax.lax.with_sharding_constraint(params, NamedSharding(self.mesh, REPLICATED))
+        hypernet = nnx.merge(self.graphdef, params)
+        rows = predict(hypernet, frozen["rows"][batch["sources"]], batch["forms"], frozen["stats"], self.mesh)
+        return self.objective(self._table(rows, batch), Body(self.base.graphdef, frozen["body"]), frozen, batch)
+
+    def _table(self, rows_RE, batch) -> EmbeddingTable:
+        """The predicted rows as a table. Rows that stand for others, too, are the more probable by the batch's log weights."""
+        d, bias = self.hidden_size, batch["log_weight"] + batch.get("bias", 0.0)
+        if self.config.hypernet.bias:
+            rows_RE, bias = rows_RE[:, :-1], bias + rows_RE[:, -1]
+        return EmbeddingTable(rows_RE[:, :d], None if self.tied else rows_RE[:, d:], bias, batch["num_valid"])
+
+    def flops(self, batch) -> float:
+        """Counted FLOPs of a step: those of the batch's tokens, with as many pieces as they have."""
+        valid, forms, data = int(batch["num_valid"]), batch["forms"], self.config.data
+        # Token i is in group i % G, at place i // G.
+        lengths = np.asarray(forms.lengths).T.reshape(-1)[:valid] + (forms.language is not None)
+        return hypernet_step(
+            *self._shapes, batch=data.batch_size, length=data.length, rows=valid, pieces=int(lengths.sum()),
+            distinct=len(batch["sources"]), targets=data.batch_size * batch["targets"].shape[1],
+        ).total  # fmt: skip
+
+    @functools.cached_property
+    def _shapes(self) -> tuple:
+        """Shapes of the body, its config, shapes of the hypernetwork."""
+        hypernet = hypernet_shapes(self.config.hypernet, self.hidden_size, self.tied)
+        return {path: x.shape for path, x in paths(self.frozen["body"]).items()}, self.base.config, hypernet
+
+
+class HypernetRecipe(HypernetStep):
+    """The step with its base model, texts and tokenizers. Texts and tokenizers are opened here; nothing is read later."""
+
+    sections: ClassVar[frozenset[str]] = frozenset({"base", "hypernet", "sampler", "loss"})
+    check = staticmethod(check_config)
+    shapes = staticmethod(shapes_of)
+
+    def __init__(self, config: Config, workdir: Path, mesh: Mesh):
+        self.workdir = workdir
+        if jax.process_count() > 1 and config.sampler.rows:
+            raise UserError(
+                f"config.sampler.rows is {config.sampler.rows}; with several processes, none of which knows the others' texts, "
+                "it has to be 0: all rows are predicted"
+            )
+        dtype = product_dtype(config.train.dtype).name
+        # A frozen body is kept in the dtype that its products read: half the memory, the same numbers.
+        with phase(f"reading the base model {config.base}"):
+            base = load_base_model(config.base, dtype=dtype, param_dtype=dtype, remat=config.train.remat, mesh=mesh)
+        # The source table serves evaluation alone, and would fill gigabytes of every device.
+        base = dataclasses.replace(base, table=jax.tree.map(np.asarray, base.table))
+        if config.init is not None:  # now, since all that follows takes its time
+            load_hypernet(config.init).check_base(base.fingerprint)
+        length = _text_length(config, base)
+        super().__init__(config, base, mesh)
+        self._open_texts(length)
+        self.task = reading_task(base, dtype=self.dtype)
+        self.items = self.task.items(base, self.windows)
+
+    def _open_texts(self, length: int) -> None:
+        # The text that tokenizers are drawn from and measured on is the same on every host; the text that is trained on is
+        # opened in parts, and each host reads only those that its rows of the batch need.
+        config, data = self.config, self.config.data
+        opened = functools.partial(
+            open_text, text_column=data.text_column, package_bytes=data.package_bytes,
+            stream_bytes=min(data.stream_bytes, config.sampler.stream_bytes),
+        )  # fmt: skip
+        with phase("opening the texts"):
+            self.documents: Documents = opened(data.source, split="train")
+            held_out = opened(data.valid_source or data.source, split="valid")
+            sources = [opened(spec, split="train") for spec in config.sampler.sources] or [self.documents]
+        sampler = Sampler(config.sampler, sources, self.base.vocab, config.hypernet.max_pieces, config.seed)
+        rows = local_rows(self.mesh, data.batch_size)
+        with phase("reading the texts of the batches, and held-out text"):
+            texts = [RowTexts(s, rows, data) for s in (sources if config.sampler.one_source else [self.documents])]
+            # No tokenizer makes more tokens than bytes, but for a mark or two in front.
+            room = 512 if self.base.config.causal else min(512, text_room(self.base, frame_of(self.base)) - 8)
+            self.windows = byte_windows(held_out, window=room, count=config.train.eval_windows)
+        self.batch = Batches(config, self.base, self.mesh, self.objective, sampler, texts, length)
+        if jax.process_count() > 1 and not same_everywhere([*self.windows, *sampler.draw(0).tokens]):
+            raise UserError(
+                "the processes of this run have read different text for their tokenizers or for evaluation: give them the same "
+                "files, and of data sets on the Hub the same revision (hf:NAME?revision=...)"
+            )
+
+    def evaluate(self, params) -> dict[str, float]:
+        """Zero-shot bits per byte (of an encoder masked ones) on unseen tokenizers, as ratios to the original model's."""
+        trained = trained_for(self.base, self.config, params)
+        language = 0 if self.config.hypernet.languages else None  # that of the first source
+        results = {}
+        for spec, target in self._targets.items():
+            table = trained(self.base, target, language=language, dtype=self.dtype)
+            results[spec] = self._score(self.base.with_vocabulary(table, target)) / self._original
+        return results | {"score": math.exp(sum(map(math.log, results.values())) / len(results))}
+
+    @functools.cached_property
+    def _targets(self) -> dict:
+        return {spec: load_target(spec, self.documents) for spec in self.config.train.eval_targets}
+
+    @functools.cached_property
+    def _original(self) -> float:
+        return self._score(self.base)
+
+    def _score(self, model: BaseModel) -> float:
+        return self.items.mean(self.task.score(model, self.items))
+
+    def export(self, params, folder: Path, record: dict) -> None:
+        release(folder, trained_for(self.base, self.config, params), self.base, self.config, record, self.workdir)
+
+    @classmethod
+    def to_export(cls, config: Config, workdir: Path, mesh: Mesh) -> Self:
+        recipe = cls.__new__(cls)
+        recipe.config, recipe.base, recipe.workdir = config, load_base_model(config.base, body=False), workdir
+        recipe.rules = partition_rules(config.hypernet)
+        return recipe
+
+
+def _text_length(config: Config, base: BaseModel) -> int:
+    """Tokens of a text in a row of the batch; UserError if the base model cannot be trained with this config."""
+    length = config.data.length
+    if config.hypernet.bias and base.table.bias is None:
+        raise UserError(f"config.hypernet.bias is True, but {base.name} has no output bias that could be predicted")
+    if base.config.causal:
+        return length
+    frame = frame_of(base)
+    most = text_room(base, frame) + len(frame)
+    if not len(frame) < length <= most:
+        raise UserError(
+            f"config.data.length is {length}; of {base.name} it has to be above {len(frame)}, the tokens that stand "
+            f"around a text, and at most {most}, the positions that it has"
+        )
+    return length - len(frame)
+
+
+def fresh_params(config: Config, base: BaseModel) -> dict:
+    """Parameters to start from, float32."""
+    tied, dtype = base.table.output is None, product_dtype(config.train.dtype)
+    return nnx.to_pure_dict(nnx.split(make_hypernet(config.hypernet, base.table.input.shape[1], tied, dtype, config.seed))[1])
+
+
+def trained_for(base: BaseModel, config: Config, params) -> TrainedHypernet:
+    """The hypernetwork of a run, for its base model."""
+    name = {"name": base.name, "fingerprint": base.fingerprint}
+    return TrainedHypernet(config.hypernet, params, base.table.input.shape[1], base.table.output is None, name)

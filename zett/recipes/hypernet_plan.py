@@ -1,0 +1,173 @@
+"""The recipe "hypernet" in shapes: whether a config is right, and what a step holds and computes."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+from flax import nnx
+from flax.traverse_util import unflatten_dict
+from jax import numpy as jnp
+
+from zett.belongs import check_belongs
+from zett.config import Config
+from zett.errors import UserError
+from zett.evaluate.targets import parse_target
+from zett.hypernet import (
+    PackedForms,
+    TrainedHypernet,
+    hypernet_graph,
+    hypernet_shapes,
+    load_hypernet,
+    partition_rules,
+)
+from zett.lms.known import hf_config_of
+from zett.mesh import match
+from zett.plan.flops import hypernet_step, kernels
+from zett.plan.memory import BodyStep, Kept, abstract_mesh, array, dtypes, kept, nbytes, sharded_rows, trained_bytes
+from zett.plan.shapes import BODY, TRAINED, UPDATE, BaseShapes, Checks, Part, Shapes, base_of
+from zett.table import bucket
+from zett.vocab.vocabulary import FEATURES
+
+PIECES = 2.3  # source tokens of a token: sampled vocabularies have 1.7 to 2.3 on average
+
+
+# --------------------------------------------------------------------------------------------------------------- checks
+
+
+def check_config(config: Config, checks: Checks) -> None:
+    """Note what is wrong with the texts, tokenizers and hypernetworks that the run reads."""
+    if not config.train.eval_targets:
+        checks.faults.append("config.train.eval_targets is empty; name a tokenizer to evaluate on, such as bpe-8k")
+    for spec in config.train.eval_targets:
+        checks(_check_target, checks, spec)
+    if config.init is not None:
+        checks(_check_init, checks, config)
+    checks.texts(config.data.source, config.data.valid_source, *config.sampler.sources)
+
+
+def _check_target(checks: Checks, spec: str) -> None:
+    if parse_target(spec) is None:
+        checks.tokenizer(spec, "config.train.eval_targets")
+
+
+def _check_init(checks: Checks, config: Config) -> None:
+    trained = checks.folder("hypernetwork", str(config.init), "config.init", load_hypernet)
+    if trained is not None:
+        check_init(config, trained)
+        check_belongs(config.base, str(config.init))
+
+
+def check_init(config: Config, trained: TrainedHypernet) -> None:
+    """UserError unless training can go on from `trained`, which is `config.init`; its base model is not looked at."""
+    if trained.base["fingerprint"] is None:
+        raise UserError(f"config.init, {config.init}, cannot be trained further: its source tokenizer is not the base model's")
+    theirs, ours = dataclasses.asdict(trained.config), dataclasses.asdict(config.hypernet)
+    for name in ours:
+        learnt = name == "languages" and not theirs[name]  # from here on
+        if ours[name] != theirs[name] and not learnt:
+            raise UserError(f"config.hypernet.{name} is {ours[name]!r}, and config.init, {config.init}, has {theirs[name]!r}")
+
+
+def _checked_base(config: Config) -> BaseShapes:
+    base = base_of(config.base, hf_config_of(config.base))
+    if not base.config.causal and not base.config.head:
+        raise UserError(f"{base.name} is an encoder without a masked-language-model head, for which no hypernetwork is trained")
+    if config.hypernet.bias and "bias" not in base.table:
+        raise UserError(f"config.hypernet.bias is True, but {base.name} has no output bias")
+    if config.data.length > base.config.room:
+        raise UserError(f"config.data.length is {config.data.length}; {base.name} has positions for {base.config.room} tokens")
+    return base
+
+
+# --------------------------------------------------------------------------------------------------------------- shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """rows: of the vocabulary in a step at most."""
+
+    config: Config
+    base: BaseShapes
+    rows: int
+
+    @functools.cached_property
+    def hypernet(self) -> dict[str, tuple]:
+        return hypernet_shapes(self.config.hypernet, self.base.config.hidden_size, "output" not in self.base.table)
+
+    @functools.cached_property
+    def trained(self) -> dict:
+        return unflatten_dict({path: array(shape) for path, shape in self.hypernet.items()}, sep=".")
+
+    @property
+    def sources(self) -> int:
+        """Source rows that a step's tokens can have as pieces."""
+        return min(self.base.table["input"][0], self.rows * self.config.hypernet.max_pieces)
+
+
+def shapes_of(config: Config) -> Shapes:
+    """UserError if the base model cannot be trained for with this config."""
+    base, s = _checked_base(config), config.sampler
+    mean = (s.max_size - s.min_size) / math.log(s.max_size / s.min_size) if s.max_size > s.min_size else s.max_size
+    typical = s.rows or (s.max_size if s.sizes == "fixed" else round(mean))
+    step = _Step(config, base, bucket(s.rows or s.max_size, 1024))
+    body = BodyStep(config, base, trains=False)
+    pieces = round(typical * (PIECES + bool(config.hypernet.languages)))
+    work = hypernet_step(
+        base.body, base.config, step.hypernet, batch=config.data.batch_size, length=config.data.length, rows=typical,
+        pieces=pieces, distinct=min(step.sources, pieces), targets=body.targets,
+    )  # fmt: skip
+    specs = match(step.hypernet, partition_rules(config.hypernet))
+    parts = functools.partial(_parts, step, body, specs, _kept(step))
+    note = f"{typical:,} rows predicted in a typical step, of {PIECES} source tokens each"
+    return Shapes(base, step.trained, specs, typical, work, parts, (note,))
+
+
+def _parts(step: _Step, body: BodyStep, specs: dict, network: Kept, sizes: tuple[int, int, int], microbatches: int) -> list[Part]:
+    """What each device holds."""
+    mesh, (data, fsdp, tensor), base = abstract_mesh(sizes), sizes, step.base
+    parameters, moments = trained_bytes(step.config, step.trained, specs, mesh)
+    # Each device makes the rows of its own tokens, from the same projected source rows.
+    whole, devices = {step.sources, step.sources + step.config.hypernet.fallback_rows}, data * fsdp * tensor
+    activations = sum(nbytes(a) / (1 if whole & set(a.shape[:1]) else devices) for a in network.arrays)
+    both, products = (BODY, TRAINED), dtypes(step.config)[0]
+    copies = products.itemsize + (4 if fsdp * tensor > 1 else 0)  # bytes of a number; those that are cut are gathered first
+    predicted = 4.0 * step.rows * (2 * base.columns + 1.5 * base.config.hidden_size)
+    return [
+        Part("frozen body", body.bytes(mesh)),
+        Part("source rows", sharded_rows((base.table["input"][0], base.columns), mesh)),
+        Part("hypernetwork", parameters),
+        Part("moments of the optimizer", moments),
+        # Its products are with whole kernels and give whole gradients, which are summed and cut afterwards.
+        Part("its kernels, whole and in the dtype of products", kernels(step.hypernet) * copies, both),
+        Part("activations of the hypernetwork", activations, both),
+        Part("one of its layers, made again", network.layer / devices, (TRAINED,)),
+        Part("predicted rows and their gradient", predicted, both),
+        *body.parts(sizes, microbatches, step.rows),
+        Part("gradient of the hypernetwork", nbytes(step.trained), (TRAINED,)),
+        Part("gradient and updates", 2 * parameters, (UPDATE,)),
+    ]
+
+
+def _kept(step: _Step) -> Kept:
+    """Of the hypernetwork."""
+    c, columns_E, language = step.config.hypernet, step.base.columns, len(step.config.hypernet.languages) > 0
+    products, activations = dtypes(step.config)
+    p = c.max_pieces + language
+    # As many packed rows as pack_forms makes of that many pieces.
+    n = bucket(math.ceil(step.rows * (PIECES + language) / p), max(256, step.rows // 32))
+    ids = functools.partial(array, dtype=jnp.int32)
+    forms: dict[str, Any] = {name: ids((n, p)) for name in ("packed", "owner", "position")}
+    forms |= {name: ids((step.rows,)) for name in ("first", "lengths")} | {"pieces": ids((step.rows, c.max_pieces))}
+    forms |= {"features": array((step.rows, len(FEATURES))), "language": ids(()) if language else None}
+    stats = array((columns_E,)), array((columns_E,))
+    others = array((step.sources, columns_E)), PackedForms(**forms), stats
+
+    def of(remat: str) -> list:
+        tied = "output" not in step.base.table
+        width = step.base.config.hidden_size
+        graphdef = hypernet_graph(c, width, tied, products, activations=activations, remat=remat)
+        return kept(lambda params, *others: nnx.merge(graphdef, params)(*others), step.trained, *others)
+
+    remat = step.config.train.remat_hypernet
+    return Kept(of(remat), 0.0 if remat == "none" else nbytes(of("none")) / (c.layers + 1))

@@ -1,0 +1,37 @@
+"""What a run of the recipe "hypernet" writes at its end, and its card."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from zett.cards import training_card
+from zett.config import Config
+from zett.hypernet import TrainedHypernet, save_hypernet
+from zett.lms.base import BaseModel
+
+
+def release(folder: Path, trained: TrainedHypernet, base: BaseModel, config: Config, record: dict, workdir: Path) -> None:
+    """Write the hypernetwork that a run in `workdir` has trained; record: its "step" and "config"."""
+    trained = dataclasses.replace(trained, params=jax.tree.map(np.asarray, trained.params))
+    save_hypernet(folder, trained, base.vocab, record)
+    card = training_card(f"Hypernetwork for {base.name}", _about(config, base, trained.params, record), workdir, record)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _about(config: Config, base: BaseModel, params, record: dict) -> str:
+    size = sum(x.size for x in jax.tree.leaves(params))
+    sources = ", ".join(map(repr, config.sampler.sources or (config.data.source,)))
+    return f"""
+Predicts embedding tables that make the base model {base.name!r} work with other tokenizers, zero-shot. Trained by
+zett.
+
+- Base model: {base.name}, fingerprint {base.fingerprint[:16]}; it works with this one alone
+- Parameters: {size:,}
+- Data: {config.data.source!r}; tokenizers drawn from {sources}
+- Steps: {record["step"]:,} of {config.data.batch_size * config.data.length:,} tokens, a new tokenizer each
+- Numbers below: {"" if base.causal else "masked "}bits per byte over the original model's, on tokenizers never trained on
+- Licence of the weights: Apache-2.0
+- Use: `zett transfer --model {base.name} --hypernet FOLDER --tokenizer DIR --output DIR`
+"""

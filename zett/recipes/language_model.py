@@ -1,0 +1,238 @@
+"""The recipe "lm": train a language model, a small random one with a tokenizer of its own or any causal model further (n-shot).
+
+A fresh model is a random base model, so that the two are one.
+"""
+
+import dataclasses
+import functools
+import re
+from itertools import groupby
+from pathlib import Path
+from typing import ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+
+from zett.config import Config
+from zett.data.token_windows import LMBatches, Splits, token_stream
+from zett.data.rows import RowTexts
+from zett.data.documents import Documents, first_bytes
+from zett.data.sources import open_text
+from zett.errors import UserError
+from zett.evaluate.tasks import reading_task
+from zett.evaluate.cutting import byte_windows
+from zett.lms.base import BaseModel, body_shapes, check_causal, load_base_model
+from zett.lms.body import Body
+from zett.lms.family import family_of
+from zett.lms.layers import activation_dtype, product_dtype
+from zett.lms.llama import FAMILY, LlamaConfig
+from zett.lms.weights import VocabularyNames, partition_specs
+from zett.mesh import Rules, local_rows, same_everywhere
+from zett.objectives import WeightedSum
+from zett.objectives.setting import Encoded, Setting
+from zett.plan.flops import body_step
+from zett.progress import phase, say
+from zett.recipes.language_model_plan import check_config, shapes_of
+from zett.recipes.language_model_release import release_fresh, release_further
+from zett.table import EmbeddingTable
+from zett.vocab import Vocabulary, load_tokenizer
+from zett.vocab.train import save_tokenizer, train_tokenizer
+
+ROWS = PartitionSpec("tensor", "fsdp")  # of the vocabulary, [V, D]
+
+
+class LanguageModelRecipe:
+    """Parameters: "body" (not with config.train.trained "table"), "input", "output" if untied, "bias" if the model has one."""
+
+    sections: ClassVar[frozenset[str]] = frozenset({"tokenizer", "model"})
+    check = staticmethod(check_config)
+    shapes = staticmethod(shapes_of)
+
+    def __init__(self, config: Config, workdir: Path, mesh: Mesh):
+        self._prepare(config, workdir, mesh)
+        self.batches: dict[int, LMBatches] = {}  # of each part of the text that the rows of this process read
+        self._open_texts()
+
+    def _prepare(self, config: Config, workdir: Path, mesh: Mesh) -> None:
+        """All but the texts."""
+        self.config, self.workdir, self.mesh = config, workdir, mesh
+        self.dtype = product_dtype(config.train.dtype)
+        self.body_is_trained = config.train.trained == "all"
+        self.base = self._random() if config.init is None else self._load(config.init, body=not self.body_is_trained)
+        self.tokens_per_step = config.data.batch_size * config.data.length
+        self.frozen: dict = {} if self.body_is_trained else {"body": self.base.params}
+        # The table on the host: the devices have the one that is trained.
+        self.base = dataclasses.replace(self.base, params=None, table=jax.tree.map(np.asarray, self.base.table))
+        activations = activation_dtype(config.train.activations, self.dtype)
+        setting = Setting(
+            self.base, mesh, self.dtype, activations, config.train.microbatches,
+            trains_body=self.body_is_trained, opening=False,
+        )  # fmt: skip
+        self.objective = WeightedSum.of(("token",), config.loss, setting)
+        self.batch_specs = self.objective.specs
+        self.rules: Rules = [("input|output", ROWS)] + ([("bias", ROWS[:1])] if self.base.table.bias is not None else [])
+        if self.body_is_trained:
+            specs = partition_specs(family_of(self.base.hf_config), self.base.config)
+            self.rules += [(rf"body\.{re.escape(path)}", PartitionSpec(*spec)) for path, spec in specs.items()]
+
+    # ---------------------------------------------------------------------------------------------------- the base model
+
+    def _random(self) -> BaseModel:
+        """A base model without weights of its own yet: a small Llama and a tokenizer trained on the text."""
+        m = self.config.model
+        shape = LlamaConfig(
+            hidden_size=m.hidden_size, num_layers=m.num_layers, num_heads=m.num_heads, num_kv_heads=m.num_kv_heads,
+            head_dim=m.hidden_size // m.num_heads, intermediate_size=m.intermediate_size, max_positions=2048,
+        )  # fmt: skip
+        graphdef = nnx.split(nnx.eval_shape(functools.partial(self._fresh_body, shape)))[0]
+        vocab = self._own_tokenizer()
+        rows = np.zeros((len(vocab), m.hidden_size), np.float32)
+        names = VocabularyNames((FAMILY.input_rows,), (FAMILY.output_rows,))
+        return BaseModel(m.name, None, shape.to_hf(), shape, graphdef, None, EmbeddingTable.of(rows, rows), vocab, names)
+
+    def _fresh_body(self, config):
+        body = family_of(self.base.hf_config).Body if self.config.init else FAMILY.Body
+        return body(config, dtype=self.dtype, remat=self.config.train.remat, rngs=nnx.Rngs(self.config.seed))
+
+    def _own_tokenizer(self) -> Vocabulary:
+        """The tokenizer of a fresh model, trained when the run starts for the first time."""
+        data, settings, folder = self.config.data, self.config.tokenizer, self.workdir / "tokenizer"
+        if not (folder / "tokenizer.json").exists():
+            documents = self._open(data.source, stream_bytes=min(settings.sample_bytes, data.stream_bytes))
+            sample = first_bytes(documents, settings.sample_bytes)
+            with phase(f"training a tokenizer of {settings.vocab_size:,} entries"):
+                save_tokenizer(train_tokenizer(settings.kind, settings.vocab_size, sample), folder)
+        return load_tokenizer(folder)
+
+    def _load(self, name: str, *, body: bool) -> BaseModel:
+        length = self.config.data.length
+        # A frozen body is read in the dtype of its products: half the memory traffic, the same numbers.
+        params = "float32" if self.body_is_trained else self.dtype.name
+        load = functools.partial(
+            load_base_model, name, dtype=self.dtype.name, param_dtype=params, remat=self.config.train.remat, mesh=self.mesh
+        )
+        with phase(f"reading the model {name}"):
+            base = load(body=body)
+        if base.config is None:  # not ported, and why not is the error of loading its body
+            base = load()
+        check_causal(base)
+        if length > base.config.max_positions:
+            most = base.config.max_positions
+            raise UserError(f"config.data.length is {length}; config.init, {name}, has positions for {most} tokens")
+        return base
+
+    def init(self) -> dict:
+        """A random model; `start` gives that of `config.init`, of the same shapes."""
+        table = self.base.table
+        rows = table.input.shape
+        params = {"input": 0.02 * jax.random.normal(jax.random.key(self.config.seed + 1), rows)}
+        params |= {} if table.output is None else {"output": jnp.zeros(rows)}
+        params |= {} if table.bias is None else {"bias": jnp.zeros(rows[0])}
+        if not self.body_is_trained:
+            return params
+        return {"body": nnx.to_pure_dict(nnx.split(self._fresh_body(self.base.config))[1]), **params}
+
+    def start(self) -> dict | None:
+        if self.config.init is None:
+            return None
+        # Loaded here, and the table copied: each step takes over the memory of the parameters before it.
+        body = {"body": self._load(self.base.name, body=True).params} if self.body_is_trained else {}
+        table = self.base.table
+        rows = {"input": table.input, "output": table.output, "bias": table.bias}
+        return body | {name: np.array(x, np.float32) for name, x in rows.items() if x is not None}
+
+    # ------------------------------------------------------------------------------------------------------------- texts
+
+    def _open(self, spec: str, **options) -> Documents:
+        data = self.config.data
+        options = {"stream_bytes": data.stream_bytes} | options
+        return open_text(spec, text_column=data.text_column, package_bytes=data.package_bytes, **options)
+
+    def _open_texts(self) -> None:
+        config, data, vocab = self.config, self.config.data, self.base.vocab
+        # What ends a document: eos, or what opens one.
+        bos = vocab.roles.get("bos", vocab.roles.get("eos"))
+        with phase("opening the texts"):
+            self.texts = RowTexts(self._open(data.source), local_rows(self.mesh, data.batch_size), data)
+        for number, documents in self.texts.parts.items():
+            say(f"cutting {documents.name} into tokens, if that has not been done before")
+            tokens = token_stream(documents, vocab.tokenizer, vocab.roles.get("eos", bos))
+            if len(tokens) <= data.length:
+                raise UserError(
+                    f"{documents.name} has {len(tokens)} tokens; there have to be more than config.data.length ({data.length})"
+                )
+            self.batches[number] = LMBatches(
+                tokens=tokens,
+                batch_size=data.batch_size // data.parts,
+                length=data.length,
+                seed=config.seed,
+                splits=Splits.of(vocab.tokens) if data.resegment_share else None,
+                resegment_share=data.resegment_share,
+                resegment_rate=data.resegment_rate,
+            )
+        held_out = byte_windows(self._open(data.valid_source or data.source, split="valid"), count=config.train.eval_windows)
+        if jax.process_count() > 1 and not same_everywhere(held_out):
+            raise UserError(
+                f"the processes do not have the same held-out text of {data.valid_source or data.source!r}; give all of them "
+                "the same files, or a data set of the Hub"
+            )
+        self.task = reading_task(self.base, dtype=self.dtype)
+        self.items = self.task.items(self.base, held_out)
+
+    def batch(self, step: int, rows: np.ndarray | None = None) -> dict:
+        """The texts of the rows `rows` of the step (None: all)."""
+        data = self.config.data
+        rows = np.arange(data.batch_size) if rows is None else rows
+        in_part = data.batch_size // data.parts
+        ids = np.concatenate(
+            [self.batches[part](step, np.asarray(list(some)) % in_part) for part, some in groupby(rows, self.texts.number)]
+        )
+        lengths = np.full(len(ids), data.length, np.int32)
+        return self.objective.batch(Encoded(ids, lengths, self.base.vocab.byte_lengths[ids]), [])
+
+    # -------------------------------------------------------------------------------------------------------------- step
+
+    def table(self, params) -> EmbeddingTable:
+        return EmbeddingTable.of(params["input"], params.get("output"), params.get("bias"))
+
+    def _body(self, params, frozen):
+        return (params if self.body_is_trained else frozen)["body"]
+
+    def loss(self, params, frozen, batch):
+        return self.objective(self.table(params), Body(self.base.graphdef, self._body(params, frozen)), {}, batch)
+
+    def flops(self, batch) -> float:
+        """Counted FLOPs of a step, the same for every batch."""
+        data, base = self.config.data, self.base
+        return body_step(
+            body_shapes(family_of(base.hf_config), base.config), base.config, batch=data.batch_size, length=data.length,
+            rows=len(base.vocab), trained=self.body_is_trained,
+        ).total  # fmt: skip
+
+    def evaluate(self, params) -> dict[str, float]:
+        model = dataclasses.replace(self.base, params=self._body(params, self.frozen), table=self.table(params))
+        bits = self.items.mean(self.task.score(model, self.items))
+        return {"bits_per_byte": bits, "score": bits}
+
+    def export(self, params, folder: Path, record: dict) -> None:
+        model = dataclasses.replace(self.base, params=params.get("body"), table=self.table(params))
+        if self.config.init is None:
+            release_fresh(folder, model, self.config, record, self.workdir, self._read_text())
+        else:
+            release_further(folder, model, self.config, record, self.workdir)
+
+    def _read_text(self) -> tuple[int, int] | None:
+        """Tokens and documents of the text that this process has read."""
+        if not self.batches:
+            return None
+        return sum(len(part.tokens) for part in self.batches.values()), sum(map(len, self.texts.parts.values()))
+
+    @classmethod
+    def to_export(cls, config: Config, workdir: Path, mesh: Mesh) -> Self:
+        recipe = cls.__new__(cls)
+        recipe.batches = {}
+        recipe._prepare(config, workdir, mesh)
+        return recipe

@@ -1,0 +1,65 @@
+"""The recipe "lm" in shapes: whether a config is right, and what a step holds and computes."""
+
+import functools
+
+from jax.sharding import PartitionSpec
+
+from zett.config import Config
+from zett.errors import UserError
+from zett.lms.known import hf_config_of
+from zett.lms.weights import partition_specs
+from zett.plan.flops import body_step
+from zett.plan.memory import BodyStep, abstract_mesh, array, trained_bytes
+from zett.plan.shapes import BODY, UPDATE, BaseShapes, Checks, Part, Shapes, base_of
+
+
+def check_config(config: Config, checks: Checks) -> None:
+    """Note what is wrong with the texts that the run reads."""
+    checks.texts(config.data.source, config.data.valid_source)
+
+
+def _base(config: Config) -> BaseShapes:
+    if config.init is not None:
+        return base_of(config.init, hf_config_of(config.init))
+    m = config.model
+    return base_of(m.name, {
+        "model_type": "llama", "vocab_size": config.tokenizer.vocab_size, "hidden_size": m.hidden_size,
+        "intermediate_size": m.intermediate_size, "num_hidden_layers": m.num_layers, "num_attention_heads": m.num_heads,
+        "num_key_value_heads": m.num_kv_heads, "max_position_embeddings": 2048, "tie_word_embeddings": False,
+    })  # fmt: skip
+
+
+def shapes_of(config: Config) -> Shapes:
+    """UserError if the base model cannot be trained with this config."""
+    base = _base(config)
+    if not base.config.causal:
+        raise UserError(f"{base.name} is a bidirectional encoder, which config.task 'lm' cannot train")
+    if config.data.length > base.config.room:
+        raise UserError(f"config.data.length is {config.data.length}; {base.name} has positions for {base.config.room} tokens")
+    trains = config.train.trained == "all"
+    body = BodyStep(config, base, trains)
+    trained: dict = {name: array(shape) for name, shape in base.table.items()}
+    specs = {name: PartitionSpec(*("tensor", "fsdp")[: len(shape)]) for name, shape in base.table.items()}
+    if trains:
+        trained["body"] = body.params
+        specs |= {f"body.{p}": PartitionSpec(*spec) for p, spec in partition_specs(base.family, base.config).items()}
+    size = base.table["input"][0]
+    work = body_step(
+        base.body, base.config, batch=config.data.batch_size, length=config.data.length, rows=size, targets=body.targets,
+        trained=trains,
+    )  # fmt: skip
+    return Shapes(base, trained, specs, size, work, functools.partial(_parts, body, trained, specs))
+
+
+def _parts(body: BodyStep, trained: dict, specs: dict, sizes: tuple[int, int, int], microbatches: int) -> list[Part]:
+    """What each device holds."""
+    mesh = abstract_mesh(sizes)
+    parameters, moments = trained_bytes(body.config, trained, specs, mesh)
+    return [
+        *([] if body.trains else [Part("frozen body", body.bytes(mesh))]),
+        Part("parameters", parameters),
+        Part("moments of the optimizer", moments),
+        *body.parts(sizes, microbatches, body.base.table["input"][0]),
+        Part("gradient", parameters * (2 if microbatches > 1 else 1), (BODY,)),
+        Part("gradient and updates", 2 * parameters, (UPDATE,)),
+    ]

@@ -1,0 +1,1 @@
+"""The loop that trains what a recipe says, in the folder of a run."""
