@@ -45,10 +45,10 @@ def transfer(
     model: "pico", a folder or a Hub name. tokenizer: a folder with tokenizer.json, that file, or a Hub name. method: "hypernet"
     or one of zett.methods.METHODS. hypernet: its folder or Hub name, for "hypernet"; None: the shipped one, for "pico".
     language: of the tokenizer, by code or number, for hypernetworks that know languages. special: one of
-    zett.vocab.special.MODES. revision: of the base model, on the Hub. text: files, on which bits per byte before and after are
-    measured for the card (measure: its old name). push: the name under which the result goes to the Hub as well. All but the
-    vocabulary's rows is copied byte for byte, and so are the tokenizer's files, but for the ones that `special` changes. Bad
-    input is a UserError, with nothing written.
+    zett.vocab.special.MODES. revision: of the base model, on the Hub. text: files or folders, on which bits per byte before and
+    after are measured for the card (measure: its old name). push: the name under which the result goes to the Hub as well. All
+    but the vocabulary's rows is copied byte for byte, and so are the tokenizer's files, but for the ones that `special`
+    changes. Bad input is a UserError, with nothing written.
     """
     from zett import folders, hub
     from zett.cards import transfer_card
@@ -118,9 +118,13 @@ WINDOW, WINDOWS = 512, 256
 
 def _read_windows(files: Sequence[str | Path]) -> list[str]:
     from zett.evaluate.bpb import byte_windows
+    from zett.inspect.texts import TABLES, texts_by_language
 
     texts = []
     for file in files:
+        if Path(file).expanduser().is_dir() or Path(file).suffix in (*TABLES, ".gz", ".zst"):  # as `zett inspect` reads them
+            texts += [text for documents in texts_by_language([file]).values() for text in documents]
+            continue
         try:
             texts.append(Path(file).expanduser().read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
