@@ -191,3 +191,31 @@ def test_mistakes_come_before_slow_imports():
     )
     result = python(code + "assert 'jax' not in sys.modules")
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "command, old, expected",
+    [
+        ("transfer", "--model m --tokenizer t --output out --method fvt --measure a b --text c", {"text": ["a", "b", "c"]}),
+        ("inspect", "--source m --target t", {"model": "m", "tokenizer": "t"}),
+        ("eval", "--target a --tokenizer b c --target d", {"tokenizer": ["a", "b", "c", "d"]}),
+    ],
+)
+def test_old_names_work_and_help_does_not_show_them(command, old, expected, monkeypatch, capsys):
+    import importlib
+    import inspect as python
+
+    module = importlib.import_module({"transfer": "zett.transfer", "inspect": "zett.inspect", "eval": "zett.evaluate"}[command])
+    name = "evaluate" if command == "eval" else command
+    signature = python.signature(getattr(module, name))
+
+    def called(*args, **settings):
+        given = signature.bind(*args, **settings).arguments
+        raise UserError(repr({key: given[key] for key in expected}))
+
+    monkeypatch.setattr(module, name, called)
+    code, _, err = run(cli.main, command, *old.split(), capsys=capsys)
+    assert code == 2 and err.splitlines()[-1] == f"zett: error: {expected!r}"
+    code, out, _ = run(cli.main, command, "--help", capsys=capsys)
+    assert code == 0 and all(flag in out for flag in ("--model", "--tokenizer", "--text"))
+    assert not any(flag in out.replace("--text-", "") for flag in ("--source", "--target", "--measure"))

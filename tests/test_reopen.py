@@ -107,3 +107,29 @@ def test_architectures_that_are_not_computed_here(tmp_path, target_folder):
     save_file({"wte.weight": np.ones((399, 4), np.float32)}, output / "model.safetensors")
     with pytest.raises(UserError, match=r"wte.weight has 399 rows for a tokenizer of 400 ids"):
         check_written(output, names, target, ported=False)
+
+
+def test_an_export_is_opened_again(tmp_path, monkeypatch):
+    """A source tokenizer that is none: the hypernetwork would be of no use."""
+    import shutil
+
+    from zett.export import export
+    from zett.hypernet import shipped
+
+    folder = shutil.copytree(shipped("pico-hypernet"), tmp_path / "hypernet")
+    (folder / "source_tokenizer" / "special_tokens_map.json").write_text("{")
+    export(shipped("pico-hypernet"), tmp_path / "fine")
+    with pytest.raises(UserError, match=r"special_tokens_map.json is not JSON"):
+        export(folder, tmp_path / "out")
+    import zett.hypernet as hypernet
+
+    written = hypernet.save_hypernet
+
+    def spoiled(new, *rest):
+        written(new, *rest)
+        edit_json(new / "config.json", hidden_size=7)
+
+    monkeypatch.setattr(hypernet, "save_hypernet", spoiled)
+    with pytest.raises(UserError, match=r"the result could not be used, so nothing was written: .* does not fit its config"):
+        export("pico", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fine", "hypernet"]

@@ -20,7 +20,7 @@ def check_belongs(model: str | Path, hypernet: str | Path) -> None:
     described = found if isinstance(found := config.get("base"), dict) else config
     what = f"the hypernetwork {folder} was trained for the base model {described.get('name')!r}, and {model} is another"
     width = next((own[name] for name in WIDTHS if isinstance(own.get(name), int)), None)
-    wanted = config.get("hidden_size", config.get("n_embd"))
+    wanted = config.get("hidden_size" if "hypernet" in config else "n_embd")  # a published one has a hidden_size of its own
     if isinstance(wanted, int) and width is not None and width != wanted:
         raise UserError(f"{what}: it has rows of width {width}, not {wanted}")
     # The authors of ZeTT put a tokenizer of byte level in the place of the base model's, which spells tokens otherwise.

@@ -153,8 +153,8 @@ def _transfer(argv: list[str], prog: str) -> int:
     modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
     add("--special", default="keep-target", metavar="MODE", help=f"special tokens. {modes} (default: %(default)s)")
     add("--revision", help="branch, tag or commit of --model on the Hub")
-    what = "text files to measure bits per byte on, before and after: printed, and put into the card"
-    add("--text", nargs="+", action="extend", default=[], metavar="FILE", help=what)
+    what = "text files and folders to measure bits per byte on, before and after: printed, and put into the card"
+    add("--text", nargs="+", action="extend", default=[], metavar="PATH", help=what)
     add("--measure", nargs="+", action="extend", dest="text", help=argparse.SUPPRESS)  # its old name
     add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
     add("--overwrite", action="store_true", help="replace --output if it is there and holds a model")

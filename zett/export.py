@@ -37,9 +37,25 @@ def export(
             _write_run(new, folder, checkpoint)
         else:
             _write_hypernet(new, folder)
+        _reopen(new)
     if push is not None:
         hub.push(output, push, "Exported by zett")
     return output
+
+
+def _reopen(new: Path) -> None:
+    """UserError unless what was written is what it is meant to be: a hypernetwork with its tokenizer, or a language model."""
+    from zett.folders import read_json
+    from zett.hypernet import load_hypernet
+    from zett.lms import load_base_model
+
+    try:
+        if "format" in read_json(new / "config.json"):
+            load_hypernet(new).source_tokenizer()
+        else:
+            load_base_model(new, body=False)
+    except UserError as error:
+        raise UserError(f"the result could not be used, so nothing was written: {error}") from error
 
 
 def _write_hypernet(new: Path, folder: Path) -> None:

@@ -109,7 +109,7 @@ def _check_ids(folder: Path, tokenizer, rows: int) -> None:
     for file in ("config.json", "generation_config.json"):
         settings = read_json(folder / file)
         for key, ids in _ids(settings):
-            if wrong := [i for i in ids if not 0 <= i < rows]:
+            if wrong := [i for i in ids if i >= rows]:
                 raise UserError(f"{key} in {file} is {wrong[0]}; its tokenizer has the ids 0 to {rows - 1}")
         for role in ROLES:
             own, key = getattr(tokenizer, f"{role}_token_id", None), f"{role}_token_id"
@@ -119,9 +119,9 @@ def _check_ids(folder: Path, tokenizer, rows: int) -> None:
 
 
 def _ids(settings: dict) -> Iterator[tuple[str, list[int]]]:
-    """Settings that name tokens, with their ids, in nested configs too."""
+    """Settings that name tokens, with their ids, in nested configs too. By custom a negative id names none."""
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _ids(value)
         elif re.fullmatch(r".+_token_(id|ids|index)", key):
-            yield key, [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)]
+            yield key, [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int) and i >= 0]
