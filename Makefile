@@ -25,7 +25,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
 quickstart: $(installed) ## train a small hypernetwork, transfer, evaluate, plot: minutes
-	$(BIN)/python -m zett.quickstart
+	$(BIN)/zett quickstart
 
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
 

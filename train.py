@@ -1,6 +1,6 @@
 """Train a hypernetwork or a small base model: `python train.py --config configs/pico.py --workdir runs/pico`."""
 
-from zett.cli import train_main
+from zett.cli import run_script
 
 if __name__ == "__main__":
-    train_main()
+    run_script("train", prog="train.py")

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from zett.evaluate import environment
 from zett.files.jsonfile import write_json
+from zett.files.provenance import environment
 
 SEED = 0  # of all random numbers
 

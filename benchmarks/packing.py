@@ -16,17 +16,11 @@ from flax import nnx
 
 from benchmarks.common import arguments, finish, median_seconds
 from zett.evaluate.targets import load_target
-from zett.hypernet import (
-    Layer,
-    PackedForms,
-    column_stats,
-    limit_pieces,
-    load_hypernet,
-    pack_forms,
-    predict_rows,
-    renumbered,
-    source_rows,
-)
+from zett.hypernet import Layer
+from zett.hypernet.network import predict_rows
+from zett.hypernet.packing import PackedForms, limit_pieces, pack_forms, renumbered
+from zett.hypernet.release import load_hypernet
+from zett.hypernet.scaling import column_stats, source_rows
 from zett.lms import load_base_model
 from zett.lms.layers import product_dtype
 from zett.vocab import surface_forms

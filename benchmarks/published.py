@@ -23,7 +23,7 @@ from flax.serialization import msgpack_serialize
 from benchmarks.common import SEED, arguments, finish, forget_peak, held_bytes, peak_bytes
 from benchmarks.packing import one_a_row, predict_everywhere, without_savings
 from zett.files.tensors import write_tensors
-from zett.hypernet import load_hypernet
+from zett.hypernet.release import load_hypernet
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms
 

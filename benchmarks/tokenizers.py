@@ -26,9 +26,9 @@ from zett.config import SamplerConfig
 from zett.data.sources import open_text
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.bytes import SPACE_MARK, to_alphabet
+from zett.vocab.regexes import WORD_REGEX
 from zett.vocab.sampling.counts import REQUIRED, count_candidates
 from zett.vocab.sampling.sampler import KINDS, Sampler
-from zett.vocab.train import WORD_REGEX
 
 PIECES = 7
 LARGE = 256_000

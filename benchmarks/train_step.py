@@ -55,7 +55,7 @@ def zipf(rng: np.random.Generator, size: int, shape: tuple) -> np.ndarray:
 def draw_forms(vocab_size: int, rows: int, max_pieces: int):
     """Surface forms of `rows` tokens."""
     from zett.vocab import SurfaceForms
-    from zett.vocab.vocabulary import FEATURES
+    from zett.vocab.forms import FEATURES
 
     rng = np.random.default_rng(SEED)
     shares = np.asarray(LENGTHS[:max_pieces])
@@ -69,7 +69,7 @@ def draw_forms(vocab_size: int, rows: int, max_pieces: int):
 def make_batch(config, vocab_size: int, variant: str) -> dict:
     """What HypernetTask.batch gives with config.sampler.rows = 0, but drawn at random; for one device."""
     from benchmarks.packing import one_a_row, without_savings
-    from zett.hypernet import pack_forms, renumbered
+    from zett.hypernet.packing import pack_forms, renumbered
 
     data, rows = config.data, config.sampler.max_size
     drawn = draw_forms(vocab_size, rows, config.hypernet.max_pieces)
@@ -158,6 +158,7 @@ def whole_cross_entropy(h, out_rows, bias, targets, weights, *, num_valid, softc
 def take_savings_away(variant: str) -> None:
     """Of this process."""
     import zett.tasks.hypernet as task_module
+
     from benchmarks.packing import everywhere
     from zett.hypernet import Layer
 
@@ -223,12 +224,13 @@ def measure_loss(args) -> dict:
 def measure(args) -> dict:
     """One variant of one shape, in this process."""
     import jax
+    from zett.tasks.hypernet import HypernetLoss
 
-    from zett.plan.devices import find_device, hypernet_step
     from zett.mesh import global_batch, one_device, paths
     from zett.optim import make_optimizer
-    from zett.tasks.hypernet import HypernetLoss
-    from zett.train import initial_state, make_step
+    from zett.plan.devices import find_device
+    from zett.plan.flops import hypernet_step
+    from zett.train.step import initial_state, make_step
 
     class Task(HypernetLoss):
         def init(self):

@@ -20,15 +20,15 @@ SOURCES = {"hf:HuggingFaceFW/fineweb-edu:sample-10BT": 14.0} | {
 def get_config() -> ConfigDict:
     return ConfigDict(
         dict(
-            task="hypernet",
+            recipe="hypernet",
             base="google/gemma-3-1b-pt",  # gated, too
             data=dict(
-                source="|".join(f"{weight:g}*{source}" for source, weight in SOURCES.items()),
+                text="|".join(f"{weight:g}*{source}" for source, weight in SOURCES.items()),
                 stream_bytes=13_000_000_000, batch_size=128, length=128,
             ),
             hypernet=dict(width=1152, feed_forward=2304, heads=9, max_pieces=7),
             sampler=dict(
-                sources=tuple(SOURCES), source_weights=tuple(SOURCES.values()),
+                texts=tuple(SOURCES), text_weights=tuple(SOURCES.values()),
                 max_size=32768, sizes="fixed", rows=0, substring=0.6, bpe=0.2, unigram=0.2, pool=14, pool_bytes=10_000_000,
                 inventory=400_000, inventory_bytes=64_000_000, noise_mean=-11.5, noise_std=4.0,
             ),

@@ -15,9 +15,9 @@ ENGLISH = "hf:HuggingFaceFW/fineweb-edu:sample-10BT"  # needs no account
 def get_config() -> ConfigDict:
     return ConfigDict(
         dict(
-            task="hypernet",
+            recipe="hypernet",
             base="openai-community/gpt2",
-            data=dict(source=ENGLISH, stream_bytes=13_000_000_000, batch_size=128, length=128),
+            data=dict(text=ENGLISH, stream_bytes=13_000_000_000, batch_size=128, length=128),
             hypernet=dict(width=768, feed_forward=1536, heads=12, max_pieces=7),
             sampler=dict(
                 max_size=32768, sizes="fixed", rows=0, substring=0.6, bpe=0.2, unigram=0.2, pool_bytes=10_000_000,

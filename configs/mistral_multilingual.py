@@ -23,20 +23,20 @@ LANGUAGES = {
     "ht": ("fineweb-2:hat_Latn", 0.3), "qu": ("fineweb-2:quz_Latn", 0.01),
 }  # fmt: skip
 SOURCES = tuple(f"hf:HuggingFaceFW/{name}" for name, _ in LANGUAGES.values())
-WEIGHTS = tuple(size**0.1 for _, size in LANGUAGES.values())  # a stream does not tell its size, so no sampler.source_exponent
+WEIGHTS = tuple(size**0.1 for _, size in LANGUAGES.values())  # a stream does not tell its size, so no sampler.text_exponent
 
 
 def get_config() -> ConfigDict:
     return ConfigDict(
         dict(
-            task="hypernet",
+            recipe="hypernet",
             base="mistralai/Mistral-7B-v0.1",
-            init="runs/mistral/export",  # what configs/mistral.py has made; the embeddings of languages are new
+            start="runs/mistral/export",  # what configs/mistral.py has made; the embeddings of languages are new
             # Texts of a step are in the language of its tokenizer; `source` is what is held out for evaluation.
-            data=dict(source=SOURCES[0], stream_bytes=500_000_000, parts=4, batch_size=128, length=128),
+            data=dict(text=SOURCES[0], stream_bytes=500_000_000, parts=4, batch_size=128, length=128),
             hypernet=dict(width=4096, feed_forward=8192, heads=32, max_pieces=7, languages=tuple(LANGUAGES)),
             sampler=dict(
-                sources=SOURCES, source_weights=WEIGHTS, one_source=True, stream_bytes=50_000_000,
+                texts=SOURCES, text_weights=WEIGHTS, one_text=True, stream_bytes=50_000_000,
                 max_size=32768, sizes="fixed", rows=0, substring=0.6, bpe=0.2, unigram=0.2, pool=26, pool_bytes=3_000_000,
                 inventory=1_500_000, inventory_bytes=130_000_000, noise_mean=-11.5, noise_std=4.0,
             ),

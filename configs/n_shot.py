@@ -16,10 +16,10 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     return ConfigDict(
         dict(
-            task="lm",
-            init="runs/tinyllama-gpt2",
+            recipe="lm",
+            start="runs/tinyllama-gpt2",
             # Under a billion tokens, as in the paper: 50,000 steps of 32 x 512.
-            data=dict(source="hf:HuggingFaceFW/fineweb-edu:sample-10BT", stream_bytes=4_000_000_000, batch_size=32, length=512),
+            data=dict(text="hf:HuggingFaceFW/fineweb-edu:sample-10BT", stream_bytes=4_000_000_000, batch_size=32, length=512),
             optim=dict(learning_rate=3e-6, warmup_steps=500, final_share=0.1, clip=0.1),
             train=dict(steps=50_000, remat="dots", log_every=25, eval_every=2500, checkpoint_every=2500),
         )

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     return ConfigDict(
         dict(
-            task="lm",
+            recipe="lm",
             seed=0,
-            data=dict(source="python", batch_size=16, length=256, resegment_share=0.4, resegment_rate=0.3),
+            data=dict(text="python", batch_size=16, length=256, resegment_share=0.4, resegment_rate=0.3),
             tokenizer=dict(kind="bpe", vocab_size=6144),
             model=dict(name="pico", hidden_size=256, num_layers=4, num_heads=4, num_kv_heads=2, intermediate_size=768),
             optim=dict(

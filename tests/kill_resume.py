@@ -24,8 +24,8 @@ def config(corpus: Path, steps: int):
 
     return from_dict(
         {
-            "task": "lm",
-            "data": {"source": str(corpus), "batch_size": 4, "length": 32, "resegment_share": 0.5},
+            "recipe": "lm",
+            "data": {"text": str(corpus), "batch_size": 4, "length": 32, "resegment_share": 0.5},
             "tokenizer": {"vocab_size": 300},
             "model": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 32},
             "train": {
@@ -61,8 +61,8 @@ def newest(workdir: Path) -> int:
 def kill_and_resume(folder: Path, kills: int, steps: int, seed: int = 0) -> dict:
     """Both runs; AssertionError if they differ. Returns counts."""
     import jax
-
     import zett.tasks.lm
+
     import zett.train  # noqa: F401  (imported before the forks)
 
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))

@@ -58,7 +58,8 @@ def test_evaluate_takes_one_of_everything_and_old_names(base, tmp_path):  # noqa
 
 
 def test_default_stands_for_the_default_targets(monkeypatch, tmp_path):
-    from zett.evaluate import _load_targets, targets
+    from zett.evaluate import targets
+    from zett.evaluate.evaluate import _load_targets
 
     monkeypatch.setattr(targets, "load_target", lambda spec, **texts: spec)
     bar = lambda specs, **settings: specs  # noqa: E731
@@ -100,7 +101,7 @@ def test_reprs_are_one_line(base, hypernet):  # noqa: F811
     import jax
     from flax import nnx
 
-    from zett.hypernet import make_hypernet
+    from zett.hypernet.network import make_hypernet
 
     model, trained = zett.load_base_model(base), zett.load_hypernet(hypernet)
     network = make_hypernet(trained.config, 16, False, np.float32, 0)

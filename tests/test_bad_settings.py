@@ -59,7 +59,7 @@ def test_every_number_has_a_range(section, name, hint):
         ("hypernet", {"input_std": 0}, r"config\.hypernet\.input_std is 0\.0; it has to be greater than 0"),
         ("sampler", {"noise_std": -1.0}, r"config\.sampler\.noise_std is -1\.0"),
         ("sampler", {"max_size": 10**9}, r"config\.sampler\.max_size is 1000000000; .* at most 1,048,576"),
-        ("sampler", {"source_weights": [float("nan")]}, r"config\.sampler\.source_weights is \(nan,\); .* finite number"),
+        ("sampler", {"text_weights": [float("nan")]}, r"config\.sampler\.text_weights is \(nan,\); .* finite number"),
         ("sampler", {"lowercase": -0.1}, r"config\.sampler\.lowercase is -0\.1"),
         ("loss", {"lexical": -1.0}, r"config\.loss\.lexical is -1\.0"),
         ("loss", {"mask_share": 0}, r"config\.loss\.mask_share is 0\.0; it has to be greater than 0 and less than 1"),
@@ -151,7 +151,7 @@ def test_the_command_line_says_so_too(tmp_path, capsys):
 def test_targets_of_a_run_are_looked_for_before_it_starts(targets, messages, tmp_path):
     (tmp_path / "empty").mkdir()
     given = [str(tmp_path / "empty") if target == "EMPTY" else target for target in targets]
-    config = from_dict({"task": "hypernet", "train": {"eval_targets": given}})
+    config = from_dict({"recipe": "hypernet", "train": {"eval_targets": given}})
     for message in messages:
         with pytest.raises(UserError, match=message):
             train(config, tmp_path / "run")
@@ -172,6 +172,6 @@ def test_targets_on_the_hub_are_looked_for_as_well(tmp_path, monkeypatch):
 
 
 def test_a_language_model_is_trained_without_targets():
-    from zett.plan import check_inputs
+    from zett.plan.checks import check_inputs
 
-    check_inputs(from_dict({"task": "lm", "train": {"eval_targets": ["no/such/folder"]}}))
+    check_inputs(from_dict({"recipe": "lm", "train": {"eval_targets": ["no/such/folder"]}}))

@@ -12,7 +12,7 @@ from zett.cli import main
 from zett.errors import UserError
 from zett.vocab import load_tokenizer, patterns
 from zett.vocab.bytes import SPARE_IDS
-from zett.vocab.vocabulary import vocabulary_of
+from zett.vocab.load import vocabulary_of
 
 BYTES = [bytes([b]) for b in range(256)]
 CATASTROPHES = [

@@ -16,7 +16,9 @@ from zett.belongs import check_belongs
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.evaluate import evaluate
-from zett.hypernet import TrainedHypernet, load_hypernet, make_hypernet, save_hypernet
+from zett.hypernet.network import make_hypernet
+from zett.hypernet.release import load_hypernet, save_hypernet
+from zett.hypernet.trained import TrainedHypernet
 from zett.lms import load_base_model
 from zett.transfer import transfer
 

@@ -17,12 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import make_published as golden
 
 from zett import cli
-from zett.compat.msgpack import read_arrays
-from zett.compat.published import MSGPACK
 from zett.errors import UserError
 from zett.export import export
-from zett.hypernet import load_hypernet
-from zett.lms import load_base_model, save_base_model
+from zett.hypernet.flax_msgpack import read_arrays
+from zett.hypernet.published import MSGPACK
+from zett.hypernet.release import load_hypernet
+from zett.lms import load_base_model
+from zett.lms.folder import save_base_model
 from zett.table import EmbeddingTable
 from zett.transfer import transfer
 from zett.vocab import SurfaceForms, load_tokenizer

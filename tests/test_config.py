@@ -4,15 +4,16 @@ import dataclasses
 
 import pytest
 
-from zett.config import Config, TrainConfig, from_dict, nearest, to_dict
-from zett.errors import UserError
+from zett.config import Config, TrainConfig, from_dict, to_dict
 from zett.config_file import load_config, split_overrides
+from zett.errors import UserError
+from zett.values import nearest
 
 FILE = """
 from ml_collections import ConfigDict
 
 def get_config(kind="small"):
-    c = ConfigDict({"task": "lm", "train": {"steps": 7}, "model": {"hidden_size": 8 if kind == "small" else 16}})
+    c = ConfigDict({"recipe": "lm", "train": {"steps": 7}, "model": {"hidden_size": 8 if kind == "small" else 16}})
     c.tokenizer = ConfigDict({"vocab_size": 300})
     c.tokenizer.sample_bytes = c.tokenizer.get_ref("vocab_size") * 10
     return c
@@ -38,7 +39,7 @@ def test_defaults_survive_a_round_trip():
 
 def test_file_values_and_defaults(file):
     config = load(file)
-    assert (config.task, config.train.steps, config.model.hidden_size) == ("lm", 7, 8)
+    assert (config.recipe, config.train.steps, config.model.hidden_size) == ("lm", 7, 8)
     assert config.train.log_every == TrainConfig().log_every
     assert load(file + ":large").model.hidden_size == 16
 
@@ -59,8 +60,8 @@ def test_file_values_and_defaults(file):
         (["--config.train.eval_targets=['a', 'b']"], "train", "eval_targets", ("a", "b")),
         (["--config.train.eval_targets=bpe-2k,unigram-8k"], "train", "eval_targets", ("bpe-2k", "unigram-8k")),
         (["--config.train.eval_targets=()"], "train", "eval_targets", ()),
-        (["--config.data.valid_source=folder=with=equals"], "data", "valid_source", "folder=with=equals"),
-        (["--config.data.valid_source=None"], "data", "valid_source", None),
+        (["--config.data.valid_text=folder=with=equals"], "data", "valid_text", "folder=with=equals"),
+        (["--config.data.valid_text=None"], "data", "valid_text", None),
         (["--noconfig.hypernet.features"], "hypernet", "features", False),
         (["--config.hypernet.features"], "hypernet", "features", True),
         (["--config.hypernet.features=false"], "hypernet", "features", False),

@@ -7,7 +7,7 @@ import pytest
 
 from zett.config import Config
 from zett.config_file import load_config
-from zett.plan import GIB, plan
+from zett.plan.report import GIB, plan
 from zett.train import UNUSED
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -21,8 +21,8 @@ HARDWARE = {
     "llama3": ("h100", 8, {}),
     "qwen3": ("h100", 8, {}),
     "mistral": ("tpu-v4", 16, {}),
-    "mistral_multilingual": ("tpu-v4", 16, {"init": "None"}),
-    "n_shot": ("h100", 1, {"init": TINYLLAMA}),
+    "mistral_multilingual": ("tpu-v4", 16, {"start": "None"}),
+    "n_shot": ("h100", 1, {"start": TINYLLAMA}),
 }
 
 
@@ -52,15 +52,15 @@ def test_a_config_sets_what_its_task_reads(path):
     exec(compile(path.read_text(), path, "exec"), spec)
     values = spec["get_config"]().to_dict()
     config = load_config(str(path))
-    unused = UNUSED[config.task] + (("tokenizer", "model") if config.task == "lm" and config.init else ())
+    unused = UNUSED[config.recipe] + (("tokenizer", "model") if config.recipe == "lm" and config.start else ())
     assert not values.keys() & set(unused)
     assert config != Config()
 
 
 def test_the_multilingual_configs_share_their_languages():
     xlmr, mistral = (load_config(str(FOLDER / f"{name}.py")) for name in ("xlmr", "mistral_multilingual"))
-    assert xlmr.sampler.sources == mistral.sampler.sources and xlmr.sampler.source_weights == mistral.sampler.source_weights
-    assert len(set(xlmr.hypernet.languages)) == len(set(xlmr.sampler.sources)) == 26
+    assert xlmr.sampler.texts == mistral.sampler.texts and xlmr.sampler.text_weights == mistral.sampler.text_weights
+    assert len(set(xlmr.hypernet.languages)) == len(set(xlmr.sampler.texts)) == 26
     # It goes on from the hypernetwork of the other config, which knows no languages.
     before = load_config(str(FOLDER / "mistral.py")).hypernet
     assert {**vars(mistral.hypernet), "languages": ()} == vars(before)

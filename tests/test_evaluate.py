@@ -47,7 +47,7 @@ def model(tmp_path_factory, corpus):
     from flax import nnx
 
     from zett.data.sources import open_text
-    from zett.lms import save_base_model
+    from zett.lms.folder import save_base_model
     from zett.lms.llama import LlamaBody, LlamaConfig
     from zett.table import EmbeddingTable
     from zett.vocab.train import train_tokenizer
@@ -84,7 +84,6 @@ def test_window_nats_equal_a_plain_computation(base):
     import jax
     import jax.numpy as jnp
     from flax import nnx
-
     from zett.evaluate.bpb import bits_per_byte, encode_windows, window_nats
 
     windows = ["a", "".join(LINES), LINES[3]]
@@ -103,7 +102,7 @@ def test_window_nats_equal_a_plain_computation(base):
 
 
 def test_whole_windows_leave_nothing_out():
-    from zett.evaluate.bpb import whole_windows
+    from zett.evaluate.cutting import whole_windows
 
     documents = ["".join(LINES), "short", "x" * 70 + "é" * 30, LINES[0] * 2, LINES[0] * 2]
     pieces = whole_windows(documents, window=64)
@@ -119,7 +118,7 @@ def test_whole_windows_leave_nothing_out():
     [(b"", b"", 0), (b"abc", b"", 0), (b"abc", b"abc", 3), (b"Hello World", b"helloworld", 8), (b"abcbdab", b"bdcaba", 4)],
 )
 def test_common_bytes(a, b, length):
-    from zett.evaluate import common_bytes
+    from zett.evaluate.lost import common_bytes
 
     assert common_bytes(a, b) == common_bytes(b, a) == length
 
@@ -239,7 +238,6 @@ def test_a_folder_with_a_split_of_its_own_is_measured_by_it(corpus):
 
 def test_runs_are_evaluated_on_all_of_a_file_that_does_not_train_them(file, corpus):
     from zett.data.sources import open_text
-
     from zett.evaluate.windows import text_to_measure
 
     def measured_by(spec, *training):
@@ -355,7 +353,7 @@ RATIOS = {
 
 @pytest.mark.parametrize("case", RATIOS)
 def test_the_plot_hides_nothing(report, case):
-    from zett.evaluate.report import figure
+    from zett.evaluate.plot import figure
 
     number = len(next(iter(RATIOS[case].values())))
     names = [f"{'a-tokenizer-with-quite-a-name-' * (n % 3)}{n}" for n in range(number)]
@@ -389,7 +387,7 @@ def test_the_plot_hides_nothing(report, case):
 
 
 def test_command_line(model, corpus, tmp_path, capsys):
-    from zett.evaluate import add_arguments, run
+    from zett.inspect import add_arguments, run
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -431,7 +429,7 @@ def test_reports_replace_reports_alone(tmp_path, monkeypatch):
 
 
 def test_hypernetworks_get_names():
-    from zett.evaluate import _named_hypernets
+    from zett.commands.eval import _named_hypernets
 
     assert _named_hypernets(None, "pico") == {"hypernet": "pico"}
     assert _named_hypernets(None, "other") == _named_hypernets(["none"], "pico") == {}

@@ -8,7 +8,8 @@ from flax import nnx
 
 from zett import flops
 from zett.config import HypernetConfig
-from zett.hypernet import hypernet_shapes, make_hypernet, pack_forms
+from zett.hypernet.network import hypernet_shapes, make_hypernet
+from zett.hypernet.packing import pack_forms
 from zett.lms.base import body_shapes
 from zett.lms.family import family_of
 from zett.lms.modernbert import ModernBertConfig

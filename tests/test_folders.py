@@ -5,9 +5,9 @@ import json
 import pytest
 import tiny
 
-from zett.files import folders
 from zett.errors import UserError
 from zett.export import export
+from zett.files import folders
 from zett.files.folders import check_output, foreign
 from zett.transfer import transfer
 
@@ -46,7 +46,7 @@ def test_a_stranger_project_with_a_config(config, tmp_path):
 
 def test_a_workdir_with_checkpoints(tmp_path):
     workdir = write(
-        tmp_path / "run", "checkpoints/10/state", "export/model.safetensors", "metrics.jsonl", config={"task": "lm"}
+        tmp_path / "run", "checkpoints/10/state", "export/model.safetensors", "metrics.jsonl", config={"recipe": "lm"}
     )
     for command in (lambda: transfer("pico", "pico", workdir, method="fvt", overwrite=True), lambda: export("pico", workdir)):
         with pytest.raises(UserError):

@@ -21,20 +21,11 @@ from vocabularies import vocabulary
 from zett.config import Config, HypernetConfig, from_dict, to_dict
 from zett.errors import UserError
 from zett.export import export
-from zett.hypernet import (
-    TrainedHypernet,
-    column_stats,
-    fit_scales,
-    hypernet_graph,
-    limit_pieces,
-    load_hypernet,
-    make_hypernet,
-    pack_forms,
-    predict_rows,
-    renumbered,
-    save_hypernet,
-    source_rows,
-)
+from zett.hypernet.network import hypernet_graph, make_hypernet, predict_rows
+from zett.hypernet.packing import limit_pieces, pack_forms, renumbered
+from zett.hypernet.release import load_hypernet, save_hypernet
+from zett.hypernet.scaling import column_stats, fit_scales, source_rows
+from zett.hypernet.trained import TrainedHypernet
 from zett.methods.fvt import fvt
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, load_tokenizer, surface_forms
@@ -406,9 +397,9 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def settings_for(folder, **changes) -> Config:
     values = {
-        "task": "hypernet",
+        "recipe": "hypernet",
         "base": str(folder / "base"),
-        "data": {"source": str(folder / "text"), "batch_size": 2, "length": 24},
+        "data": {"text": str(folder / "text"), "batch_size": 2, "length": 24},
         "hypernet": {"width": 16, "layers": 1, "heads": 2, "feed_forward": 16, "max_pieces": 6},
         "sampler": {
             "min_size": 320, "max_size": 420, "pool": 1, "pool_bytes": 20_000, "inventory": 500, "inventory_bytes": 20_000,
@@ -588,21 +579,23 @@ def test_the_lexical_loss_holds_shared_rows(task):
 
 def test_training_may_go_on_with_languages(folder, task, tmp_path):
     """From a hypernetwork that knows none; any other difference is named."""
-    from zett.tasks.hypernet import HypernetLoss, trained_for
+    from zett.tasks.hypernet import HypernetLoss
+
+    from zett.recipes.hypernet import trained_for
 
     params = task.init()
     save_hypernet(tmp_path, trained_for(task.base, task.config, params), task.base.vocab, {})
     config = settings_for(
         folder,
         hypernet={"languages": ("a", "b")},
-        sampler={"sources": (str(folder / "text"),) * 2, "one_source": True},
+        sampler={"texts": (str(folder / "text"),) * 2, "one_text": True},
     )
     go_on = dataclasses.replace(config, init=str(tmp_path))
     found = HypernetLoss(go_on, task.base, task.mesh).init()
     assert found.pop("languages").shape == (2, config.hypernet.width)
     jax.tree.map(np.testing.assert_array_equal, found, params)
     wider = dataclasses.replace(go_on, hypernet=dataclasses.replace(config.hypernet, feed_forward=32))
-    with pytest.raises(UserError, match=r"config\.hypernet\.feed_forward is 32, and config\.init, .* has 16"):
+    with pytest.raises(UserError, match=r"config\.hypernet\.feed_forward is 32, and config\.start, .* has 16"):
         HypernetLoss(wider, task.base, task.mesh).init()
 
 
@@ -674,7 +667,7 @@ def test_a_run_of_the_papers_network(folder, tmp_path):
     }  # fmt: skip
     text = str(folder / "text")
     config = settings_for(
-        folder, hypernet=choices, sampler={"sources": (text, text), "one_source": True, "pool": 2, "substring": 0.0},
+        folder, hypernet=choices, sampler={"texts": (text, text), "one_text": True, "pool": 2, "substring": 0.0},
         train={"steps": 3, "eval_every": 2, "checkpoint_every": 1},
     )  # fmt: skip
     train(config, tmp_path / "run")
@@ -691,7 +684,7 @@ def test_a_run_of_the_papers_network(folder, tmp_path):
     assert made.base == hypernet.base and made.config == hypernet.config
     assert made.language_number("b") == 1 and "a run's" not in (tmp_path / "out" / "README.md").read_text()
     (tmp_path / "lm" / "checkpoints").mkdir(parents=True)
-    for content in ({"task": "lm"}, to_dict(config)):
+    for content in ({"recipe": "lm"}, to_dict(config)):
         (tmp_path / "lm" / "config.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match="has no checkpoint yet"):
             export(tmp_path / "lm", tmp_path / "no")

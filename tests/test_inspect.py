@@ -19,7 +19,7 @@ from tests.vocabularies import SHARED, byte_tokenizer, vocabulary
 from zett import cli
 from zett.data.documents import TextError
 from zett.errors import UserError
-from zett.inspect import inspect
+from zett.inspect.compare import inspect
 from zett.inspect.page import page
 from zett.inspect.terminal import WIDTH, columns, tables
 from zett.inspect.texts import parallel_texts, texts_by_language
@@ -33,8 +33,8 @@ from zett.inspect.tokenizer import (
     unreachable,
 )
 from zett.vocab.bytes import UTF8_BYTES
+from zett.vocab.load import vocabulary_of
 from zett.vocab.train import save_tokenizer
-from zett.vocab.vocabulary import vocabulary_of
 
 ROOT = Path(__file__).parents[1]
 CORPORA = SHARED.parent / "corpora"

@@ -12,9 +12,9 @@ from jax.sharding import NamedSharding
 from test_mesh import free_port
 
 from zett.checkpoint import Checkpoints
+from zett.config_file import load_config
 from zett.errors import UserError
 from zett.mesh import REPLICATED, one_device
-from zett.config_file import load_config
 from zett.train.run import train
 
 ROOT = Path(__file__).parents[1]

@@ -16,16 +16,17 @@ import tokenizers as tk
 from flax import nnx
 from safetensors.numpy import save_file
 from tiny import TEXT, tokenizer_folder
+from zett.evaluate.masked import encode_masked, masked_nats
+from zett.tasks.hypernet import HypernetTask
 
 from zett.config import Config, from_dict
 from zett.data.masked import MASK, Frame, embed, frame_of, hide
 from zett.errors import UserError
 from zett.evaluate import evaluate, report
-from zett.evaluate.masked import encode_masked, hidden_words, masked_nats, token_spans
-from zett.hypernet import load_hypernet
+from zett.evaluate.tasks.masked_bits_per_byte import hidden_words, token_spans
+from zett.hypernet.release import load_hypernet
 from zett.lms import load_base_model, weights
 from zett.lms.family import family_of
-from zett.tasks.hypernet import HypernetTask
 from zett.train.run import train
 from zett.transfer import transfer
 from zett.vocab import surface_forms
@@ -175,7 +176,7 @@ def test_hidden_words_are_words():
 
 
 def words_of(text):
-    from zett.evaluate.masked import _WORD
+    from zett.evaluate.tasks.masked_bits_per_byte import _WORD
 
     return _WORD.findall(text)
 
@@ -262,7 +263,7 @@ LANGUAGES = {"languages": ("de", "fr")}
 def settings_for(base: Path, corpus: Path, *, hypernet=(), **sections) -> Config:
     values = {
         "base": str(base),
-        "data": {"source": str(corpus), "batch_size": 4, "length": 32},
+        "data": {"text": str(corpus), "batch_size": 4, "length": 32},
         "hypernet": {"width": 16, "layers": 1, "heads": 2, "feed_forward": 16, "max_pieces": 4, "bias": True, **dict(hypernet)},
         "sampler": {
             "max_size": 420, "sizes": "fixed", "bpe": 1.0, "unigram": 0.0, "substring": 0.0, "pool": 1, "pool_bytes": 20_000,
@@ -413,7 +414,7 @@ def check_resumed(config: Config, folder: Path, evaluation: dict) -> None:
 def test_a_tiny_run(kind, hypernet, bases, corpus, tmp_path):
     """It learns, goes on after an interruption to the same bits, and its models are Transformers' masked language models."""
     target = tokenizer_folder(tmp_path / "target", "unigram", 330)
-    one = {"sources": (str(corpus), str(corpus)), "one_source": True} if "languages" in hypernet else {}
+    one = {"texts": (str(corpus), str(corpus)), "one_text": True} if "languages" in hypernet else {}
     config = settings_for(bases[kind].folder, corpus, hypernet=hypernet, sampler=one, train={"eval_targets": (str(target),)})
     evaluation = train(config, tmp_path / "whole")
     losses = logged(tmp_path / "whole", "lm")

@@ -64,7 +64,7 @@ def test_rules_match_every_parameter_once_and_are_all_used():
 def test_the_hypernetworks_rules_fit_every_config(config):
     from flax import nnx
 
-    from zett.hypernet import make_hypernet, partition_rules
+    from zett.hypernet.network import make_hypernet, partition_rules
 
     params = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: make_hypernet(config, 8, False, jnp.float32, 0)))[1])
     specs = meshes.match({path: leaf.shape for path, leaf in meshes.paths(params).items()}, partition_rules(config))
@@ -86,7 +86,7 @@ def test_moments_lie_like_their_parameters():
 
 SETTINGS = {
     "data.batch_size": 8, "data.length": 32, "hypernet.width": 16, "hypernet.layers": 1, "hypernet.heads": 2,
-    "hypernet.feed_forward": 32, "hypernet.max_pieces": 4, "sampler.sources": None, "sampler.min_size": 280,
+    "hypernet.feed_forward": 32, "hypernet.max_pieces": 4, "sampler.texts": None, "sampler.min_size": 280,
     "sampler.max_size": 400, "sampler.pool": 1, "sampler.pool_bytes": 20000, "sampler.inventory_bytes": 20000,
     "sampler.rows": 0, "train.steps": 3, "train.log_every": 1, "train.eval_every": 3, "train.checkpoint_every": 3,
     "train.eval_windows": 4, "train.dtype": "float32", "data.parts": 2, "data.stream_bytes": 60_000,
@@ -94,7 +94,7 @@ SETTINGS = {
 
 
 def command(base, source, workdir, *more):
-    settings = SETTINGS | {"base": base, "data.source": source, "sampler.sources": source, "train.eval_targets": "bpe-512"}
+    settings = SETTINGS | {"base": base, "data.text": source, "sampler.texts": source, "train.eval_targets": "bpe-512"}
     overrides = [f"--config.{name}={value}" for name, value in settings.items()]
     return [sys.executable, "train.py", "--config", "configs/pico.py", "--workdir", str(workdir), *overrides, *more]
 

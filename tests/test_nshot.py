@@ -13,6 +13,7 @@ import tiny
 from flax import nnx
 from lms import parity
 from safetensors.numpy import load_file, save_file
+from zett.tasks.lm import LMTask
 
 from zett import cli
 from zett.config import Config, from_dict
@@ -20,7 +21,6 @@ from zett.errors import UserError
 from zett.files.tensors import INDEX_FILE, WEIGHTS_FILE
 from zett.lms import load_base_model
 from zett.mesh import make_mesh
-from zett.tasks.lm import LMTask
 from zett.train.run import train
 
 pytestmark = pytest.mark.xdist_group("nshot")
@@ -29,9 +29,9 @@ SMALL = dataclasses.replace(tiny.CONFIG, num_layers=1)
 
 def settings(corpus, init, **changes) -> Config:
     values = {
-        "task": "lm",
-        "init": str(init),
-        "data": {"source": str(corpus), "batch_size": 4, "length": 32},
+        "recipe": "lm",
+        "start": str(init),
+        "data": {"text": str(corpus), "batch_size": 4, "length": 32},
         "optim": {"learning_rate": 3e-3, "warmup_steps": 1},
         "train": {
             "steps": 6, "log_every": 1, "eval_every": 3, "checkpoint_every": 2, "eval_windows": 4, "dtype": "float32",
@@ -199,7 +199,7 @@ def test_a_resumed_run_ends_with_the_same_bits(run, base, corpus, tmp_path):
     whole, resumed = tensors_of(run[0] / "export"), tensors_of(tmp_path / "run" / "export")
     for name, x in whole.items():
         np.testing.assert_array_equal(x, resumed[name], err_msg=name)
-    with pytest.raises(UserError, match=r"holds a run with config\.init"):
+    with pytest.raises(UserError, match=r"holds a run with config\.start"):
         train(settings(corpus, "pico"), tmp_path / "run")
 
 
@@ -231,9 +231,9 @@ def test_what_was_trained_is_transferred(run, tmp_path):
 
 
 def test_mistakes(base, corpus, tmp_path):
-    with pytest.raises(UserError, match=r"config\.train\.trained is 'table'; without config\.init"):
-        from_dict({"task": "lm", "train": {"trained": "table"}})
-    with pytest.raises(UserError, match=r"config\.data\.length is 65; config\.init, .* has positions for 64 tokens"):
+    with pytest.raises(UserError, match=r"config\.train\.trained is 'table'; without config\.start"):
+        from_dict({"recipe": "lm", "train": {"trained": "table"}})
+    with pytest.raises(UserError, match=r"config\.data\.length is 65; config\.start, .* has positions for 64 tokens"):
         LMTask(settings(corpus, base, data={"length": 65}), tmp_path)
     with pytest.raises(UserError, match="bidirectional encoder"):
         LMTask(settings(corpus, parity.base_folder("bert-masked_lm", tmp_path / "bert")), tmp_path)

@@ -7,13 +7,13 @@ import pytest
 from tests import tiny
 from tests.test_special import bpe, text_pairs
 from zett.files.jsonfile import read_json
-from zett.inspect import inspect
+from zett.inspect.compare import inspect
 from zett.inspect.page import page
 from zett.inspect.terminal import tables
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
+from zett.vocab.adapt import adapt_special, follow_ids
 from zett.vocab.pairing import pairing
-from zett.vocab.special import adapt_special, follow_ids
 
 # As in SmolLM2: an instructed model keeps the token that its texts ended with, and begins and ends with others.
 SMOL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -14,23 +14,27 @@ import numpy as np
 import pytest
 from flax import nnx
 from tiny import base_folder
+from zett.memory import run_of
+from zett.tasks.hypernet import HypernetLoss
 
 from zett import flops, machine
 from zett.cli import train_main
 from zett.config import Config, MeshConfig, TrainConfig, from_dict
 from zett.errors import UserError
-from zett.hypernet import pack_forms, renumbered
+from zett.hypernet.packing import pack_forms, renumbered
 from zett.lms import BaseModel
 from zett.lms.family import family_of
 from zett.lms.known import KNOWN, hf_config_of
-from zett.memory import PHASES, base_of, fullest, memory, run_of
 from zett.mesh import make_mesh
-from zett.train.metrics import Metrics
 from zett.optim import make_optimizer
-from zett.plan import _duration, plan, step_flops, tables
+from zett.plan import step_flops, tables
+from zett.plan.memory import fullest
+from zett.plan.report import _duration, plan
+from zett.plan.shapes import PHASES, base_of
+from zett.recipes.hypernet import fresh_params
 from zett.table import EmbeddingTable
-from zett.tasks.hypernet import HypernetLoss, fresh_params
-from zett.train import TrainState, make_step
+from zett.train.metrics import Metrics, memory
+from zett.train.step import TrainState, make_step
 from zett.vocab import SurfaceForms
 
 PUBLISHED = {
@@ -96,7 +100,7 @@ def true_step(config: Config):
     sources, packed = renumbered(pack_forms(forms), 2000)
     texts = {name: np.ones((32, 128), kind) for name, kind in (("targets", np.int32), ("weights", np.float32))}
     batch = texts | {
-        "bytes": np.ones(32, np.float32), "sources": sources, "forms": packed, "log_weight": np.zeros(size, np.float32),
+        "bytes": np.ones(32, np.float32), "texts": sources, "forms": packed, "log_weight": np.zeros(size, np.float32),
         "num_valid": np.int32(size), "same": forms.same,
     }  # fmt: skip
     params = jax.eval_shape(lambda: fresh_params(config, base))
@@ -223,12 +227,12 @@ def test_its_numbers_can_be_used(command):
 
 
 def test_all_faults_are_told_at_once(command):
-    faults = ["--config.train.eval_targets=bpe8k,gpt2", "--config.init=no/such/run"]
-    faults += ["--config.data.length=4096", "--config.sampler.sources=python,no/such/folder"]
+    faults = ["--config.train.eval_targets=bpe8k,gpt2", "--config.start=no/such/run"]
+    faults += ["--config.data.length=4096", "--config.sampler.texts=python,no/such/folder"]
     code, out, err = command("--dry_run", "--devices=3", *faults)
     assert code == 2 and err.count("\n") == 1
     for expected in (
-        "config.data.length is 4096; pico has positions for 2048", "no/such/folder", "bpe8k", "config.init names 'no/such/run'",
+        "config.data.length is 4096; pico has positions for 2048", "no/such/folder", "bpe8k", "config.start names 'no/such/run'",
         "config.data.batch_size / config.train.microbatches is 8 / 1", "multiple of mesh data x fsdp, 3",
     ):  # fmt: skip
         assert expected in err, err
@@ -266,12 +270,12 @@ def test_a_masked_language_model_is_planned():
     with pytest.raises(UserError, match=r"config\.hypernet\.bias"):
         plan(from_dict({"hypernet": {"bias": True}}))
     with pytest.raises(UserError, match="bidirectional"):
-        plan(from_dict({"task": "lm", "init": config.base}))
+        plan(from_dict({"recipe": "lm", "start": config.base}))
 
 
 def test_continued_training_is_planned():
     whole, table = (
-        plan(from_dict({"task": "lm", "init": "mistralai/Mistral-7B-v0.1", "train": {"trained": what}}))
+        plan(from_dict({"recipe": "lm", "start": "mistralai/Mistral-7B-v0.1", "train": {"trained": what}}))
         for what in ("all", "table")
     )
     assert whole["parameters"]["trained"] == PUBLISHED["mistralai/Mistral-7B-v0.1"]

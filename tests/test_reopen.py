@@ -10,7 +10,7 @@ from test_weights import edit_json
 
 from zett.errors import UserError
 from zett.lms import load_base_model
-from zett.reopen import check_written
+from zett.lms.reopen import check_written
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
 
@@ -114,7 +114,7 @@ def test_an_export_is_opened_again(tmp_path, monkeypatch):
     import shutil
 
     from zett.export import export
-    from zett.hypernet import shipped
+    from zett.hypernet.release import shipped
 
     folder = shutil.copytree(shipped("pico-hypernet"), tmp_path / "hypernet")
     (folder / "source_tokenizer" / "special_tokens_map.json").write_text("{")

@@ -13,10 +13,10 @@ from tests.vocabularies import SHARED
 from zett.errors import UserError
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
+from zett.vocab.adapt import adapt_special, follow_ids
+from zett.vocab.load import vocabulary_of
 from zett.vocab.pairing import MARKERS, MODES, WELL_KNOWN, pair_special, pairing
 from zett.vocab.prompts import chat_template, missing_in_template
-from zett.vocab.special import adapt_special, follow_ids
-from zett.vocab.vocabulary import vocabulary_of
 
 LLAMA3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"]
 CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]

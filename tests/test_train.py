@@ -21,8 +21,8 @@ from zett.config import Config, MeshConfig, TrainConfig, from_dict
 from zett.errors import UserError
 from zett.files.jsonfile import write_json
 from zett.mesh import make_mesh
-from zett.train.metrics import Metrics
 from zett.optim import make_optimizer
+from zett.train.metrics import Metrics
 from zett.train.run import train
 
 ROOT = Path(__file__).parents[1]
@@ -33,8 +33,8 @@ def tiny(corpus, **train_settings) -> Config:
     settings = {"steps": 12, "log_every": 3, "eval_every": 6, "checkpoint_every": 4, "eval_windows": 4, "dtype": "float32"}
     return from_dict(
         {
-            "task": "lm",
-            "data": {"source": str(corpus), "batch_size": 4, "length": 32, "resegment_share": 0.5},
+            "recipe": "lm",
+            "data": {"text": str(corpus), "batch_size": 4, "length": 32, "resegment_share": 0.5},
             "tokenizer": {"vocab_size": 300},
             "model": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 32},
             "optim": {"learning_rate": 1e-2, "warmup_steps": 2},
@@ -127,7 +127,7 @@ def test_a_longer_run_goes_on_and_a_shorter_one_is_refused(whole, corpus, tmp_pa
         ({"seed": 1}, r"holds a run with config\.seed = 0, not 1"),
         ({"model": {"hidden_size": 32}}, r"config\.model\.hidden_size = 16, not 32"),
         ({"data": {"length": 64}}, r"config\.data\.length = 32, not 64"),
-        ({"task": "hypernet"}, r"config\.task = 'lm', not 'hypernet'"),
+        ({"recipe": "hypernet"}, r"config\.recipe = 'lm', not 'hypernet'"),
     ],
 )
 def test_another_config_is_refused(whole, corpus, change, message):
@@ -157,7 +157,7 @@ def test_an_empty_corpus_is_named(corpus, tmp_path):
 def command(corpus, workdir, *more):
     return [
         sys.executable, "train.py", "--config", "configs/pico_base.py", "--workdir", str(workdir),
-        f"--config.data.source={corpus}", "--config.data.batch_size=4", "--config.data.length=32",
+        f"--config.data.text={corpus}", "--config.data.batch_size=4", "--config.data.length=32",
         "--config.tokenizer.vocab_size=300", "--config.model.hidden_size=16", "--config.model.num_layers=1",
         "--config.model.intermediate_size=32", "--config.train.eval_windows=4", "--config.train.log_every=5", *more,
     ]  # fmt: skip

@@ -15,9 +15,10 @@ from safetensors.numpy import load_file, save_file
 from zett.errors import UserError
 from zett.files.tensors import FLOATS, stored_tensors
 from zett.lms import load_base_model
+from zett.lms.folder import write_model
 from zett.methods import METHODS
 from zett.table import EmbeddingTable
-from zett.transfer import transfer, transfer_table, write_model
+from zett.transfer import transfer, transfer_table
 from zett.vocab import SurfaceForms, load_tokenizer
 
 VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
@@ -185,7 +186,9 @@ def test_a_target_without_special_tokens(tmp_path, base_folder):
 
 def test_rows_of_a_hypernetwork(tmp_path, base_folder, target_folder):
     from zett.config import HypernetConfig
-    from zett.hypernet import TrainedHypernet, load_hypernet, make_hypernet, save_hypernet
+    from zett.hypernet.network import make_hypernet
+    from zett.hypernet.release import load_hypernet, save_hypernet
+    from zett.hypernet.trained import TrainedHypernet
 
     base = load_base_model(base_folder)
     config = HypernetConfig(width=16, layers=1, heads=2, feed_forward=16)

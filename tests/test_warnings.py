@@ -11,13 +11,13 @@ from tests import tiny
 from tests.test_special import bpe
 from tests.vocabularies import SHARED
 from zett.cards import warnings_section
-from zett.inspect import inspect
+from zett.inspect.compare import inspect
 from zett.inspect.terminal import tables
 from zett.inspect.warnings import SEVERITIES, warnings_of
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
+from zett.vocab.load import vocabulary_of
 from zett.vocab.pairing import pairing
-from zett.vocab.vocabulary import vocabulary_of
 
 
 def found(source, target):

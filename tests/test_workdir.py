@@ -33,9 +33,9 @@ def hypernet_run(corpus, **settings) -> Config:
         ({"base": "/no/such/model"}, "no folder /no/such/model"),
         ({"train": TrainConfig(eval_targets=("/no/such/tokenizer",))}, "/no/such/tokenizer"),
         ({"train": TrainConfig(eval_targets=("bpe8k",))}, "'bpe8k' is neither"),
-        ({"init": "/no/such/hypernet"}, "/no/such/hypernet"),
-        ({"data": {"source": "/no/such/texts"}}, "/no/such/texts"),
-        ({"data": {"valid_source": "/no/such/valid"}}, "/no/such/valid"),
+        ({"start": "/no/such/hypernet"}, "/no/such/hypernet"),
+        ({"data": {"text": "/no/such/texts"}}, "/no/such/texts"),
+        ({"data": {"valid_text": "/no/such/valid"}}, "/no/such/valid"),
     ],
 )
 def test_a_mistake_leaves_no_workdir(corpus, tmp_path, change, message):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from zett.lms import save_base_model
+from zett.lms.folder import save_base_model
 from zett.lms.llama import LlamaBody, LlamaConfig
 from zett.table import EmbeddingTable
 from zett.vocab.train import save_tokenizer, train_tokenizer

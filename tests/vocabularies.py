@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from zett.vocab import Vocabulary, load_tokenizer
+from zett.vocab.load import vocabulary_of
 from zett.vocab.train import KINDS, train_tokenizer
-from zett.vocab.vocabulary import vocabulary_of
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
 FOLDERS = sorted(p.name for p in SHARED.iterdir() if (p / "tokenizer.json").exists()) if SHARED.is_dir() else []

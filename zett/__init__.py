@@ -22,11 +22,11 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "EmbeddingTable": "zett.table",
     "UserError": "zett.errors",
-    "evaluate": "zett.evaluate",
-    "inspect": "zett.inspect",
-    "load_base_model": "zett.lms",
-    "load_hypernet": "zett.hypernet",
-    "load_tokenizer": "zett.vocab",
+    "evaluate": "zett.evaluate.evaluate",
+    "inspect": "zett.inspect.compare",
+    "load_base_model": "zett.lms.base",
+    "load_hypernet": "zett.hypernet.release",
+    "load_tokenizer": "zett.vocab.load",
     "transfer": "zett.transfer",
 }
 

@@ -1,11 +1,11 @@
 """Whether a hypernetwork can be a base model's, as far as two small files tell: before weights are read and JAX is loaded."""
 
-import json
 from pathlib import Path
 
 from zett.errors import UserError
+from zett.files.jsonfile import json_or_empty
+from zett.files.resolve import BASE_MODEL, HYPERNETWORK, SOURCE_TOKENIZER, local
 
-ASSETS = Path(__file__).parent / "assets"
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")  # of rows, as model types call it in config.json
 SHARED = 0.5  # of the smaller vocabulary, what has to have the same ids; a new version of a tokenizer changes a few
 
@@ -15,8 +15,8 @@ def check_belongs(model: str | Path, hypernet: str | Path) -> None:
 
     Nothing is said of what is not on this machine, cannot be read, or differs in the rows alone: loading finds that out.
     """
-    base, folder = _local(model, "pico"), _local(hypernet, "pico-hypernet")
-    config, own = _read(folder / "config.json"), _read(base / "config.json")
+    base, folder = local(model, BASE_MODEL), local(hypernet, HYPERNETWORK)
+    config, own = json_or_empty(folder / "config.json"), json_or_empty(base / "config.json")
     described = found if isinstance(found := config.get("base"), dict) else config
     what = f"the hypernetwork {folder} was trained for the base model {described.get('name')!r}, and {model} is another"
     width = next((own[name] for name in WIDTHS if isinstance(own.get(name), int)), None)
@@ -24,7 +24,7 @@ def check_belongs(model: str | Path, hypernet: str | Path) -> None:
     if isinstance(wanted, int) and width is not None and width != wanted:
         raise UserError(f"{what}: it has rows of width {width}, not {wanted}")
     # The authors of ZeTT put a tokenizer of byte level in the place of the base model's, which spells tokens otherwise.
-    files = [folder / "source_tokenizer" / "tokenizer.json", base / "tokenizer.json"]
+    files = [folder / SOURCE_TOKENIZER / "tokenizer.json", base / "tokenizer.json"]
     if "hypernet" not in config or not all(file.is_file() for file in files) or files[0].read_bytes() == files[1].read_bytes():
         return
     theirs, ours = map(_ids, files)
@@ -33,21 +33,9 @@ def check_belongs(model: str | Path, hypernet: str | Path) -> None:
         raise UserError(f"{what}: of {smaller:,} tokens of its tokenizer, {same:,} are the same with the same ids")
 
 
-def _local(name: str | Path, packaged: str) -> Path:
-    return ASSETS / packaged if str(name) == "pico" else Path(name).expanduser()
-
-
-def _read(file: Path) -> dict:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _ids(file: Path) -> dict[str, int]:
     """Id by token of a tokenizer.json, as its model spells tokens."""
-    model = _read(file).get("model")
+    model = json_or_empty(file).get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocab, list):  # Unigram: pieces with their scores
         return {str(entry[0]): i for i, entry in enumerate(vocab) if isinstance(entry, list) and entry}

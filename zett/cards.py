@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zett.vocab.modes import MODES
+
 if TYPE_CHECKING:
     from zett.vocab.pairing import Pairing
 
@@ -29,11 +31,15 @@ def front_matter(base: str) -> str:
     return f"---\nlibrary_name: transformers\ntags: [zett, tokenizer-transfer]\n{of}---\n\n"
 
 
-def transfer_card(
-    title: str, *, base: str, revision: str | None, tokenizer: str, method: str, hypernet, command: str, result: str | None
-) -> str:
-    """Markdown: how a model got its tokenizer. tokenizer, result (what was measured, or None): Markdown of one line."""
-    made_by = f"the hypernetwork `{hypernet}`, zero-shot" if method == "hypernet" else f"the training-free method `{method}`"
+def transfer_card(title: str, settings: dict, tokenizer: str, made_with: str, result: str | None) -> str:
+    """Markdown: how a model got its tokenizer.
+
+    settings: of `zett.transfer`. tokenizer: what kind it is. made_with: what was run. result: what was measured, or None.
+    """
+    base, revision, method, hypernet = (settings[name] for name in ("model", "revision", "method", "hypernet"))
+    trained = method.partition(":")[0] == "hypernet"
+    hypernet = (hypernet or method.partition(":")[2] or "pico") if trained else None
+    made_by = f"the hypernetwork `{hypernet}`, zero-shot" if trained else f"the training-free method `{method}`"
     return f"""{front_matter(base)}# {title}
 
 `{base}` with another tokenizer. The rows of the embedding tables were made by {made_by}; nothing was trained after that.
@@ -42,19 +48,28 @@ All other weights are the base model's, bit for bit.
 | | |
 |---|---|
 | base model | `{base}`{f", revision `{revision}`" if revision else ""} |
-| tokenizer | {tokenizer} |
-| method | {method} |
+| tokenizer | `{settings["tokenizer"]}`: {tokenizer} |
+| method | {method.partition(":")[0] if trained else method} |
 | hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |
 | result | {result or "not measured"} |
 
 Made with:
 
 ```
-{command}
+{made_with}
 ```
 
 The base model's licence applies.
 """
+
+
+def python_call(settings: dict) -> str:
+    """The call of `zett.transfer` with these settings."""
+    first = ", ".join(repr(settings[name]) for name in ("model", "tokenizer", "output"))
+    usual = {"method": "hypernet", "special": "keep-target", "seed": 0, "text": []}
+    rest = {name: value for name, value in settings.items() if name not in ("model", "tokenizer", "output")}
+    words = [f"{name}={value!r}" for name, value in rest.items() if value != usual.get(name)]
+    return f"zett.transfer({', '.join([first, *words])})"
 
 
 _FATES = {
@@ -68,8 +83,6 @@ _FATES = {
 
 def special_section(pairing: "Pairing", mode: str, advice: "Pairing") -> str:
     """Markdown on the special tokens of a transferred model. advice: the pairing of the tokenizer as it was given."""
-    from zett.vocab.pairing import MODES
-
     lines = ["", "## Special tokens", "", f"`--special {mode}`: {MODES[mode]}."]
     if mode != "keep-target":
         lines.append("So the tokenizer's files differ from the given ones; ids of the given one are unchanged.")

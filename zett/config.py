@@ -1,42 +1,16 @@
 """Every setting of a run: frozen dataclasses, built from an ml_collections ConfigDict. All checks of values are here."""
 
 import dataclasses
-import difflib
 import functools
 import math
-import numbers
-import types
 import typing
 from typing import Annotated
 
+from zett import values
 from zett.errors import UserError
+from zett.values import Within
 
-Task = typing.Literal["lm", "hypernet"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Within:
-    """The range of a number: from `low` to `high`; `above`, `below`: without `low`, without `high`. No NaN is in any.
-
-    The ends are far beyond what has a use, but not so far that a slip of the keyboard takes all memory or never ends.
-    """
-
-    low: float
-    high: float
-    above: bool = False
-    below: bool = False
-
-    def __contains__(self, value: typing.Any) -> bool:
-        if not isinstance(value, numbers.Real):
-            return False
-        number = typing.cast(float, value)
-        low = self.low < number if self.above else self.low <= number
-        return low and (number < self.high if self.below else number <= self.high)
-
-    def __str__(self) -> str:
-        low = f"greater than {self.low:,}" if self.above else f"at least {self.low:,}"
-        return f"{low} and {'less than' if self.below else 'at most'} {self.high:,}"
-
+RecipeName = typing.Literal["lm", "hypernet"]
 
 Few = Annotated[int, Within(1, 1024)]  # layers, heads, threads, pieces of a token
 Count = Annotated[int, Within(1, 2**20)]  # of rows, parts, windows
@@ -51,13 +25,6 @@ Small = Annotated[float, Within(0, 100)]
 Weight = Annotated[float, Within(0, 10**6)]
 Rate = Annotated[float, Within(0, 100, above=True)]
 Devices = Annotated[int, Within(-1, 2**20)]
-SEED = Within(0, 2**32 - 1)
-
-
-def check_seed(seed, where: str = "seed") -> None:
-    """UserError unless `seed` is one that random numbers can start from."""
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed not in SEED:
-        raise UserError(f"{where} is {seed!r}; it has to be a whole number, {SEED}")
 
 
 @functools.cache
@@ -82,8 +49,8 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Checked):
-    source: str = "python"  # "python", a file, a folder, "hf:NAME[:CONFIG]", or several with weights; see zett/data/sources.py
-    valid_source: str | None = None  # files and folders whole; None: the held-out split of `source`
+    text: str = "python"  # "python", a file, a folder, "hf:NAME[:CONFIG]", or several with weights; see zett/data/sources.py
+    valid_text: str | None = None  # files and folders whole; None: the held-out split of `text`
     text_column: str = "text"
     package_bytes: Bytes = 4_000_000  # of "python": the most that one package contributes
     stream_bytes: Bytes = 100_000_000  # of "hf:": the text after which reading stops, all parts together
@@ -91,20 +58,20 @@ class DataConfig(Checked):
     parts: Count = 1
     batch_size: Count = 16
     length: Count = 256  # tokens of a row
-    resegment_share: Share = 0.0  # task "lm": share of rows that are cut more finely at random (StochasTok)
+    resegment_share: Share = 0.0  # recipe "lm": share of rows that are cut more finely at random (StochasTok)
     resegment_rate: Share = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig(Checked):
-    kind: str = "bpe"  # task "lm": the kind of tokenizer that is trained for the new model
+    kind: str = "bpe"  # recipe "lm": the kind of tokenizer that is trained for the new model
     vocab_size: Entries = 6144
     sample_bytes: Bytes = 20_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Checked):
-    """Task "lm": the shape of the Llama model that is trained."""
+    """Recipe "lm": the shape of the Llama model that is trained."""
 
     hidden_size: Width = 256
     num_layers: Few = 4
@@ -145,7 +112,7 @@ class HypernetConfig(Checked):
     input_std: Rate = 1.0  # source rows are rescaled to mean 0 and this standard deviation, per column (the paper: 0.02)
     fallback_rows: Rows = 256  # trained rows for what the source vocabulary lacks: one a byte; other numbers in published ones
     features: bool = True  # tell the network how the vocabulary around the token looks: its log prior, size, longer tokens
-    languages: tuple[str, ...] = ()  # a code for each of sampler.sources; a vocabulary's language is told as one more position
+    languages: tuple[str, ...] = ()  # a code for each of sampler.texts; a vocabulary's language is told as one more position
     # Predict the output bias that masked language models have, as a correction like `residual`; else it is that of FVT.
     bias: bool = False
 
@@ -167,11 +134,11 @@ class HypernetConfig(Checked):
 class SamplerConfig(Checked):
     """Which tokenizers a hypernetwork sees while it is trained; see zett/vocab/sampling/sampler.py."""
 
-    sources: tuple[str, ...] = ()  # text sources that tokenizers are drawn from; none: config.data.source
+    texts: tuple[str, ...] = ()  # text sources that tokenizers are drawn from; none: config.data.text
     stream_bytes: Bytes = 100_000_000  # of each "hf:" source, the same on every host; no more than config.data.stream_bytes
-    source_weights: tuple[float, ...] = ()  # of each source; none: all alike, and a pooled tokenizer is trained on one of them
-    source_exponent: Small = 0.0  # weights are multiplied by the sizes of the sources to this power (for many languages: 0.1)
-    one_source: bool = False  # whether a step has its tokenizer and its text from one source (a language), or from mixtures
+    text_weights: tuple[float, ...] = ()  # of each source; none: all alike, and a pooled tokenizer is trained on one of them
+    text_exponent: Small = 0.0  # weights are multiplied by the sizes of the sources to this power (for many languages: 0.1)
+    one_text: bool = False  # whether a step has its tokenizer and its text from one source (a language), or from mixtures
     min_size: Entries = 1500
     max_size: Entries = 16384
     sizes: typing.Literal["log-uniform", "fixed"] = "log-uniform"  # between the two, or always the largest
@@ -180,11 +147,11 @@ class SamplerConfig(Checked):
     substring: Weight = 0.2  # Unigram over random frequent substrings, as in the ZeTT paper
     wordpiece: Weight = 0.0  # longest match first over words and single signs, cut from a pool of trained ones
     lowercase: Share = 0.5  # of "wordpiece": share of the pool that reads text in lower case
-    pool: Count = 12  # trained tokenizers of each kind; at least one a source
+    pool: Count = 12  # trained tokenizers of each kind; at least one a text
     pool_bytes: Bytes = 3_000_000  # text that each of them is trained on
     inventory: Number = 200_000  # candidate substrings kept for "substring"
     inventory_bytes: Bytes = 16_000_000  # text that they are counted in
-    shards: Count = 16  # parts of that text, of which every draw is another mixture; at least one a source
+    shards: Count = 16  # parts of that text, of which every draw is another mixture; at least one a text
     queue: Rows = 0  # of "substring": instead, counted at every step in this many excerpts of text (the paper: 2048)
     queue_step: Count = 128  # of them new at every step
     max_bytes: Few = 16  # longest candidate
@@ -198,17 +165,19 @@ class SamplerConfig(Checked):
         kinds = ("bpe", "unigram", "substring", "wordpiece")
         if not any(getattr(self, kind) for kind in kinds):
             raise UserError(f"config.sampler.{', .'.join(kinds)} are all 0; at least one kind has to be drawn")
-        given, wanted = len(self.source_weights), max(len(self.sources), 1)
-        if given not in (0, wanted) or not all(0 < weight < math.inf for weight in self.source_weights):
+        given, wanted = len(self.text_weights), max(len(self.texts), 1)
+        if given not in (0, wanted) or not all(0 < weight < math.inf for weight in self.text_weights):
             raise UserError(
-                f"config.sampler.source_weights is {self.source_weights}; "
-                f"it has to hold one finite number greater than 0 for each of the {wanted} sources, or none"
+                f"config.sampler.text_weights is {self.text_weights}; "
+                f"it has to hold one finite number greater than 0 for each of the {wanted} texts, or none"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig(Checked):
-    lexical: Weight = 0.1  # weight of the lexical loss: tokens that the source has keep their rows
+    # Weights of the objectives, by their names in zett/objectives; 0 leaves one out.
+    token: Weight = 1.0  # the next token, or the tokens that are hidden from an encoder
+    lexical: Weight = 0.1  # tokens that the source has keep their rows
     # Of a text's tokens, those that are hidden where the base is a masked language model.
     mask_share: Annotated[float, Within(0, 1, above=True, below=True)] = 0.15
 
@@ -233,10 +202,10 @@ class TrainConfig(Checked):
     log_every: Number = 10
     eval_every: Number = 200
     eval_windows: Count = 256
-    eval_targets: tuple[str, ...] = ("bpe-8k", "unigram-8k")  # kind-size or a tokenizer folder; task "hypernet"
+    eval_targets: tuple[str, ...] = ("bpe-8k", "unigram-8k")  # kind-size or a tokenizer folder; recipe "hypernet"
     checkpoint_every: Number = 500
     keep: Count = 2  # checkpoints kept beside the best one
-    trained: typing.Literal["all", "table"] = "all"  # task "lm" with config.init: everything, or the vocabulary's rows alone
+    trained: typing.Literal["all", "table"] = "all"  # recipe "lm" with config.start: everything, or the vocabulary's rows alone
     dtype: typing.Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; sums and parameters are float32
     # Of what is between products; "auto" is float32 on CPUs, elsewhere the dtype of the products.
     activations: typing.Literal["auto", "bfloat16", "float32"] = "auto"
@@ -263,12 +232,12 @@ class MeshConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Config(Checked):
-    task: Task = "hypernet"
-    seed: Annotated[int, SEED] = 0
-    base: str = "pico"  # task "hypernet": the base model, a folder, a Hub name, or "pico" for the one in the package
-    # What to start from; None: fresh parameters. Task "hypernet": a trained hypernetwork, a folder or "pico". Task "lm": a
+    recipe: RecipeName = "hypernet"
+    seed: Annotated[int, values.SEED] = 0
+    base: str = "pico"  # recipe "hypernet": the base model, a folder, a Hub name, or "pico" for the one in the package
+    # What to start from; None: fresh parameters. Recipe "hypernet": a trained hypernetwork, a folder or "pico". Recipe "lm": a
     # model and its tokenizer, a folder (as `zett transfer` writes it), a Hub name or "pico"; it replaces .model and .tokenizer.
-    init: str | None = None
+    start: str | None = None
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
@@ -286,8 +255,8 @@ class Config(Checked):
                 f"config.train.microbatches is {self.train.microbatches}; it has to divide config.data.batch_size "
                 f"({self.data.batch_size})"
             )
-        if self.task == "lm" and self.init is None and self.train.trained != "all":
-            raise UserError(f"config.train.trained is {self.train.trained!r}; without config.init it has to be 'all'")
+        if self.recipe == "lm" and self.start is None and self.train.trained != "all":
+            raise UserError(f"config.train.trained is {self.train.trained!r}; without config.start it has to be 'all'")
         if self.data.batch_size % self.data.parts:
             raise UserError(
                 f"config.data.parts is {self.data.parts}; it has to divide config.data.batch_size ({self.data.batch_size})"
@@ -296,11 +265,11 @@ class Config(Checked):
             raise UserError(
                 f"config.hypernet.fallback_rows is {self.hypernet.fallback_rows}; training needs 256, one for each byte"
             )
-        languages, sources = self.hypernet.languages, self.sampler.sources
-        if languages and not (self.sampler.one_source and len(languages) == len(sources)):
+        languages, sources = self.hypernet.languages, self.sampler.texts
+        if languages and not (self.sampler.one_text and len(languages) == len(sources)):
             raise UserError(
-                f"config.hypernet.languages names {len(languages)} languages; to train them, config.sampler.one_source has to "
-                f"be True and config.sampler.sources a source for each (there are {len(sources)})"
+                f"config.hypernet.languages names {len(languages)} languages; to train them, config.sampler.one_text has to "
+                f"be True and config.sampler.texts a text for each (there are {len(sources)})"
             )
         if self.sampler.min_size > self.sampler.max_size:
             raise UserError(
@@ -308,58 +277,39 @@ class Config(Checked):
             )
 
 
-def from_dict(values, cls=Config, where: str = "config"):
-    """Build `cls` from a ConfigDict or dict. UserError names an unknown or ill-typed field and what would be right."""
-    values = dict(values.items())
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    built = {}
-    hints = typing.get_type_hints(cls)
-    for name, value in values.items():
-        if name not in fields:
-            raise UserError(f"{where}.{name} does not exist; {nearest(name, fields, where + '.')}")
-        built[name] = checked(value, hints[name], f"{where}.{name}")
-    return cls(**built)
+# Names that fields had in earlier versions, which files and command lines may still use.
+RENAMED = {
+    "task": "recipe",
+    "init": "start",
+    "data.source": "data.text",
+    "data.valid_source": "data.valid_text",
+    "sampler.sources": "sampler.texts",
+    "sampler.source_weights": "sampler.text_weights",
+    "sampler.source_exponent": "sampler.text_exponent",
+    "sampler.one_source": "sampler.one_text",
+}
 
 
-def nearest(name: str, valid, prefix: str = "") -> str:
-    """A hint that names the valid choice closest to `name`, or all of them."""
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f"did you mean {prefix}{close[0]}?" if close else f"there are {', '.join(sorted(valid))}"
+def from_dict(given, where: str = "config") -> Config:
+    """A config from a ConfigDict or dict. UserError names an unknown or ill-typed field and what would be right."""
+    return values.from_dict(with_new_names(given, where), Config, where)
+
+
+def with_new_names(given, where: str = "config") -> dict:
+    """A nested dict in which fields with names of earlier versions have their own. UserError for a field under both names."""
+    new = {name: dict(value.items()) if hasattr(value, "items") else value for name, value in given.items()}
+    for old, name in RENAMED.items():
+        *section, old_field = old.split(".")
+        place = new.get(section[0], {}) if section else new
+        if not isinstance(place, dict) or old_field not in place:
+            continue
+        field = name.split(".")[-1]
+        if field in place:
+            raise UserError(f"{where} has both {name} and {old}, its old name; leave {old} out")
+        place[field] = place.pop(old_field)
+    return new
 
 
 def to_dict(config) -> dict:
     """Plain nested dict of a config dataclass."""
     return dataclasses.asdict(config)
-
-
-def checked(value, hint, where: str):
-    """`value` if it is of type `hint`, else UserError.
-
-    Whole numbers are ints or floats, and lists tuples, as asked for.
-    """
-    if dataclasses.is_dataclass(hint):
-        if not hasattr(value, "items"):
-            raise UserError(f"{where} is {value!r}; it has to hold fields such as {where}.{dataclasses.fields(hint)[0].name}")
-        return from_dict(value, hint, where)
-    origin = typing.get_origin(hint)
-    if origin is typing.Literal:
-        if value not in typing.get_args(hint):
-            raise UserError(f"{where} is {value!r}; it has to be one of {', '.join(map(repr, typing.get_args(hint)))}")
-        return value
-    if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        hint = next(h for h in typing.get_args(hint) if h is not type(None))
-        origin = typing.get_origin(hint)
-    if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, (tuple, list)):
-            raise UserError(f"{where} is {value!r}; it has to be a tuple")
-        return tuple(checked(v, typing.get_args(hint)[0], f"{where}[{i}]") for i, v in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value) if abs(value) < 10**300 else math.inf * (1 if value > 0 else -1)
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)  # 1e3
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        what = "a whole number, such as 1000 or 1e3" if hint is int else f"of type {hint.__name__}"
-        raise UserError(f"{where} is {value!r} ({type(value).__name__}); it has to be {what}")
-    return value

@@ -4,17 +4,16 @@ Unlike there, fields that the file leaves out can be set too, and types come fro
 None and tuples work; a mistake is one line that names the field.
 """
 
-import ast
 import dataclasses
 import importlib.util
 import traceback
-import types
 import typing
 from collections.abc import Iterable
 from pathlib import Path
 
-from zett import config as config_lib
+from zett.config import RENAMED, Config, from_dict, to_dict
 from zett.errors import UserError
+from zett.values import checked, nearest, parse
 
 
 def split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
@@ -32,6 +31,7 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str | N
             rest.append(argument)
             continue
         path = name.split(".", 1)[1]
+        path = RENAMED.get(path, path)
         if name.startswith("noconfig."):
             overrides.append((path, "false"))
         elif equals:
@@ -43,22 +43,37 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str | N
     return rest, overrides
 
 
-def load_config(spec: str, overrides: Iterable[tuple[str, str | None]] = ()) -> config_lib.Config:
-    """The checked config of a file with `get_config()`; "FILE:ARG" calls `get_config(ARG)`.
+def load_config(spec: str, overrides: Iterable[tuple[str, str | None]] = ()) -> Config:
+    """The checked config of a file with `get_config()`, which returns a ConfigDict, a dict or a `Config`; "FILE:ARG" calls
+    `get_config(ARG)`.
 
     Raises UserError for a file that cannot be loaded, an unknown field or a value of the wrong type.
     """
     from ml_collections import ConfigDict, config_dict
 
     values = _get_config(spec)
+    if isinstance(values, Config):
+        values = to_dict(values)
     if not isinstance(values, ConfigDict):
         values = ConfigDict(values)
+    _use_new_names(values)
     for path, text in overrides:
         _override(values, path, text)
     try:
-        return config_lib.from_dict(values)
+        return from_dict(values)
     except config_dict.RequiredValueError as error:
         raise UserError(f"{spec} leaves a required field open: {error}") from None
+
+
+def _use_new_names(values) -> None:
+    """Give fields of a ConfigDict that have names of earlier versions the present ones."""
+    for old, new in RENAMED.items():
+        *section, old_field = old.split(".")
+        place = values.get(section[0]) if section else values
+        if place is not None and old_field in place:
+            with place.unlocked():
+                place[new.split(".")[-1]] = place[old_field]
+                del place[old_field]
 
 
 def _get_config(spec: str):
@@ -86,19 +101,19 @@ def _get_config(spec: str):
 def _similar_file(path: Path) -> str:
     if not path.parent.is_dir():
         return ""
-    return "; " + config_lib.nearest(path.name, [p.name for p in path.parent.glob("*.py")] or ["none"], f"{path.parent}/")
+    return "; " + nearest(path.name, [p.name for p in path.parent.glob("*.py")] or ["none"], f"{path.parent}/")
 
 
 def _hint(path: str):
     """The type of the field at "a.b", or UserError."""
-    hint: typing.Any = config_lib.Config
+    hint: typing.Any = Config
     where = "config"
     for name in path.split("."):
         if not dataclasses.is_dataclass(hint):
             raise UserError(f"{where}.{name} does not exist; {where} holds a value, not fields")
         fields = [f.name for f in dataclasses.fields(hint)]
         if name not in fields:
-            raise UserError(f"{where}.{name} does not exist; {config_lib.nearest(name, fields, where + '.')}{_elsewhere(name)}")
+            raise UserError(f"{where}.{name} does not exist; {nearest(name, fields, where + '.')}{_elsewhere(name)}")
         hint = typing.get_type_hints(hint)[name]
         where = f"{where}.{name}"
     return hint
@@ -106,7 +121,7 @@ def _hint(path: str):
 
 def _elsewhere(name: str) -> str:
     """A hint at sections that have a field called exactly `name`."""
-    hints = typing.get_type_hints(config_lib.Config)
+    hints = typing.get_type_hints(Config)
     found = [s for s, h in hints.items() if dataclasses.is_dataclass(h) and name in {f.name for f in dataclasses.fields(h)}]
     return "".join(f" (there is config.{section}.{name})" for section in found)
 
@@ -121,7 +136,7 @@ def _override(values, path: str, text: str | None) -> None:
     if text is None:
         raise UserError(f"--{where} needs a value: --{where}=VALUE")
     # Checked here already: ConfigDict has its own idea of types, and of fewer of them.
-    value = config_lib.checked(_parse(text, hint), hint, where)
+    value = checked(parse(text, hint), hint, where)
     *sections, name = path.split(".")
     for section in sections:
         if section not in values:
@@ -130,32 +145,3 @@ def _override(values, path: str, text: str | None) -> None:
         values = values[section]
     with values.unlocked(), values.ignore_type():
         values[name] = value
-
-
-def _parse(text: str, hint):
-    """`text` as a value of type `hint`; text that is none stays as it is, for the check to report."""
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        if text in ("None", "none", ""):
-            return None
-        return _parse(text, next(h for h in typing.get_args(hint) if h is not type(None)))
-    if origin is tuple:
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = tuple(part.strip() for part in text.strip("()[]").split(",") if part.strip())
-        if not isinstance(value, (tuple, list)):
-            value = (value,)
-        return tuple(_parse(v, typing.get_args(hint)[0]) if isinstance(v, str) else v for v in value)
-    if hint is bool:
-        return {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}.get(text.lower(), text)
-    if hint in (int, float):
-        try:
-            return int(text, 0) if hint is int else float(text)
-        except ValueError:
-            pass
-        try:
-            return float(text)  # 1e3 is a whole number, too
-        except ValueError:
-            return text
-    return text

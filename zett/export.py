@@ -1,15 +1,24 @@
-"""`zett export`: a published or released hypernetwork, or a run's checkpoint -> a folder in this project's released form."""
+"""A published or released hypernetwork, or a run's checkpoint -> a folder in this project's released form."""
 
-import functools
 import logging
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 
+from zett.checkpoint import Checkpoints
+from zett.config import from_dict
 from zett.errors import UserError
-from zett.files.jsonfile import read_json
-from zett.files.folders import LEGAL_FILES
+from zett.files import folders, hub
+from zett.files.jsonfile import json_or_empty, read_json
+from zett.hypernet.release import FORMAT, find_hypernet, load_hypernet, save_hypernet
+from zett.lms.base import load_base_model
+from zett.mesh import one_device
+from zett.optim import make_optimizer
+from zett.recipes import recipe_class
+from zett.train.step import abstract_state
+from zett.train.workdir import only_run
 
 
 def export(
@@ -21,10 +30,6 @@ def export(
     "latest"; of a language model's run the result is a model folder. push: the name under which the result goes to the Hugging
     Face Hub as well. Bad input is a UserError, with nothing written.
     """
-    from zett.files import folders
-    from zett.files import hub
-    from zett.hypernet import find_hypernet
-
     output = folders.output_path(output)
     if checkpoint not in ("best", "latest"):
         raise UserError(f"checkpoint is {checkpoint!r}; it has to be 'best' or 'latest'")
@@ -45,12 +50,8 @@ def export(
 
 def _reopen(new: Path) -> None:
     """UserError unless what was written is what it is meant to be: a hypernetwork with its tokenizer, or a language model."""
-    from zett.folders import read_json
-    from zett.hypernet import load_hypernet
-    from zett.lms import load_base_model
-
     try:
-        if "format" in read_json(new / "config.json"):
+        if "format" in json_or_empty(new / "config.json"):
             load_hypernet(new).source_tokenizer()
         else:
             load_base_model(new, body=False)
@@ -59,8 +60,6 @@ def _reopen(new: Path) -> None:
 
 
 def _write_hypernet(new: Path, folder: Path) -> None:
-    from zett.hypernet import FORMAT, load_hypernet, save_hypernet
-
     trained = load_hypernet(folder)
     source = trained.source_tokenizer()
     content = read_json(folder / "config.json")
@@ -71,7 +70,7 @@ def _write_hypernet(new: Path, folder: Path) -> None:
         (new / "README.md").write_text(_card(trained, source is not None), encoding="utf-8")
     if source is None:
         logging.getLogger("zett").warning("zett: warning: %s has no source tokenizer; no transfer can use it", folder)
-    for pattern in (*LEGAL_FILES, *(["README.md"] if content.get("format") == FORMAT else [])):
+    for pattern in (*folders.LEGAL_FILES, *(["README.md"] if content.get("format") == FORMAT else [])):
         for path in sorted(folder.glob(pattern)):
             shutil.copyfile(path, new / path.name)
 
@@ -93,19 +92,6 @@ Predicts embedding tables that make a base model work with other tokenizers, zer
 
 def _write_run(new: Path, workdir: Path, checkpoint: str) -> None:
     """The parameters of a run's best or latest checkpoint, whether or not the run came to its end."""
-    import jax
-    import jax.numpy as jnp
-
-    from zett.checkpoint import Checkpoints
-    from zett.config import from_dict
-    from zett.lms import load_base_model
-    from zett.mesh import one_device
-    from zett.optim import make_optimizer
-    from zett.tasks.hypernet import fresh_params, release
-    from zett.tasks.lm import LMTask
-    from zett.train import TrainState
-    from zett.train.workdir import only_run
-
     record = read_json(workdir / "config.json")
     config = from_dict(record, where=f"{workdir / 'config.json'}: config")
     with only_run(workdir):
@@ -115,15 +101,10 @@ def _write_run(new: Path, workdir: Path, checkpoint: str) -> None:
             if not steps:
                 raise UserError(f"{workdir} has no checkpoint yet")
             best = checkpoints.best() if checkpoint == "best" else None
-            if config.task == "lm":
-                task = LMTask(config, workdir, one_device(), texts=False)
-                params, write = task.init(), task.export
-            else:
-                base = load_base_model(config.base, body=False)
-                params = fresh_params(config, base)
-                write = functools.partial(release, config=config, base=base, workdir=workdir)
-            state = TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(config.optim, config.train.steps).init(params))
+            mesh = one_device()
+            recipe = recipe_class(config.recipe).to_export(config, workdir, mesh)
+            state = abstract_state(recipe, make_optimizer(config.optim, config.train.steps), mesh)
             state = checkpoints.restore(state, steps[-1] if best is None else best)
         finally:
             checkpoints.close()
-    write(params=jax.tree.map(np.asarray, state.params), folder=new, record={"step": int(state.step), "config": record})
+    recipe.export(jax.tree.map(np.asarray, state.params), new, {"step": int(state.step), "config": record})

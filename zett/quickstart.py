@@ -5,12 +5,19 @@ import time
 from pathlib import Path
 
 from zett.config import Config, DataConfig, OptimConfig, SamplerConfig, TrainConfig
+from zett.evaluate.evaluate import evaluate
+from zett.evaluate.report import table
+from zett.evaluate.saving import save
+from zett.evaluate.targets import load_target
+from zett.files.folders import output_path
+from zett.train.run import train
+from zett.transfer import transfer
 
 CONFIG = Config(
     base="pico",
-    data=DataConfig(source="python", batch_size=16, length=256),
+    data=DataConfig(text="python", batch_size=16, length=256),
     # Few and small, so that they are ready in half a minute; configs/pico.py draws from many more.
-    sampler=SamplerConfig(sources=("python", "prose"), max_size=16384, pool=4, pool_bytes=2_000_000, inventory_bytes=4_000_000),
+    sampler=SamplerConfig(texts=("python", "prose"), max_size=16384, pool=4, pool_bytes=2_000_000, inventory_bytes=4_000_000),
     optim=OptimConfig(
         name="muon", learning_rate=1e-3, matrix_learning_rate=0.01, warmup_steps=10, schedule="linear", weight_decay=0.0
     ),
@@ -22,13 +29,6 @@ CONFIG = Config(
 
 def quickstart(folder: str | Path) -> None:
     """Run the three parts in `folder`; a training that is there already is not done again."""
-    from zett.evaluate import evaluate
-    from zett.evaluate import report as reports
-    from zett.evaluate.targets import load_target
-    from zett.files.folders import output_path
-    from zett.train.run import train
-    from zett.transfer import transfer
-
     folder = output_path(folder)
     clock = time.perf_counter()
     _say("1/3  training a hypernetwork for the base model `pico`, on tokenizers drawn anew at every step")
@@ -41,8 +41,8 @@ def quickstart(folder: str | Path) -> None:
     _say("3/3  scoring the original and every method on the same held-out bytes")
     hypernets: dict[str, str | Path] = {"quickstart": folder / "run" / "export", "shipped": "pico"}
     result = evaluate("pico", hypernets=hypernets, methods=("fvt", "mean", "random"), text_bytes=65536, dtype="auto")
-    files = reports.save(result, folder / "report")
-    print(reports.table(result))
+    files = save(result, folder / "report")
+    print(table(result))
     print(NEXT.format(plot=files[-1], json=files[0], seconds=time.perf_counter() - clock))
 
 
@@ -54,14 +54,8 @@ What next
   measure it            .venv/bin/zett eval --tokenizer DIR
   train longer          .venv/bin/python train.py --config configs/pico.py --workdir runs/pico
   your own model        .venv/bin/python train.py --config configs/pico.py --workdir runs/mine \\
-                            --config.base=MODEL_DIR --config.data.source=TEXT_DIR"""
+                            --config.base=MODEL_DIR --config.data.text=TEXT_DIR"""
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    from zett.cli import quickstart_main
-
-    quickstart_main()

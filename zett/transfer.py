@@ -1,434 +1,129 @@
 """Base model + target tokenizer + method -> a model folder that any Hugging Face client loads."""
 
-import json
 import logging
-import re
-import shlex
-import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from zett import progress
 from zett.arguments import several
-from zett.belongs import check_belongs
+from zett.cards import python_call, special_section, transfer_card, warnings_section
 from zett.errors import UserError
-from zett.files.jsonfile import write_json
-from zett.files.folders import LEGAL_FILES, SENTENCE_FILES, TOKENIZER_FILES
-
-# Enough for whole tokens; a hypernetwork cuts them to what it was made for.
-MAX_PIECES = 64
+from zett.evaluate.tasks import reading_task
+from zett.evaluate.windows import files_in_windows, files_words
+from zett.files import folders, hub
+from zett.inspect.warnings import HEADINGS, lines, warnings_of
+from zett.lms.base import BaseModel, find_folder, load_base_model
+from zett.lms.folder import write_model
+from zett.lms.layers import product_dtype
+from zett.lms.reopen import check_written, try_tokenizer
+from zett.methods import Method, make_method
+from zett.values import check_seed
+from zett.vocab import Vocabulary, load_tokenizer
+from zett.vocab.adapt import adapt_special, check_mode
+from zett.vocab.pairing import pairing
 
 
 def transfer(
-    model: str | Path, tokenizer: str | Path, output: str | Path, *, method: str = "hypernet",
+    model: str | Path, tokenizer: str | Path, output: str | Path, *, method: str | Method = "hypernet",
     hypernet: str | Path | None = None, language: str | int | None = None, special: str = "keep-target",
     revision: str | None = None, overwrite: bool = False, seed: int = 0, text: str | Path | Sequence[str | Path] = (),
-    push: str | None = None, measure: str | Path | Sequence[str | Path] = (),
+    push: str | None = None, measure: str | Path | Sequence[str | Path] = (), made_with: Callable[[dict], str] | None = None,
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the base `model` with the `tokenizer` in place of its own; returns `output`.
 
-    model: "pico", a folder or a Hub name. tokenizer: a folder with tokenizer.json, that file, or a Hub name. method: "hypernet"
-    or one of zett.methods.METHODS. hypernet: its folder or Hub name, for "hypernet"; None: the shipped one, for "pico".
-    language: of the tokenizer, by code or number, for hypernetworks that know languages. special: one of
-    zett.vocab.special.MODES. revision: of the base model, on the Hub. text: files and folders, on all of which bits per byte
-    before and after are measured for the card (measure: its old name). push: the name under which the result goes to the Hub
-    as well. All but the vocabulary's rows is copied byte for byte, and so are the tokenizer's files, but for the ones that
-    `special` changes. Bad input is a UserError, with nothing written.
+    model: "pico", a folder or a Hub name. tokenizer: a folder with tokenizer.json, that file, or a Hub name. method: a method,
+    or what `zett.methods.make_method` takes, such as "fvt" or "hypernet:DIR". hypernet, language: the settings of the method
+    "hypernet": its folder or Hub name (None: the shipped one, for "pico"), and the language of the tokenizer, by code or
+    number, for hypernetworks that know languages. special: one of zett.vocab.pairing.MODES. revision: of the base model, on the
+    Hub. text: files and folders, on all of which bits per byte before and after are measured for the card (measure: its old
+    name). push: the name under which the result goes to the Hub as well. made_with: of the settings the text that the card
+    shows as what was run; None: the call of this function. All but the vocabulary's rows is copied byte for byte, and so are
+    the tokenizer's files, but for the ones that `special` changes. Bad input is a UserError, with nothing written.
     """
-    from zett.files import folders
-    from zett.cards import special_section, transfer_card, warnings_section
-    from zett.config import check_seed
-    from zett.evaluate.measure import measure_of
-    from zett.files import hub
-    from zett.hypernet import load_hypernet
-    from zett.inspect.warnings import warnings_of
-    from zett.lms import find_folder, load_base_model
-    from zett.lms.layers import product_dtype
-    from zett.reopen import check_written
-    from zett.vocab import load_tokenizer
-    from zett.vocab.pairing import pairing
-    from zett.vocab.special import adapt_special, check_mode
-
     check_seed(seed)
     output = folders.output_path(output)
-    hypernet = _check_method(method, hypernet, model, language)
-    if hypernet is not None:
-        check_belongs(model, hypernet)
+    chosen = choose_method(method, hypernet, language)
+    chosen.precheck(model)
     text = [*several(text), *several(measure)]
     check_mode(special)
     # Before anything slow: a run of minutes that then may not write is a bad joke.
-    windows = _read_windows(text)
+    windows = files_in_windows(text) if text else []
     if push is not None:
         hub.check_push(push)
-    inputs = [find_folder(model, revision), *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
-    folders.check_output(output, overwrite=overwrite, inputs=[p for p in inputs if p.exists()])
+    read = [find_folder(model, revision), *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
+    folders.check_output(output, overwrite=overwrite, inputs=[p for p in read if p.exists()])
     with progress.phase(f"reading the base model {model}"):
         base = load_base_model(model, revision=revision, dtype=product_dtype("auto").name, body=bool(windows))
-    measured_by = measure_of(base) if windows else None
-    if hypernet is not None:
-        trained = load_hypernet(hypernet)
-        trained.check_model(base)
-        trained.language_number(language)
+    chosen.check(base)
     with progress.phase(f"reading the tokenizer {tokenizer}"):
         given = load_tokenizer(tokenizer)
     settings = {
-        "model": str(model), "revision": revision, "tokenizer": str(tokenizer), "method": method, "language": language,
+        "model": str(model), "revision": revision, "tokenizer": str(tokenizer),
+        "method": method if isinstance(method, str) else repr(method), "language": language,
         "hypernet": None if hypernet is None else str(hypernet), "special": special, "seed": seed,
-        "text": [str(file) for file in text],
+        "text": [str(file) for file in text], "output": str(output),
     }  # fmt: skip
-    command = ["zett", "transfer", "--model", str(model), "--tokenizer", str(tokenizer), "--method", method]
-    command += ["--hypernet", str(hypernet)] if hypernet else []
-    command += ["--language", str(language)] if language is not None else []
-    command += ["--revision", revision] if revision else []
-    command += ["--special", special] if special != "keep-target" else []
-    command += ["--seed", str(seed)] if seed else []
-    command += ["--text", *map(str, text)] if text else []
-    command += ["--output", str(output)]
     with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
         target = adapt_special(given, base.vocab, special, Path(scratch))
-        file = _single_file(tokenizer) if target is given else None
-        _try_tokenizer(Path(scratch) / "tried", base, target, file)  # before the rows are made, which may take long
-        table = transfer_table(base, target, method=method, hypernet=hypernet, language=language, seed=seed)
+        file = Path(tokenizer).expanduser() if target is given and Path(tokenizer).expanduser().is_file() else None
+        try_tokenizer(Path(scratch) / "tried", base, target, file)  # before the rows are made, which may take long
+        with progress.phase("making the rows"):
+            table = chosen(base, target, seed=seed)
         with progress.phase(f"writing {output}"):
             write_model(folder, base, target, table, tokenizer_file=file)
             check_written(folder, base.names, target, ported=base.config is not None)
-        result = None
-        if measured_by:
-            with progress.phase(f"measuring on {len(windows)} windows of text, before and after"):
-                result = _measured(base, measured_by, folder, windows, text)
-            progress.say(f"measured: {result}")
-        card = transfer_card(
-            output.name, base=base.name, revision=revision, tokenizer=f"`{tokenizer}`: {target.kind}, {len(target)} ids",
-            method=method, hypernet=hypernet, command=shlex.join(command), result=result,
-        )  # fmt: skip
-        pairs = pairing(target, base.vocab, len(given))
-        warnings = warnings_of(base.vocab, target, pairs)
-        advice = pairing(given, base.vocab)
-        card += special_section(pairs, special, advice) + warnings_section(warnings)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        result = _measured(base, target, folder, windows, text) if windows else None
+        warnings = _write_card(folder, output.name, base, given, target, settings, (made_with or python_call)(settings), result)
         folders.mark(folder, "transfer", settings)
     _warn(warnings, output)
-    if special != advice.mode:
-        logging.getLogger("zett").warning("zett: --special %s is recommended, because %s", advice.mode, advice.why)
     if push is not None:
         hub.push(output, push, "Tokenizer transferred by zett")
     return output
 
 
+def _write_card(
+    folder: Path, title: str, base: BaseModel, given: Vocabulary, target: Vocabulary, settings: dict, made_with: str,
+    result: str | None,
+) -> list[dict]:  # fmt: skip
+    """README.md; returns the warnings in it."""
+    pairs = pairing(target, base.vocab, len(given))
+    warnings = warnings_of(base.vocab, target, pairs)
+    card = transfer_card(title, settings, f"{target.kind}, {len(target)} ids", made_with, result)
+    card += special_section(pairs, settings["special"], pairing(given, base.vocab)) + warnings_section(warnings)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return warnings
+
+
+def choose_method(method: str | Method, hypernet: str | Path | None, language: str | int | None) -> Method:
+    """The method, with its settings. UserError where hypernet or language is given to a method that has no such setting."""
+    given = {"hypernet": hypernet, "language": language}
+    extra = {name: str(value) for name, value in given.items() if value is not None}
+    if isinstance(method, str) and method.partition(":")[0] == "hypernet":
+        return make_method(method, **{"path" if name == "hypernet" else name: value for name, value in extra.items()})
+    for name, value in extra.items():
+        raise UserError(f"{name} is {value!r}, but the method {method!r} makes no use of it; leave one of the two out")
+    return make_method(method) if isinstance(method, str) else method
+
+
+def _measured(base: BaseModel, target: Vocabulary, folder: Path, windows: list[str], files: Sequence[str | Path]) -> str:
+    """One sentence: (masked) bits per byte of the base model and of the one in `folder`, on what."""
+    with progress.phase(f"measuring on {len(windows)} windows of text, before and after"):
+        new = load_base_model(folder, body=False)
+        task = reading_task(base, dtype=product_dtype("auto"))
+        items = task.items(base, windows)
+        models = (base, base.with_vocabulary(new.table, new.vocab))
+        before, after = (items.mean(task.score(model, items)) for model in models)
+    size, ratio = sum(len(w.encode()) for w in windows), f"{after / before:.3f} times"
+    result = f"{after:.4f} {task.unit}, {before:.4f} before ({ratio}), on all {size:,} bytes of {files_words(files)}"
+    progress.say(f"measured: {result}")
+    return result
+
+
 def _warn(warnings: Sequence[dict], output: Path) -> None:
     """Say what is worth it; all of it is in the card."""
-    from zett.inspect.warnings import HEADINGS, lines
-
     said = [warning for warning in warnings if warning["severity"] != "low"]
     for warning, line in zip(said, lines(said)):
         logging.getLogger("zett").warning("zett: warning: %s %s", HEADINGS[warning["severity"]].lower(), line)
     if len(said) < len(warnings):
         logging.getLogger("zett").warning("zett: minor warnings: %d, in %s", len(warnings) - len(said), output / "README.md")
-
-
-def _read_windows(files: Sequence[str | Path]) -> list[str]:
-    """All of these files and folders, in pieces that are measured."""
-    from zett.evaluate.windows import files_in_windows
-
-    return files_in_windows(files) if files else []
-
-
-def _measured(base, measure, folder: Path, windows: list[str], files: Sequence[str | Path]) -> str:
-    """One sentence: (masked) bits per byte of the base model and of the one in `folder`, on what."""
-    from zett.evaluate.windows import files_words
-    from zett.lms import load_base_model
-    from zett.lms.layers import product_dtype
-    from zett.table import bucket
-
-    new = load_base_model(folder, body=False)
-    bits = []
-    for table, vocab in ((base.table, base.vocab), (new.table, new.vocab)):
-        table = _float32(table).pad(bucket(len(vocab)))
-        bits.append(measure.bits(base.params, table, measure.encode(windows, vocab.tokenizer), dtype=product_dtype("auto")))
-    size, ratio = sum(len(w.encode()) for w in windows), f"{bits[1] / bits[0]:.3f} times"
-    return f"{bits[1]:.4f} {measure.name}, {bits[0]:.4f} before ({ratio}), on all {size:,} bytes of {files_words(files)}"
-
-
-def _check_method(method: str, hypernet, model, language):
-    """The hypernetwork to use, or None for a training-free method."""
-    from zett.config import nearest
-    from zett.methods import METHODS
-
-    if method != "hypernet":
-        if method not in METHODS:
-            raise UserError(f"method {method!r} does not exist; {nearest(method, ['hypernet', *METHODS])}")
-        if hypernet is not None:
-            raise UserError(f"hypernet is {str(hypernet)!r}, but method {method!r} uses none; leave one of the two out")
-        if language is not None:
-            raise UserError(f"language is {language!r}, but method {method!r} makes no use of it; leave it out")
-        return None
-    if hypernet is None and str(model) != "pico":
-        raise UserError(
-            f"method 'hypernet' needs a hypernetwork made for {model}: give its folder, or a method of {', '.join(METHODS)}"
-        )
-    return "pico" if hypernet is None else hypernet
-
-
-def transfer_table(
-    base, target, *, method: str = "hypernet", hypernet: str | Path | None = None,
-    language: str | int | None = None, seed: int = 0,
-):  # fmt: skip
-    """The `EmbeddingTable` of `base` for the Vocabulary `target`: `len(target)` valid rows.
-
-    In float32 from a hypernetwork, else in the dtype of the base's table.
-    """
-    from zett.methods import METHODS
-    from zett.vocab import surface_forms
-
-    hypernet = _check_method(method, hypernet, base.name, language)
-    if method != "hypernet":
-        with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
-            forms = surface_forms(target, base.vocab, MAX_PIECES)
-        with progress.phase(f"making their rows by {method}"):
-            return METHODS[method](base.table, base.vocab, target, forms, seed=seed)
-    from zett.hypernet import load_hypernet
-
-    return load_hypernet(hypernet).table_for(base, target, language=language)
-
-
-def _float32(table):
-    import jax
-
-    return jax.tree.map(lambda x: np.asarray(x, np.float32) if np.ndim(x) else x, table)
-
-
-def write_model(folder: Path, base, target, table, *, tokenizer_file: Path | None = None) -> None:
-    """Write into `folder` the model `base` with the rows of `table` and the tokenizer `target`, in Hugging Face's format.
-
-    tokenizer_file: the tokenizer.json to copy, if it is all there is; else the files come from `target.folder`.
-    """
-    from zett.lms.unported import vocabulary_config
-    from zett.vocab.special import OLD_TOKEN_SETTINGS, follow_ids
-
-    size = int(table.num_valid)
-    if size != len(target):
-        raise ValueError(f"the table has {size} rows for a tokenizer of {len(target)}")
-    if (table.bias is None) != (base.table.bias is None):
-        raise ValueError(f"the table {'lacks' if table.bias is None else 'has'} an output bias, unlike {base.name}'s")
-    tokenizer_class = _copy_tokenizer(folder, target, tokenizer_file)
-    _copy(_companions(base.folder), folder)
-    # Absent ids are written as null: where the key is missing, Transformers assumes Llama's own ids.
-    ids = dict.fromkeys(f"{role}_token_id" for role in ("bos", "eos", "pad"))
-    hf_config = _follow_other_ids(follow_ids({**ids, **base.hf_config}, target, base.vocab), base, target)
-    owner = vocabulary_config(hf_config, folder / "config.json")
-    owner["vocab_size"] = size
-    if (table.output is None) != (base.table.output is None):
-        for part in (hf_config, owner):
-            part["tie_word_embeddings"] = table.output is None
-    hf_config |= _write_weights(folder, base, table, size, hf_config)
-    # Without it AutoTokenizer would guess from model_type, and rewrite the tokenizer into a Llama's.
-    hf_config["tokenizer_class"] = tokenizer_class
-    write_json(folder / "config.json", hf_config)
-    generation = base.folder / "generation_config.json"
-    settings = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
-    own_ends = {"eos_token_id": base.hf_config.get("eos_token_id")}
-    settings = {k: v for k, v in {**ids, **own_ends, **settings}.items() if k not in OLD_TOKEN_SETTINGS}
-    settings = _follow_other_ids(follow_ids(settings, target, base.vocab, several=True), base, target)
-    write_json(folder / "generation_config.json", {k: v for k, v in settings.items() if k not in ids or v is not None})
-
-
-def _follow_other_ids(config: dict, base, target) -> dict:
-    """`config` with the target's ids of tokens without a usual role, such as `image_token_id` and `decoder_start_token_id`."""
-    from zett.vocab import ROLES
-
-    def follow(key: str, old: int) -> int:
-        text = base.vocab.tokenizer.id_to_token(old)
-        roles = [role for role, i in base.vocab.roles.items() if i == old and role in target.roles]
-        new = target.special.get(text, target.roles[roles[0]] if roles else None)
-        if new is None:
-            raise UserError(
-                f"{base.folder / 'config.json'}: {key} is the token {text!r} ({old}), which the target tokenizer lacks; "
-                "give a tokenizer that has it, or --special add-missing"
-            )
-        return new
-
-    followed = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            value = _follow_other_ids(value, base, target)
-        elif (match := re.fullmatch(r"(.+)_token_(id|ids|index)", key)) and match[1] not in ROLES and value is not None:
-            value = [follow(key, i) for i in value] if isinstance(value, list) else follow(key, value)
-        followed[key] = value
-    return followed
-
-
-def write_trained(folder: Path, base, table, body: dict | None = None) -> None:
-    """Write into `folder` the model `base` with other values: the rows of `table`, and the parameters `body` (None: its own).
-
-    Names, shards and dtypes of its tensors stay, as do rows beyond the tokenizer; its other files are copied byte for byte.
-    """
-    from zett.files.tensors import FLOATS, read_tensor, stored_tensors
-    from zett.lms.weights import body_tensors, spelled
-
-    _copy(_companions(base.folder) + _found(base.folder, [*TOKENIZER_FILES, "config.json", "generation_config.json"]), folder)
-    stored = stored_tensors(base.folder)
-    new = {}
-    for name, rows in _vocabulary_rows(base, stored, table, len(base.vocab)).items():
-        beyond = read_tensor(stored, name)[len(rows) :]
-        new[name] = np.concatenate([rows, beyond]) if len(beyond) else rows
-    if body is not None:
-        family = _family(base)
-        theirs = spelled(family, stored)
-        dtypes = {name: FLOATS.get(stored[own].dtype) for name, own in theirs.items()}
-        new |= {theirs[name]: x for name, x in body_tensors(body, family, base.config, dtypes).items()}
-    _write_shards(folder, base, stored, new)
-
-
-def _found(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
-
-
-def _copy(paths: Sequence[Path], folder: Path) -> None:
-    for path in paths:
-        if path.is_dir():
-            shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
-        else:
-            shutil.copyfile(path, folder / path.name)
-
-
-def _companions(folder: Path) -> list[Path]:
-    """What follows a model wherever it goes: licences, and the modules of a sentence-embedding model."""
-    paths = _found(folder, LEGAL_FILES)
-    modules = folder / "modules.json"
-    if modules.is_file():
-        try:
-            names = [module["path"] for module in json.loads(modules.read_text(encoding="utf-8")) if module["path"]]
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{modules} is not a list of modules with paths ({error!r}); copy or download it again") from error
-        absent = [name for name in names if Path(name).name != name or not (folder / name).is_dir()]
-        if absent:
-            raise UserError(f"{modules} names folders that are not in {folder}: {', '.join(map(str, absent))}")
-        paths += [modules, *(folder / name for name in names)]
-        paths += [folder / name for name in SENTENCE_FILES if (folder / name).is_file()]
-    return paths
-
-
-def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dict:
-    """The base's safetensors files, shard by shard, with new vocabulary rows in the old ones' dtype.
-
-    Returns the fields of config.json that have to follow, where positions depend on the padding id.
-    """
-    from zett.files.tensors import FLOATS, read_tensor, stored_tensors
-    from zett.lms.unported import PADDED_POSITIONS
-    from zett.lms.weights import spelled
-
-    stored = stored_tensors(base.folder)
-    new = _vocabulary_rows(base, stored, table, size)
-    fields = {}
-    family, padding = _family(base), (base.hf_config.get("pad_token_id", 1), hf_config["pad_token_id"])
-    if family is not None and family.follow_padding is not None:
-        name = spelled(family, stored)[next(row.key for row in family.weights if row.path == "positions")]
-        new[name], fields = family.follow_padding(read_tensor(stored, name), *padding)
-    elif family is None and base.hf_config["model_type"] in PADDED_POSITIONS and padding[0] != padding[1]:
-        raise UserError(
-            f"the positions of a model of type {base.hf_config['model_type']!r} count from its padding id, which would change "
-            f"from {padding[0]} to {padding[1]}; give a tokenizer with padding id {padding[0]}"
-        )
-    if table.output is not None and not base.names.output:  # a tied model becomes untied
-        if family is None:
-            raise ValueError(f"{base.name} has no output rows of its own, but the table has")
-        new[family.output_rows] = _in_dtype(table.output, size, FLOATS[stored[base.names.input[0]].dtype])
-    _write_shards(folder, base, stored, new)
-    return fields
-
-
-def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
-    """The tensors with a row for each token, by their names in the base's files, in the dtype that they have there."""
-    from zett.files.tensors import FLOATS
-
-    new: dict[str, np.ndarray] = {}
-    for names, rows in ((base.names.input, table.input), (base.names.output, table.output_rows), (base.names.bias, table.bias)):
-        new |= dict.fromkeys(names, _in_dtype(rows, size, FLOATS[stored[names[0]].dtype]) if names else None)
-    return new
-
-
-def _write_shards(folder: Path, base, stored, new: dict[str, np.ndarray]) -> None:
-    """The base's safetensors files and their index, with `new` tensors; what it lacks stands beside its input rows."""
-    from zett.files.tensors import INDEX_FILE, WEIGHTS_FILE, Stored, file_metadata, write_tensors
-
-    def order(item: tuple):  # as stored, so that long runs are copied at once; wide types first, which keeps all aligned
-        tensor = item[1]
-        return -(tensor.nbytes // max(int(np.prod(tensor.shape)), 1)), tensor.start
-
-    shards: dict[Path, dict[str, np.ndarray | Stored]] = {}
-    for name, tensor in sorted(stored.items(), key=order):
-        shard = shards.setdefault(tensor.file, {})
-        shard[name] = new.get(name, tensor)
-        if name == base.names.input[0]:
-            shard |= {other: rows for other, rows in new.items() if other not in stored}
-    for file, tensors in sorted(shards.items()):
-        write_tensors(folder / file.name, tensors, file_metadata(file))
-    if not (base.folder / WEIGHTS_FILE).is_file():
-        index = json.loads((base.folder / INDEX_FILE).read_text(encoding="utf-8"))
-        index["weight_map"] = {name: file.name for file, tensors in sorted(shards.items()) for name in tensors}
-        everything = [tensor for tensors in shards.values() for tensor in tensors.values()]
-        totals = {
-            "total_size": sum(t.nbytes for t in everything),
-            "total_parameters": sum(int(np.prod(t.shape)) for t in everything),
-        }
-        known = index.get("metadata") or {}
-        index["metadata"] = {**known, **{k: v for k, v in totals.items() if k in known or k == "total_size"}}
-        write_json(folder / INDEX_FILE, index)
-
-
-def _family(base):
-    """The base's family, or None if it is not ported."""
-    from zett.lms.family import family_of
-
-    return None if base.config is None else family_of(base.hf_config)
-
-
-def _in_dtype(rows, size: int, dtype: np.dtype, chunk: int = 4096) -> np.ndarray:
-    """The first `size` rows in `dtype`; cast some at a time, since two copies of a large table may not fit."""
-    if isinstance(rows, np.ndarray) and rows.dtype == dtype:
-        return rows[:size]
-    cast = np.empty((size, *rows.shape[1:]), dtype)
-    for start in range(0, size, chunk):
-        stop = min(start + chunk, size)
-        cast[start:stop] = np.asarray(rows[start:stop])
-    return cast
-
-
-def _single_file(tokenizer: str | Path) -> Path | None:
-    path = Path(tokenizer).expanduser()
-    return path if path.is_file() else None
-
-
-def _complete(file: Path, target) -> bool:
-    """Whether a tokenizer.json has all tokens, also those that only the files beside it name."""
-    import tokenizers
-
-    return tokenizers.Tokenizer.from_file(str(file)).get_vocab_size() == target.tokenizer.get_vocab_size()
-
-
-def _try_tokenizer(folder: Path, base, target, file: Path | None) -> None:
-    """UserError unless Transformers reads the tokenizer as it is meant, in a model of this type."""
-    from zett.reopen import check_tokenizer
-
-    folder.mkdir()
-    kind = _copy_tokenizer(folder, target, file)
-    write_json(folder / "config.json", {"model_type": base.hf_config.get("model_type"), "tokenizer_class": kind})
-    check_tokenizer(folder, target)
-
-
-def _copy_tokenizer(folder: Path, target, file: Path | None) -> str:
-    """Copy the target's files as they are; returns the tokenizer class that loads them."""
-    if file is not None and _complete(file, target):
-        shutil.copyfile(file, folder / "tokenizer.json")
-    elif file is None and target.folder is not None:
-        _copy(_found(Path(target.folder), TOKENIZER_FILES), folder)
-    if not (folder / "tokenizer.json").is_file():
-        target.tokenizer.save(str(folder / "tokenizer.json"))
-    config = folder / "tokenizer_config.json"
-    if not config.is_file():
-        special = {f"{role}_token": target.tokenizer.id_to_token(i) for role, i in target.roles.items()}
-        write_json(config, {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **special})
-    return json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class") or "PreTrainedTokenizerFast"

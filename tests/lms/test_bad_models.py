@@ -18,7 +18,7 @@ from zett.lms import load_base_model
 from zett.lms.checks import check_config, quantised
 from zett.lms.family import FAMILIES, Unported
 from zett.lms.known import hf_config_of
-from zett.memory import base_of
+from zett.plan.shapes import base_of
 from zett.transfer import transfer
 
 

@@ -8,10 +8,10 @@ import tiny
 from lms import parity
 from lms.folders import edit_json
 from safetensors.numpy import load_file, save_file
+from zett.evaluate.masked import encode_masked, masked_nats
 
 from zett.data.masked import frame_of
 from zett.errors import UserError
-from zett.evaluate.masked import encode_masked, masked_nats
 from zett.lms import load_base_model
 from zett.table import EmbeddingTable
 from zett.vocab import load_tokenizer

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 from lms import parity
 from safetensors.numpy import load_file, save_file
-
 from zett.evaluate.bpb import EncodedWindows, window_nats
+
 from zett.lms import load_base_model
 from zett.lms.family import FAMILIES, family_of, is_tied
 from zett.lms.llama import LlamaConfig

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from zett.errors import UserError
 from zett.files.tensors import stored_tensors
-from zett.lms import load_base_model, save_base_model, weights
+from zett.lms import load_base_model, weights
+from zett.lms.folder import save_base_model
 
 REPOSITORY = Path(__file__).parents[2]
 

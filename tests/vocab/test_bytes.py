@@ -307,7 +307,7 @@ def test_byte_pieces_are_bytes():
 
 def test_reading_is_the_same_each_time():
     """The library hands out a vocabulary in a random order."""
-    from zett.vocab.vocabulary import vocabulary_of
+    from zett.vocab.load import vocabulary_of
 
     for name in ("unigram", "like gemma", "added tokens"):
         made = json.dumps(

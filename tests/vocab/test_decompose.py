@@ -15,9 +15,9 @@ from vocabularies import FOLDERS, NO_FALLBACK, ODD, OTHERS, TEXTS, byte_tokenize
 from zett.vocab import Vocabulary, decompose, surface_forms
 from zett.vocab.bytes import to_alphabet
 from zett.vocab.decompose import Decomposer, Decomposition
+from zett.vocab.load import vocabulary_of
 from zett.vocab.normalise import token_normaliser
 from zett.vocab.train import KINDS, train_tokenizer
-from zett.vocab.vocabulary import vocabulary_of
 
 TEXT = st.lists(st.text(max_size=4) | st.sampled_from([*ODD, " the", "    ", "self", "\n\n"]), max_size=3).map("".join)
 

@@ -15,16 +15,12 @@ from vocabularies import NO_FALLBACK, ODD, OTHERS, SHARED, TEXTS, byte_tokenizer
 from zett.errors import UserError
 from zett.vocab import load_tokenizer, surface_forms
 from zett.vocab.bytes import BYTE_TO_CHAR, CHAR_TO_BYTE, RESERVED_TOKEN, to_alphabet
+from zett.vocab.forms import token_features
+from zett.vocab.load import MAX_FILE_BYTES, vocabulary_of
+from zett.vocab.pairing import pair_special
+from zett.vocab.priors import rank_prior
 from zett.vocab.train import END_OF_TEXT, KINDS, PAD, save_tokenizer
-from zett.vocab.vocabulary import (
-    MAX_FILE_BYTES,
-    Vocabulary,
-    _extensions,
-    pair_special,
-    rank_prior,
-    token_features,
-    vocabulary_of,
-)
+from zett.vocab.vocabulary import Vocabulary, _extensions
 
 # These put a space before a text; the others leave it as it is.
 PREFIXED = {"mistral-v1", "unigram-16k-multi"}

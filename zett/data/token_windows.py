@@ -78,7 +78,6 @@ class LMBatches:
     """
 
     tokens: np.ndarray
-    bos: int
     batch_size: int
     length: int
     seed: int
@@ -87,12 +86,11 @@ class LMBatches:
     resegment_rate: float = 0.3
     resegment_rounds: int = 4
 
-    def __call__(self, step: int, which: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """`inputs` and `targets`, `[B, L]` int32, of the rows `which` of the step (None: all); every row begins with bos."""
+    def __call__(self, step: int, which: np.ndarray | None = None) -> np.ndarray:
+        """Token ids `[B, L]` int32, of the rows `which` of the step (None: all)."""
         windows = (len(self.tokens) - 1) // self.length
         which = np.arange(self.batch_size) if which is None else which
-        rows = np.empty((len(which), self.length + 1), np.int32)
-        rows[:, 0] = self.bos
+        rows = np.empty((len(which), self.length), np.int32)
         for i, b in enumerate(which):
             epoch, index = divmod(step * self.batch_size + b, windows)
             start = _permutation(self.seed, epoch, windows)[index] * self.length
@@ -101,8 +99,8 @@ class LMBatches:
             if self.splits is not None and rng.random() < self.resegment_share:
                 rate = rng.random() * self.resegment_rate
                 ids = self.splits.apply(ids, rate, self.resegment_rounds, rng)
-            rows[i, 1:] = ids[: self.length]
-        return {"inputs": rows[:, :-1], "targets": rows[:, 1:]}
+            rows[i] = ids[: self.length]
+        return rows
 
 
 @functools.lru_cache(maxsize=2)

@@ -4,13 +4,13 @@ import contextlib
 import errno
 import fnmatch
 import glob
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from zett.errors import UserError
+from zett.files.jsonfile import json_or_empty, write_json
 
 # What a tokenizer's folder may hold.
 TOKENIZER_FILES = [
@@ -79,7 +79,6 @@ def check_outside(output: Path, path: Path, name: str = "output") -> None:
 def mark(folder: Path, command: str, settings: dict) -> None:
     """Record in `folder`, which is complete, that zett wrote it: by which command with which settings, and which files."""
     from zett import __version__
-    from zett.files.jsonfile import write_json
 
     files = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if not path.is_dir())
     record = {"format": FORMAT, "zett": __version__, "command": command, "settings": settings, "files": files}
@@ -91,7 +90,7 @@ def foreign(folder: Path) -> list[str]:
 
     Paths relative to the folder; subfolders in which all is foreign end in "/".
     """
-    config, marker = read_json(folder / "config.json"), read_json(folder / MARKER)
+    config, marker = json_or_empty(folder / "config.json"), json_or_empty(folder / MARKER)
     if marker.get("format") == FORMAT and isinstance(marker.get("files"), list):
         own = [MARKER, *(glob.escape(str(name)) for name in marker["files"])]
     elif str(config.get("format")).startswith("zett-hypernet-"):
@@ -114,15 +113,6 @@ def _foreign(folder: Path, own: Sequence[str], before: str) -> Iterator[str]:
                 yield name + "/"
         elif not any(fnmatch.fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for pattern in own):
             yield name
-
-
-def read_json(file: Path) -> dict:
-    """The object in a JSON file, {} if there is none that can be read: of files that need not be ours."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _first(names: Sequence[str], most: int = 5) -> str:
@@ -165,3 +155,17 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def found(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """The files and folders in `folder` that match, pattern by pattern."""
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+
+
+def copy_files(paths: Sequence[Path], folder: Path) -> None:
+    """Into `folder`, byte for byte; folders with all that is in them."""
+    for path in paths:
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(path, folder / path.name)

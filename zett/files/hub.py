@@ -13,12 +13,13 @@ def is_name(name: str) -> bool:
 
 
 def download(
-    name: str, patterns: Sequence[str], *, ignored: Sequence[str] = (), revision: str | None = None, kind: str = "model",
-    check: Callable[[Path], None] | None = None,
+    name: str, patterns: Sequence[str], *, ignored: Sequence[str] = (), revision: str | None = None, what: str = "model",
+    wanted: str | None = None, check: Callable[[Path], None] | None = None,
 ) -> Path:  # fmt: skip
-    """The local copy of the files in the repository `name` that match `patterns`; UserError if there is no config.json.
+    """The local copy of the files in the repository `name` that match `patterns`; UserError if there is none of them.
 
-    kind: what it is that is asked for, in words. check: raises UserError for a folder that is something else.
+    what: what it is that is asked for, in words. wanted: a file that has to be there. check: raises UserError for a folder that
+    is something else.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -37,16 +38,16 @@ def download(
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{name} has no revision {revision!r} on the Hugging Face Hub") from error
     except errors.RepositoryNotFoundError as error:
-        raise UserError(f"{missing} there is no public {kind} of that name (if it is private, run `hf auth login`)") from error
+        raise UserError(f"{missing} there is no public {what} of that name (if it is private, run `hf auth login`)") from error
     except errors.HFValidationError as error:
-        raise UserError(f"{missing} no {kind} can have that name") from error
+        raise UserError(f"{missing} no {what} can have that name") from error
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
         why = _first_line(error)
         raise UserError(f"{missing} it could not be reached ({why}); give a folder, or try again online") from error
     if check is not None:
         check(folder)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{name} on the Hugging Face Hub is not a {kind}: it has no config.json")
+    if wanted is not None and not (folder / wanted).is_file():
+        raise UserError(f"{name} on the Hugging Face Hub is not a {what}: it has no {wanted}")
     return folder
 
 

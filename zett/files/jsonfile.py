@@ -24,3 +24,12 @@ def write_json(path: Path, value) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     temporary.rename(path)
+
+
+def json_or_empty(file: Path) -> dict:
+    """The object in a JSON file, {} if there is none that can be read: of files that need not be ours."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

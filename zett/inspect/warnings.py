@@ -7,10 +7,10 @@ from pathlib import Path
 from zett.errors import UserError
 from zett.inspect.tokenizer import digit_scheme, splits_marks
 from zett.vocab import Vocabulary
+from zett.vocab.adapt import OLD_TOKEN_SETTINGS, of_same_text, takes_token_types
 from zett.vocab.bytes import UTF8_BYTES
 from zett.vocab.pairing import Pairing, followed_ends, listed
 from zett.vocab.prompts import around, chat_template, missing_in_template
-from zett.vocab.special import OLD_TOKEN_SETTINGS, of_same_text, takes_token_types
 
 # high: output is wrong or lost; medium: the result is worse than need be; low: good to know.
 HEADINGS = {"high": "Grave:", "medium": "Worth knowing:", "low": "Minor:"}

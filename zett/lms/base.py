@@ -12,19 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zett.files import folders
 from zett.errors import UserError
-from zett.files import hub
-from zett.files.jsonfile import read_json, write_json
-from zett.files.tensors import WEIGHTS_FILE, read_tensor, same, stored_tensors, write_tensors
+from zett.files.jsonfile import read_json
+from zett.files.resolve import BASE_MODEL, find
+from zett.files.tensors import read_tensor, same, stored_tensors
 from zett.lms.checks import check_adapter, check_quantisation_file, quantised
 from zett.lms.config import BodyConfig
-from zett.lms.family import FAMILIES, Family, Unported, family_of, is_tied, read_family
+from zett.lms.family import FAMILIES, Family, Unported, is_tied, read_family
 from zett.lms.layers import Remat, product_dtype
 from zett.lms.unported import check_quantised, find_names
 from zett.lms.weights import (
     VocabularyNames,
-    body_tensors,
     canonical,
     check_layers,
     check_tensors,
@@ -35,12 +33,6 @@ from zett.lms.weights import (
 )
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
-from zett.vocab.train import END_OF_TEXT, PAD, save_tokenizer
-
-HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "LICENSE*", "NOTICE*"]
-# Subfolders hold other formats, but for the numbered ones, the modules of sentence-embedding models; consolidated.safetensors
-# holds the same weights once more.
-HUB_IGNORED = ["[!0-9]*/*", "consolidated*"]
 
 # Of config.json, part of the fingerprint: changing this list disowns every hypernetwork that exists.
 SHAPE_FIELDS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
@@ -215,52 +207,4 @@ def body_shapes(family: Family, config: BodyConfig) -> dict[str, tuple]:
 
 def find_folder(name: str | Path, revision: str | None = None) -> Path:
     """The local folder of a base model, downloaded if `name` is one on the Hub; UserError if there is none."""
-    if str(name) == "pico":
-        import importlib.resources
-
-        folder = Path(str(importlib.resources.files("zett") / "assets" / "pico"))
-        if not folder.is_dir():
-            raise UserError(f"this installation lacks the base model 'pico' ({folder}); install the package again")
-        return folder
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        check_adapter(folder)
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} is not a model folder: it has no config.json")
-        return folder
-    if folder.exists():
-        raise UserError(f"{folder} is a file; give the folder of the model")
-    if not hub.is_name(str(name)):
-        raise UserError(f"there is no folder {folder} with a base model")
-    return hub.download(str(name), HUB_FILES, ignored=HUB_IGNORED, revision=revision, check=check_adapter)
-
-
-def save_base_model(folder: str | Path, config, body_params: dict, table, tokenizer, *, dtype: str, record: dict) -> None:
-    """Write a Hugging Face folder: weights in `dtype`, config, tokenizer (a `tokenizers.Tokenizer`), `record` as training.json.
-
-    A model folder that is there already is replaced, once the new one is complete.
-    """
-    folder = Path(folder)
-    family = family_of(config.to_hf())
-    stored_dtype = jnp.dtype(dtype)
-    size = int(table.num_valid)
-    tensors = {family.input_rows: np.asarray(table.input[:size]).astype(stored_dtype)}
-    tensors |= body_tensors(body_params, family, config, stored_dtype)
-    if table.output is not None:
-        tensors[family.output_rows] = np.asarray(table.output[:size]).astype(stored_dtype)
-    end, pad = tokenizer.token_to_id(END_OF_TEXT), tokenizer.token_to_id(PAD)
-    ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
-    hf_config = {
-        **config.to_hf(),
-        "vocab_size": size,
-        "tie_word_embeddings": table.output is None,
-        **ids,
-        "dtype": str(stored_dtype),
-    }
-    folders.check_output(folder, overwrite=True)
-    with folders.new_folder(folder) as temporary:
-        write_tensors(temporary / WEIGHTS_FILE, tensors, {"format": "pt"})
-        write_json(temporary / "config.json", hf_config)
-        write_json(temporary / "generation_config.json", ids)
-        save_tokenizer(tokenizer, temporary)
-        write_json(temporary / "training.json", record)
+    return find(name, BASE_MODEL, revision=revision, check=check_adapter)

@@ -8,9 +8,9 @@ import json
 import shlex
 from pathlib import Path
 
-from zett.config import Within
 from zett.errors import UserError
 from zett.lms.config import BodyConfig
+from zett.values import Within
 
 LAYERS, HEADS, WIDTHS, POSITIONS = Within(1, 1024), Within(1, 2**14), Within(1, 2**20), Within(1, 2**30)
 # Whole numbers, under the names that architectures have for them.

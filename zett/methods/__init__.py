@@ -6,28 +6,11 @@ and one line in METHODS.
 """
 
 import importlib
-from typing import ClassVar, Protocol
 
 from zett.errors import UserError
-from zett.lms.base import BaseModel
+from zett.methods.method import Method
 from zett.methods.spec import settings_of
-from zett.nearest import nearest
-from zett.table import EmbeddingTable
-from zett.vocab import Vocabulary
-
-
-class Method(Protocol):
-    """Base model and target vocabulary -> the target's table: `len(target)` valid rows.
-
-    baseline: whether it needs no training, so that trained methods are compared with it. needs: what it takes beside the two,
-    in words; "nothing" if they are enough.
-    """
-
-    baseline: ClassVar[bool]
-    needs: ClassVar[str]
-
-    def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable: ...
-
+from zett.values import nearest
 
 METHODS = {
     "hypernet": "zett.methods.hypernet:HypernetMethod",

@@ -7,16 +7,16 @@ import numpy as np
 
 from zett.lms.base import BaseModel
 from zett.methods.common import build_table, column_means
+from zett.methods.method import Method
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
-class FVT:
+class FVT(Method):
     """The mean of the rows of a token's source pieces; of all source rows if none of them is a source token."""
 
     baseline: ClassVar[bool] = True
-    needs: ClassVar[str] = "nothing"
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used."""

@@ -2,44 +2,55 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import ClassVar
 
+from zett.belongs import check_belongs
 from zett.errors import UserError
-from zett.hypernet import TrainedHypernet, load_hypernet
+from zett.hypernet.release import load_hypernet
+from zett.hypernet.trained import TrainedHypernet
 from zett.lms.base import BaseModel
+from zett.methods.method import Method
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
-class HypernetMethod:
+class HypernetMethod(Method):
     """Rows that a hypernetwork trained for this base model predicts, in float32.
 
-    path: its folder or Hub name, or "pico"; without one, that of the package, which is for the base model "pico". language: of
-    the target, by code or number, where the hypernetwork knows languages.
+    path: its folder or Hub name; without one that of the package, which is for the base model "pico". language: of the target,
+    by code or number, where the hypernetwork knows languages.
     """
 
     path: str | None = None
     language: str | None = None
 
-    baseline: ClassVar[bool] = False
     needs: ClassVar[str] = "a hypernetwork trained for the base model"
     first: ClassVar[str] = "path"
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used. UserError if the hypernetwork belongs to another base model."""
-        return self.trained_for(base.name)(base, target, language=self.language)
+        self._check_path(base.name)
+        return self._trained(base, target, language=self.language)
 
-    def trained_for(self, base: str) -> TrainedHypernet:
-        """The hypernetwork itself. UserError without a path if the package has none for the base model of that name."""
+    def precheck(self, model: str | Path) -> None:
+        self._check_path(str(model))
+        check_belongs(model, self.path or "pico")
+
+    def check(self, base: BaseModel) -> None:
+        """UserError unless the hypernetwork belongs to `base`, and knows the language."""
+        self._check_path(base.name)
+        self._trained.check_model(base)
+        self._trained.language_number(self.language)
+
+    def _check_path(self, base: str) -> None:
         if self.path is None and base != "pico":
             raise UserError(
-                f"method 'hypernet' needs a hypernetwork made for {base}: give its folder, hypernet:DIR, or take a method that "
-                "needs nothing, such as fvt"
+                f"method 'hypernet' needs a hypernetwork made for {base}: give its folder (--hypernet DIR, or hypernet:DIR), "
+                "or take a method that needs none, such as fvt"
             )
-        return _loaded(self.path or "pico")
 
-
-@functools.lru_cache(maxsize=2)
-def _loaded(path: str) -> TrainedHypernet:
-    return load_hypernet(path)
+    @functools.cached_property
+    def _trained(self) -> TrainedHypernet:
+        return load_hypernet(self.path or "pico")

@@ -7,16 +7,16 @@ import numpy as np
 
 from zett.lms.base import BaseModel
 from zett.methods.common import build_table, column_means
+from zett.methods.method import Method
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
-class Mean:
+class Mean(Method):
     """The mean of all source rows, the same for every new token."""
 
     baseline: ClassVar[bool] = True
-    needs: ClassVar[str] = "nothing"
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used."""

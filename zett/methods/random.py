@@ -7,16 +7,16 @@ import numpy as np
 
 from zett.lms.base import BaseModel
 from zett.methods.common import build_table, column_means
+from zett.methods.method import Method
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
-class Random:
+class Random(Method):
     """Normal random rows with the source rows' mean and standard deviation, column by column."""
 
     baseline: ClassVar[bool] = True
-    needs: ClassVar[str] = "nothing"
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         rng = np.random.default_rng(seed)

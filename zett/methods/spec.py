@@ -3,8 +3,8 @@
 import dataclasses
 import typing
 
-from zett.config import checked, nearest, parse_value
 from zett.errors import UserError
+from zett.values import checked, nearest, parse
 
 
 def settings_of(cls, text: str, where: str, given: dict | None = None) -> dict:
@@ -24,7 +24,7 @@ def settings_of(cls, text: str, where: str, given: dict | None = None) -> dict:
             raise UserError(f"{where}: {part!r} is not SETTING=VALUE; {_known(hints)}")
         if name in values:
             raise UserError(f"{where}: {name} is given twice")
-        values[name] = parse_value(value, hints[name]) if name in hints else value
+        values[name] = parse(value, hints[name]) if name in hints else value
     values |= given or {}
     for name in values:
         if name not in hints:

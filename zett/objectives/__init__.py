@@ -27,8 +27,8 @@ class Objective(Protocol):
     specs: how the arrays of its part of a batch lie on the mesh, by their names in the batch.
     """
 
-    specs: Mapping[str, PartitionSpec]
-
+    @property
+    def specs(self) -> Mapping[str, PartitionSpec]: ...
     def frozen(self) -> dict[str, Any]: ...  # arrays on the devices that are read and never trained
     def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]: ...  # rngs: one a text
     def __call__(self, table: EmbeddingTable, body: Body, frozen: dict, batch: dict) -> tuple[jax.Array, dict]: ...

@@ -24,6 +24,7 @@ class Lexical:
         return {"rows": self.setting.source_rows}
 
     def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
+        assert texts.same is not None  # there where the rows of a vocabulary are predicted
         return {"same": texts.same}
 
     def __call__(self, table, body, frozen, batch):

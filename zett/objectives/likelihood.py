@@ -1,16 +1,18 @@
 """What predicting the next token and predicting hidden tokens have in common."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from zett.lms.body import Body
 from zett.losses import chunked_cross_entropy, summed
 from zett.mesh import BATCH, REPLICATED, place, sharding
-from zett.objectives.setting import Setting
+from zett.objectives.setting import Encoded, Setting
 from zett.table import EmbeddingTable
 
 
@@ -20,10 +22,16 @@ class Likelihood:
     A subclass says in `hidden` after which hidden states the targets come.
     """
 
-    specs: ClassVar[dict[str, PartitionSpec]] = dict.fromkeys(("targets", "weights", "bytes"), BATCH)
+    specs: ClassVar[Mapping[str, PartitionSpec]] = dict.fromkeys(("targets", "weights", "bytes"), BATCH)
 
     def __init__(self, setting: Setting):
         self.setting = setting
+
+    def frozen(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
+        raise NotImplementedError
 
     def hidden(self, table: EmbeddingTable, body: Body, frozen: dict, texts: dict) -> jax.Array:
         """`[B, M, D]`, the state that each target is predicted from."""
@@ -33,13 +41,18 @@ class Likelihood:
         setting = self.setting
         texts = {name: batch[name] for name in self.specs if name != "bytes"}
         # What is trained comes first: its gradients are added up over the microbatches.
-        if setting.trains_body:
-            nats = summed(lambda both, rest, part: self._nats(*both, rest, part), (table, body), frozen, texts, setting.microbatches)
-        else:
-            rest = body, frozen
-            nats = summed(lambda table, rest, part: self._nats(table, *rest, part), table, rest, texts, setting.microbatches)
+        trained, constants = ((table, body), frozen) if setting.trains_body else (table, (body, frozen))
+        nats = summed(self._both if setting.trains_body else self._rows_alone, trained, constants, texts, setting.microbatches)
         mean = nats / jnp.maximum(batch["weights"].sum(), 1)
         return mean, {"lm": mean, "bits_per_byte": nats / math.log(2) / batch["bytes"].sum()}
+
+    def _both(self, trained, frozen, texts):
+        table, body = trained
+        return self._nats(table, body, frozen, texts)
+
+    def _rows_alone(self, table, constants, texts):
+        body, frozen = constants
+        return self._nats(table, body, frozen, texts)
 
     def _nats(self, table: EmbeddingTable, body: Body, frozen: dict, texts: dict) -> jax.Array:
         h_BMD = self.hidden(table, body, frozen, texts)

@@ -14,7 +14,7 @@ from zett.objectives.setting import Encoded, Setting
 class MaskedToken(Likelihood):
     """Hidden tokens are predicted from the text around them, which stands in the base model's own frame ([CLS], [SEP])."""
 
-    specs = Likelihood.specs | dict.fromkeys(("inputs", "mask", "columns"), BATCH)
+    specs = {**Likelihood.specs} | dict.fromkeys(("inputs", "mask", "columns"), BATCH)
 
     def __init__(self, setting: Setting):
         super().__init__(setting)
@@ -25,6 +25,7 @@ class MaskedToken(Likelihood):
 
     def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
         share = self.setting.mask_share
+        assert texts.ordinary is not None  # there where a token may be replaced by another
         return masked_texts(self.frame, texts.ids, texts.lengths, texts.bytes, share, rngs, texts.ordinary)
 
     def hidden(self, table, body, frozen, texts):

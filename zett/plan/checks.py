@@ -13,7 +13,7 @@ def check_inputs(config: Config) -> None:
     Evaluation targets on the Hub are read, since a run that cannot evaluate would end at its first evaluation.
     """
     checks = Checks()
-    recipe_class(config.task).check(config, checks)
+    recipe_class(config.recipe).check(config, checks)
     for name in checks.tokenizers:
         checks(load_tokenizer, name)
     if checks.faults:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zett.plan.devices import Device
 from zett.lms.layers import product_dtype
+from zett.plan.devices import Device
 
 SIZE = 512  # of the matrices; large enough to be bound by arithmetic
 SECONDS = 0.15  # of measuring, beside compiling

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import jax
 
-from zett.config import Config, nearest
+from zett.config import Config
 from zett.errors import UserError
 from zett.inspect.terminal import WIDTH, columns
 from zett.lms.weights import body_shardings
@@ -19,6 +19,7 @@ from zett.plan.memory import abstract_mesh, fullest
 from zett.plan.shapes import BaseShapes, Checks, Shapes
 from zett.recipes import recipe_class
 from zett.train.metrics import check_trackers
+from zett.values import nearest
 
 # What is assumed of machines; the report says so.
 UTILISATION = 0.4  # share of a device's peak
@@ -45,7 +46,7 @@ def plan(config: Config, *, devices: int | None = None, device: str | None = Non
     known = {d.name: d for d in DEVICES}
     if device is not None and device not in (*known, "cpu"):
         raise UserError(f"--device {device!r} is not known; {nearest(device, [*known, 'cpu'])}")
-    recipe, checks = recipe_class(config.task), Checks()
+    recipe, checks = recipe_class(config.recipe), Checks()
     checks(check_trackers, config.train.track)
     recipe.check(config, checks)
     shapes = checks(recipe.shapes, config)
@@ -63,7 +64,7 @@ def plan(config: Config, *, devices: int | None = None, device: str | None = Non
     work = shapes.work
     chosen = DEVICES if device is None else (known[device],) if device in known else ()
     return {
-        "task": config.task,
+        "task": config.recipe,
         "base": base.name,
         "parameters": {
             "body": sum(map(math.prod, base.body.values())),
@@ -128,7 +129,9 @@ def _fewest(run: _Run, device: Device) -> dict | None:
         microbatches = min(run.config.train.microbatches, batch // number)
         for fsdp in [2**power for power in range(number.bit_length()) if batch % (number * microbatches) == 0]:
             sizes = (number // fsdp, fsdp, 1)
-            fits = _divides(run.shapes.base, sizes) and fullest(run.parts(sizes, microbatches))[1] <= USABLE * device.memory * GIB
+            fits = (
+                _divides(run.shapes.base, sizes) and fullest(run.parts(sizes, microbatches))[1] <= USABLE * device.memory * GIB
+            )
             if fits:
                 seconds = run.shapes.work.total / (number * device.peak * UTILISATION)
                 mesh = dict(zip(AXES, sizes))

@@ -1,4 +1,4 @@
-"""What a run trains and how it is released: recipes, by the name in `config.task`.
+"""What a run trains and how it is released: recipes, by the name in `config.recipe`.
 
 The loop, the plan and the export know this protocol alone. A new recipe is a class in one file and a line in RECIPES.
 """
@@ -21,6 +21,8 @@ class Recipe(Protocol):
     """What the loop needs to know of what it trains. Made from a config, with all that a step reads opened and loaded."""
 
     sections: ClassVar[frozenset[str]]  # of the config, those that belong to this recipe alone and that it reads
+
+    def __init__(self, config: Config, workdir: Path, mesh: Mesh): ...
 
     frozen: Any  # arrays on the devices that the loss reads and that are never trained
     rules: Rules  # how the trained parameters lie on the mesh
@@ -47,6 +49,6 @@ RECIPES = {"hypernet": "zett.recipes.hypernet:HypernetRecipe", "lm": "zett.recip
 
 
 def recipe_class(name: str) -> type[Recipe]:
-    """The recipe called `name` in `config.task`."""
+    """The recipe called `name` in `config.recipe`."""
     module, _, attribute = RECIPES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

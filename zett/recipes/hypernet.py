@@ -7,32 +7,24 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.config import Config
+from zett.data.documents import Documents
 from zett.data.masked import frame_of, text_room
 from zett.data.rows import RowTexts
-from zett.data.documents import Documents
 from zett.data.sources import open_text
 from zett.errors import UserError
+from zett.evaluate.cutting import byte_windows
 from zett.evaluate.targets import load_target
 from zett.evaluate.tasks import reading_task
-from zett.evaluate.cutting import byte_windows
-from zett.hypernet import (
-    TrainedHypernet,
-    column_stats,
-    fit_scales,
-    hypernet_graph,
-    hypernet_shapes,
-    load_hypernet,
-    make_hypernet,
-    partition_rules,
-    predict,
-    source_rows,
-)
+from zett.evaluate.windows import text_to_measure
+from zett.hypernet.network import hypernet_graph, hypernet_shapes, make_hypernet, partition_rules, predict
+from zett.hypernet.release import load_hypernet
+from zett.hypernet.scaling import column_stats, fit_scales, source_rows
+from zett.hypernet.trained import TrainedHypernet
 from zett.lms.base import BaseModel, load_base_model
 from zett.lms.body import Body
 from zett.lms.layers import activation_dtype, product_dtype
@@ -84,11 +76,11 @@ class HypernetStep:
 
     def start(self) -> dict | None:
         c = self.config
-        if c.init is None:
+        if c.start is None:
             # Fitting looks at the predictions of fresh parameters, so that it cannot be a part of `init`.
             fitted = c.hypernet.rescale == "fitted"
             return fit_scales(self.graphdef, self.init(), self.frozen["rows"], c.seed) if fitted else None
-        trained = load_hypernet(c.init)
+        trained = load_hypernet(c.start)
         check_init(c, trained)
         trained.check_base(self.base.fingerprint)
         params = trained.params
@@ -147,8 +139,8 @@ class HypernetRecipe(HypernetStep):
             base = load_base_model(config.base, dtype=dtype, param_dtype=dtype, remat=config.train.remat, mesh=mesh)
         # The source table serves evaluation alone, and would fill gigabytes of every device.
         base = dataclasses.replace(base, table=jax.tree.map(np.asarray, base.table))
-        if config.init is not None:  # now, since all that follows takes its time
-            load_hypernet(config.init).check_base(base.fingerprint)
+        if config.start is not None:  # now, since all that follows takes its time
+            load_hypernet(config.start).check_base(base.fingerprint)
         length = _text_length(config, base)
         super().__init__(config, base, mesh)
         self._open_texts(length)
@@ -164,13 +156,14 @@ class HypernetRecipe(HypernetStep):
             stream_bytes=min(data.stream_bytes, config.sampler.stream_bytes),
         )  # fmt: skip
         with phase("opening the texts"):
-            self.documents: Documents = opened(data.source, split="train")
-            held_out = opened(data.valid_source or data.source, split="valid")
-            sources = [opened(spec, split="train") for spec in config.sampler.sources] or [self.documents]
+            self.documents: Documents = opened(data.text, split="train")
+            training = [data.text, *config.sampler.texts]
+            held_out = text_to_measure(data.valid_text or data.text, training, opened, data.text_column)
+            sources = [opened(spec, split="train") for spec in config.sampler.texts] or [self.documents]
         sampler = Sampler(config.sampler, sources, self.base.vocab, config.hypernet.max_pieces, config.seed)
         rows = local_rows(self.mesh, data.batch_size)
         with phase("reading the texts of the batches, and held-out text"):
-            texts = [RowTexts(s, rows, data) for s in (sources if config.sampler.one_source else [self.documents])]
+            texts = [RowTexts(s, rows, data) for s in (sources if config.sampler.one_text else [self.documents])]
             # No tokenizer makes more tokens than bytes, but for a mark or two in front.
             room = 512 if self.base.config.causal else min(512, text_room(self.base, frame_of(self.base)) - 8)
             self.windows = byte_windows(held_out, window=room, count=config.train.eval_windows)

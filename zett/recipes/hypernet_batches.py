@@ -7,9 +7,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zett.config import Config
-from zett.data.rows import RowTexts
 from zett.data.documents import Documents
-from zett.hypernet import bias_residual, pack_forms, renumbered
+from zett.data.rows import RowTexts
+from zett.hypernet.packing import pack_forms, renumbered
+from zett.hypernet.scaling import bias_residual
 from zett.lms.base import BaseModel
 from zett.objectives import WeightedSum
 from zett.objectives.setting import Encoded

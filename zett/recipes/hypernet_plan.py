@@ -13,21 +13,17 @@ from zett.belongs import check_belongs
 from zett.config import Config
 from zett.errors import UserError
 from zett.evaluate.targets import parse_target
-from zett.hypernet import (
-    PackedForms,
-    TrainedHypernet,
-    hypernet_graph,
-    hypernet_shapes,
-    load_hypernet,
-    partition_rules,
-)
+from zett.hypernet.network import hypernet_graph, hypernet_shapes, partition_rules
+from zett.hypernet.packing import PackedForms
+from zett.hypernet.release import load_hypernet
+from zett.hypernet.trained import TrainedHypernet
 from zett.lms.known import hf_config_of
 from zett.mesh import match
 from zett.plan.flops import hypernet_step, kernels
 from zett.plan.memory import BodyStep, Kept, abstract_mesh, array, dtypes, kept, nbytes, sharded_rows, trained_bytes
 from zett.plan.shapes import BODY, TRAINED, UPDATE, BaseShapes, Checks, Part, Shapes, base_of
 from zett.table import bucket
-from zett.vocab.vocabulary import FEATURES
+from zett.vocab.forms import FEATURES
 
 PIECES = 2.3  # source tokens of a token: sampled vocabularies have 1.7 to 2.3 on average
 
@@ -41,9 +37,9 @@ def check_config(config: Config, checks: Checks) -> None:
         checks.faults.append("config.train.eval_targets is empty; name a tokenizer to evaluate on, such as bpe-8k")
     for spec in config.train.eval_targets:
         checks(_check_target, checks, spec)
-    if config.init is not None:
+    if config.start is not None:
         checks(_check_init, checks, config)
-    checks.texts(config.data.source, config.data.valid_source, *config.sampler.sources)
+    checks.texts(config.data.text, config.data.valid_text, *config.sampler.texts)
 
 
 def _check_target(checks: Checks, spec: str) -> None:
@@ -52,21 +48,23 @@ def _check_target(checks: Checks, spec: str) -> None:
 
 
 def _check_init(checks: Checks, config: Config) -> None:
-    trained = checks.folder("hypernetwork", str(config.init), "config.init", load_hypernet)
+    trained = checks.folder("hypernetwork", str(config.start), "config.start", load_hypernet)
     if trained is not None:
         check_init(config, trained)
-        check_belongs(config.base, str(config.init))
+        check_belongs(config.base, str(config.start))
 
 
 def check_init(config: Config, trained: TrainedHypernet) -> None:
-    """UserError unless training can go on from `trained`, which is `config.init`; its base model is not looked at."""
+    """UserError unless training can go on from `trained`, which is `config.start`; its base model is not looked at."""
     if trained.base["fingerprint"] is None:
-        raise UserError(f"config.init, {config.init}, cannot be trained further: its source tokenizer is not the base model's")
+        raise UserError(
+            f"config.start, {config.start}, cannot be trained further: its source tokenizer is not the base model's"
+        )
     theirs, ours = dataclasses.asdict(trained.config), dataclasses.asdict(config.hypernet)
     for name in ours:
         learnt = name == "languages" and not theirs[name]  # from here on
         if ours[name] != theirs[name] and not learnt:
-            raise UserError(f"config.hypernet.{name} is {ours[name]!r}, and config.init, {config.init}, has {theirs[name]!r}")
+            raise UserError(f"config.hypernet.{name} is {ours[name]!r}, and config.start, {config.start}, has {theirs[name]!r}")
 
 
 def _checked_base(config: Config) -> BaseShapes:
@@ -123,7 +121,9 @@ def shapes_of(config: Config) -> Shapes:
     return Shapes(base, step.trained, specs, typical, work, parts, (note,))
 
 
-def _parts(step: _Step, body: BodyStep, specs: dict, network: Kept, sizes: tuple[int, int, int], microbatches: int) -> list[Part]:
+def _parts(
+    step: _Step, body: BodyStep, specs: dict, network: Kept, sizes: tuple[int, int, int], microbatches: int
+) -> list[Part]:
     """What each device holds."""
     mesh, (data, fsdp, tensor), base = abstract_mesh(sizes), sizes, step.base
     parameters, moments = trained_bytes(step.config, step.trained, specs, mesh)

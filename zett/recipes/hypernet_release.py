@@ -8,7 +8,8 @@ import numpy as np
 
 from zett.cards import training_card
 from zett.config import Config
-from zett.hypernet import TrainedHypernet, save_hypernet
+from zett.hypernet.release import save_hypernet
+from zett.hypernet.trained import TrainedHypernet
 from zett.lms.base import BaseModel
 
 
@@ -22,14 +23,14 @@ def release(folder: Path, trained: TrainedHypernet, base: BaseModel, config: Con
 
 def _about(config: Config, base: BaseModel, params, record: dict) -> str:
     size = sum(x.size for x in jax.tree.leaves(params))
-    sources = ", ".join(map(repr, config.sampler.sources or (config.data.source,)))
+    sources = ", ".join(map(repr, config.sampler.texts or (config.data.text,)))
     return f"""
 Predicts embedding tables that make the base model {base.name!r} work with other tokenizers, zero-shot. Trained by
 zett.
 
 - Base model: {base.name}, fingerprint {base.fingerprint[:16]}; it works with this one alone
 - Parameters: {size:,}
-- Data: {config.data.source!r}; tokenizers drawn from {sources}
+- Data: {config.data.text!r}; tokenizers drawn from {sources}
 - Steps: {record["step"]:,} of {config.data.batch_size * config.data.length:,} tokens, a new tokenizer each
 - Numbers below: {"" if base.causal else "masked "}bits per byte over the original model's, on tokenizers never trained on
 - Licence of the weights: Apache-2.0

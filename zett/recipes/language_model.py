@@ -17,13 +17,14 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from zett.config import Config
-from zett.data.token_windows import LMBatches, Splits, token_stream
-from zett.data.rows import RowTexts
 from zett.data.documents import Documents, first_bytes
+from zett.data.rows import RowTexts
 from zett.data.sources import open_text
+from zett.data.token_windows import LMBatches, Splits, token_stream
 from zett.errors import UserError
-from zett.evaluate.tasks import reading_task
 from zett.evaluate.cutting import byte_windows
+from zett.evaluate.tasks import reading_task
+from zett.evaluate.windows import text_to_measure
 from zett.lms.base import BaseModel, body_shapes, check_causal, load_base_model
 from zett.lms.body import Body
 from zett.lms.family import family_of
@@ -61,7 +62,7 @@ class LanguageModelRecipe:
         self.config, self.workdir, self.mesh = config, workdir, mesh
         self.dtype = product_dtype(config.train.dtype)
         self.body_is_trained = config.train.trained == "all"
-        self.base = self._random() if config.init is None else self._load(config.init, body=not self.body_is_trained)
+        self.base = self._random() if config.start is None else self._load(config.start, body=not self.body_is_trained)
         self.tokens_per_step = config.data.batch_size * config.data.length
         self.frozen: dict = {} if self.body_is_trained else {"body": self.base.params}
         # The table on the host: the devices have the one that is trained.
@@ -91,17 +92,17 @@ class LanguageModelRecipe:
         vocab = self._own_tokenizer()
         rows = np.zeros((len(vocab), m.hidden_size), np.float32)
         names = VocabularyNames((FAMILY.input_rows,), (FAMILY.output_rows,))
-        return BaseModel(m.name, None, shape.to_hf(), shape, graphdef, None, EmbeddingTable.of(rows, rows), vocab, names)
+        return BaseModel(m.name, Path(), shape.to_hf(), shape, graphdef, None, EmbeddingTable.of(rows, rows), vocab, names)
 
     def _fresh_body(self, config):
-        body = family_of(self.base.hf_config).Body if self.config.init else FAMILY.Body
+        body = family_of(self.base.hf_config).Body if self.config.start else FAMILY.Body
         return body(config, dtype=self.dtype, remat=self.config.train.remat, rngs=nnx.Rngs(self.config.seed))
 
     def _own_tokenizer(self) -> Vocabulary:
         """The tokenizer of a fresh model, trained when the run starts for the first time."""
         data, settings, folder = self.config.data, self.config.tokenizer, self.workdir / "tokenizer"
         if not (folder / "tokenizer.json").exists():
-            documents = self._open(data.source, stream_bytes=min(settings.sample_bytes, data.stream_bytes))
+            documents = self._open(data.text, stream_bytes=min(settings.sample_bytes, data.stream_bytes))
             sample = first_bytes(documents, settings.sample_bytes)
             with phase(f"training a tokenizer of {settings.vocab_size:,} entries"):
                 save_tokenizer(train_tokenizer(settings.kind, settings.vocab_size, sample), folder)
@@ -121,11 +122,11 @@ class LanguageModelRecipe:
         check_causal(base)
         if length > base.config.max_positions:
             most = base.config.max_positions
-            raise UserError(f"config.data.length is {length}; config.init, {name}, has positions for {most} tokens")
+            raise UserError(f"config.data.length is {length}; config.start, {name}, has positions for {most} tokens")
         return base
 
     def init(self) -> dict:
-        """A random model; `start` gives that of `config.init`, of the same shapes."""
+        """A random model; `start` gives that of `config.start`, of the same shapes."""
         table = self.base.table
         rows = table.input.shape
         params = {"input": 0.02 * jax.random.normal(jax.random.key(self.config.seed + 1), rows)}
@@ -136,7 +137,7 @@ class LanguageModelRecipe:
         return {"body": nnx.to_pure_dict(nnx.split(self._fresh_body(self.base.config))[1]), **params}
 
     def start(self) -> dict | None:
-        if self.config.init is None:
+        if self.config.start is None:
             return None
         # Loaded here, and the table copied: each step takes over the memory of the parameters before it.
         body = {"body": self._load(self.base.name, body=True).params} if self.body_is_trained else {}
@@ -156,7 +157,7 @@ class LanguageModelRecipe:
         # What ends a document: eos, or what opens one.
         bos = vocab.roles.get("bos", vocab.roles.get("eos"))
         with phase("opening the texts"):
-            self.texts = RowTexts(self._open(data.source), local_rows(self.mesh, data.batch_size), data)
+            self.texts = RowTexts(self._open(data.text), local_rows(self.mesh, data.batch_size), data)
         for number, documents in self.texts.parts.items():
             say(f"cutting {documents.name} into tokens, if that has not been done before")
             tokens = token_stream(documents, vocab.tokenizer, vocab.roles.get("eos", bos))
@@ -173,10 +174,11 @@ class LanguageModelRecipe:
                 resegment_share=data.resegment_share,
                 resegment_rate=data.resegment_rate,
             )
-        held_out = byte_windows(self._open(data.valid_source or data.source, split="valid"), count=config.train.eval_windows)
+        text = text_to_measure(data.valid_text or data.text, [data.text], self._open, data.text_column)
+        held_out = byte_windows(text, count=config.train.eval_windows)
         if jax.process_count() > 1 and not same_everywhere(held_out):
             raise UserError(
-                f"the processes do not have the same held-out text of {data.valid_source or data.source!r}; give all of them "
+                f"the processes do not have the same held-out text of {data.valid_text or data.text!r}; give all of them "
                 "the same files, or a data set of the Hub"
             )
         self.task = reading_task(self.base, dtype=self.dtype)
@@ -219,7 +221,7 @@ class LanguageModelRecipe:
 
     def export(self, params, folder: Path, record: dict) -> None:
         model = dataclasses.replace(self.base, params=params.get("body"), table=self.table(params))
-        if self.config.init is None:
+        if self.config.start is None:
             release_fresh(folder, model, self.config, record, self.workdir, self._read_text())
         else:
             release_further(folder, model, self.config, record, self.workdir)

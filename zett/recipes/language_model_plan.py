@@ -15,12 +15,12 @@ from zett.plan.shapes import BODY, UPDATE, BaseShapes, Checks, Part, Shapes, bas
 
 def check_config(config: Config, checks: Checks) -> None:
     """Note what is wrong with the texts that the run reads."""
-    checks.texts(config.data.source, config.data.valid_source)
+    checks.texts(config.data.text, config.data.valid_text)
 
 
 def _base(config: Config) -> BaseShapes:
-    if config.init is not None:
-        return base_of(config.init, hf_config_of(config.init))
+    if config.start is not None:
+        return base_of(config.start, hf_config_of(config.start))
     m = config.model
     return base_of(m.name, {
         "model_type": "llama", "vocab_size": config.tokenizer.vocab_size, "hidden_size": m.hidden_size,
@@ -33,7 +33,7 @@ def shapes_of(config: Config) -> Shapes:
     """UserError if the base model cannot be trained with this config."""
     base = _base(config)
     if not base.config.causal:
-        raise UserError(f"{base.name} is a bidirectional encoder, which config.task 'lm' cannot train")
+        raise UserError(f"{base.name} is a bidirectional encoder, which config.recipe 'lm' cannot train")
     if config.data.length > base.config.room:
         raise UserError(f"config.data.length is {config.data.length}; {base.name} has positions for {base.config.room} tokens")
     trains = config.train.trained == "all"

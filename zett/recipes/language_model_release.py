@@ -7,10 +7,10 @@ from pathlib import Path
 import jax
 
 from zett.cards import front_matter, training_card
-from zett.files.jsonfile import write_json
 from zett.config import Config
-from zett.lms.base import BaseModel, save_base_model
-from zett.transfer import write_trained
+from zett.files.jsonfile import write_json
+from zett.lms.base import BaseModel
+from zett.lms.folder import save_base_model, write_trained
 
 BEFORE = "README_before.md"  # what the card of the model that a training started from is called beside the new one
 MEASURE = "- Held-out bits per byte: in windows of at most 512 bytes, each scored alone, on documents that were not trained on"
@@ -20,7 +20,8 @@ def release_fresh(
     folder: Path, model: BaseModel, config: Config, record: dict, workdir: Path, read: tuple[int, int] | None
 ) -> None:
     """Write a model that was trained from scratch; read: tokens and documents of its text, if they are known."""
-    save_base_model(folder, model, dtype="bfloat16", record=record)
+    assert model.params is not None  # all of it was trained
+    save_base_model(folder, model.config, model.params, model.table, model.vocab.tokenizer, dtype="bfloat16", record=record)
     card = training_card(model.name, _about_fresh(model, config, record, read), workdir, record)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -52,7 +53,7 @@ A small language model of the Llama architecture, trained from scratch by zett a
 instrument for measuring tokenizer transfer. It knows the text that it was trained on and nothing else.
 
 - Parameters: {size:,}, of which {vocabulary:,} in the input and output rows of {len(model.vocab)} tokens
-- Data: {config.data.source!r}{text}
+- Data: {config.data.text!r}{text}
 - Tokens seen: {seen:,}{epochs}, a share of {config.data.resegment_share} of the
   rows cut more finely at random (StochasTok), as a stand-in for the odd spellings and spacings that large models have seen
 {MEASURE}
@@ -69,7 +70,7 @@ def _about_further(model: BaseModel, config: Config, record: dict) -> str:
 
 - Started from: `{model.name}`{before}
 - Trained: {trained}
-- Data: {config.data.source!r}
+- Data: {config.data.text!r}
 - Tokens seen: {_tokens_seen(config, record):,}
 {MEASURE}
 - The licence of the model that it started from applies

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jax
 
-from zett.files.jsonfile import write_json
 from zett.config import Config, to_dict
 from zett.errors import UserError
+from zett.files.jsonfile import write_json
 
 
 class SkipGuard:

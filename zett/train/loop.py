@@ -18,7 +18,7 @@ from zett.progress import phase
 from zett.recipes import Recipe, recipe_class
 from zett.train.guards import SkipGuard, StopSignal
 from zett.train.metrics import Metrics
-from zett.train.step import abstract_state, initial_state, make_step
+from zett.train.step import TrainState, abstract_state, initial_state, make_step
 
 
 def train_in(workdir: Path, config: Config) -> dict[str, float]:
@@ -27,7 +27,7 @@ def train_in(workdir: Path, config: Config) -> dict[str, float]:
     mesh = make_mesh(config.mesh)
     check_batch(mesh.shape["data"] * mesh.shape["fsdp"], config.data.batch_size, settings.microbatches)
     rows = local_rows(mesh, config.data.batch_size)
-    recipe = recipe_class(config.task)(config, workdir, mesh)
+    recipe = recipe_class(config.recipe)(config, workdir, mesh)
     optimizer = make_optimizer(config.optim, settings.steps)
     abstract = abstract_state(recipe, optimizer, mesh)
 
@@ -71,12 +71,7 @@ def train_in(workdir: Path, config: Config) -> dict[str, float]:
                 metrics.say(f"saved step {step + 1} in {workdir}; the same command goes on from there")
                 checkpoints.wait()
                 raise stop.exception()
-        checkpoints.wait()
-        best = checkpoints.best()
-        if best is not None and best != int(state.step):
-            state = checkpoints.restore(abstract, best)
-        with phase(f"writing {workdir / 'export'}"):
-            release(recipe, state.params, workdir, {"step": int(state.step), "config": to_dict(config)})
+        _release_best(recipe, state, abstract, checkpoints, workdir, config)
     finally:
         metrics.close()
         checkpoints.close()
@@ -84,12 +79,19 @@ def train_in(workdir: Path, config: Config) -> dict[str, float]:
     return evaluation
 
 
-def release(recipe: Recipe, params, workdir: Path, record: dict) -> None:
-    """Write the released form; parameters are gathered by all processes, and the first one writes."""
-    params = jax.tree.map(to_host, params)
-    if jax.process_index() == 0:
-        with new_folder(workdir / "export") as folder:
-            recipe.export(params, folder, record)
+def _release_best(
+    recipe: Recipe, state: TrainState, abstract: TrainState, checkpoints: Checkpoints, workdir: Path, config: Config
+) -> None:
+    """Write the released form of the best parameters; all processes gather them, and the first one writes."""
+    checkpoints.wait()
+    best = checkpoints.best()
+    if best is not None and best != int(state.step):
+        state = checkpoints.restore(abstract, best)
+    with phase(f"writing {workdir / 'export'}"):
+        params = jax.tree.map(to_host, state.params)
+        if jax.process_index() == 0:
+            with new_folder(workdir / "export") as folder:
+                recipe.export(params, folder, {"step": int(state.step), "config": to_dict(config)})
 
 
 def _prefetched(

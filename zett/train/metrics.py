@@ -2,10 +2,6 @@
 
 import importlib.util
 import json
-import os
-import platform
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +9,7 @@ from typing import Any
 
 from zett.config import TrainConfig
 from zett.errors import UserError
+from zett.files.provenance import start_record
 from zett.plan.devices import find_device
 from zett.progress import EVERY, duration
 
@@ -222,41 +219,3 @@ def check_trackers(names: tuple[str, ...]) -> None:
             raise UserError(
                 f"config.train.track has {name!r}, but {_PACKAGES[name]} is not installed: pip install {_PACKAGES[name]}"
             )
-
-
-def start_record() -> dict:
-    """What a run was started with: command, versions, commit, devices."""
-    import importlib.metadata as installed
-
-    import jax
-
-    packages = ["zett", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "transformers", "datasets"]
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = installed.version(name)
-        except installed.PackageNotFoundError:
-            pass
-    return {
-        "time": round(time.time(), 3),
-        "command": sys.argv,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "commit": _commit(),
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {jax.process_count()} processes",
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that is running, with "+" if files differ from it; None outside of a repository."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno", "."], capture_output=True, text=True, timeout=10).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head + ("+" if dirty.strip() else "")

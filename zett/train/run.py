@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from zett.config import Config, to_dict
+from zett.config import Config, to_dict, with_new_names
 from zett.errors import UserError
 from zett.files.jsonfile import write_json
 from zett.mesh import same_everywhere
@@ -20,7 +20,7 @@ from zett.train.workdir import CONFIG, has_begun, held_workdir
 # What may change between two starts of the same run: its length, and what changes the parameters by rounding at most.
 CHANGEABLE = {
     "train.steps", "train.log_every", "train.eval_every", "train.eval_windows", "train.eval_targets", "train.checkpoint_every",
-    "train.keep", "train.ahead", "train.workers", "train.track", "train.max_skipped", "data.valid_source",
+    "train.keep", "train.ahead", "train.workers", "train.track", "train.max_skipped", "data.valid_text",
     "mesh.data", "mesh.fsdp", "mesh.tensor", "train.microbatches", "train.remat", "train.remat_hypernet",
 }  # fmt: skip
 
@@ -78,7 +78,7 @@ def _check_same_run(config: Config, path: Path) -> None:
     if not path.exists():
         return
     try:
-        before = _flat(json.loads(path.read_text()))
+        before = _flat(with_new_names(json.loads(path.read_text())))
     except (ValueError, AttributeError):
         raise UserError(f"{path} is not a config that a run has written; give another --workdir") from None
     # Through JSON, where tuples become lists; fields that only one of the two versions knows say nothing.
@@ -96,7 +96,7 @@ def _check_same_run(config: Config, path: Path) -> None:
 def _sections_of_others(config: Config) -> set[str]:
     """Sections of the config that other recipes read, and that of `config` does not."""
     every = {section for name in RECIPES for section in recipe_class(name).sections}
-    return every - recipe_class(config.task).sections
+    return every - recipe_class(config.recipe).sections
 
 
 def _flat(values: dict, prefix: str = "") -> dict:

@@ -42,7 +42,7 @@ def _is_runs(config: Path) -> bool:
         content = None
     if not isinstance(content, dict):
         raise UserError(f"{config} is not a config that a run has written; give another --workdir")
-    return isinstance(content.get("task"), str) and isinstance(content.get("train"), dict)
+    return isinstance(content.get("recipe", content.get("task")), str) and isinstance(content.get("train"), dict)
 
 
 @contextlib.contextmanager

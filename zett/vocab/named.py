@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zett.files.folders import read_json
+from zett.files.jsonfile import json_or_empty
 
 # In the order in which Transformers looks for them; other settings that end in "_token" follow, then the extra ones.
 ROLE_SETTINGS = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
@@ -31,12 +31,12 @@ def role_files(folder: Path) -> tuple[str, str]:
     """The files that give special tokens by role, the one that wins last."""
     files = ("special_tokens_map.json", "tokenizer_config.json")
     # For Transformers the older file of the two wins, but where the newer one lists all tokens.
-    return files if "added_tokens_decoder" in read_json(folder / files[1]) else files[::-1]
+    return files if "added_tokens_decoder" in json_or_empty(folder / files[1]) else files[::-1]
 
 
 def _settings(folder: Path) -> dict:
     """tokenizer_config.json, with what Transformers adds to it from the older files, which count where it lists no tokens."""
-    settings = read_json(folder / "tokenizer_config.json")
+    settings = json_or_empty(folder / "tokenizer_config.json")
     if "additional_special_tokens" in settings and not settings.get(EXTRA):
         settings[EXTRA] = settings.pop("additional_special_tokens")
     own = [key for key, value in settings.items() if _is_own(key) and isinstance(value, str)]
@@ -50,7 +50,7 @@ def _settings(folder: Path) -> dict:
 
 
 def _add_older_files(settings: dict, folder: Path) -> None:
-    for key, value in read_json(folder / "special_tokens_map.json").items():
+    for key, value in json_or_empty(folder / "special_tokens_map.json").items():
         if key == EXTRA and isinstance(value, list) and isinstance(settings.get(key), list):
             value = settings[key] + value
         settings[key] = value | {"special": True} if isinstance(value, dict) and "content" in value else value
@@ -59,7 +59,7 @@ def _add_older_files(settings: dict, folder: Path) -> None:
     special = {_text(value) for value in [*map(settings.get, ROLE_SETTINGS), *_list(settings.get(EXTRA))]}
     settings["added_tokens_decoder"] = {
         i: {"content": text, "normalized": text not in special, "special": text in special}
-        for text, i in read_json(folder / "added_tokens.json").items()
+        for text, i in json_or_empty(folder / "added_tokens.json").items()
         if isinstance(i, int)
     }
 

@@ -64,15 +64,6 @@ _NEAREST = {"bos": "cls", "cls": "bos", "eos": "sep", "sep": "eos"}
 # What stands in for a role that the source has no token for, in order. A bos stands for neither eos nor pad.
 _STAND_INS = {"bos": ("eos",), "pad": ("eos",), "turn start": ("bos", "cls"), "turn end": ("eos", "sep")}
 
-MODES = {
-    "keep-target": "the tokenizer's files exactly as given",
-    "map-to-source": "the base model's special tokens, what it puts around a text, and its chat template: paired tokens are "
-    "renamed, the rest is appended as new ids; prompts made for the base model keep working",
-    "add-missing": "the base model's special tokens that have no counterpart are appended as new ids, and what a chat template "
-    "that is taken over from it spells",
-}
-
-
 # ----------------------------------------------------------------------------------------------------------------- pairs
 
 

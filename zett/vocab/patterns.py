@@ -18,8 +18,7 @@ from collections.abc import Iterator
 
 from zett.errors import UserError
 from zett.vocab.bytes import components
-from zett.vocab.compiled.cutting import STYLES
-from zett.vocab.train import PIECE_REGEX, WORD_REGEX
+from zett.vocab.regexes import PIECE_REGEX, STYLES, WORD_REGEX
 
 OWN = {WORD_REGEX, PIECE_REGEX, *STYLES}
 CPU_SECONDS = 10  # of the process, however busy the machine; a sound pattern takes a tenth of a second

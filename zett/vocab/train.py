@@ -6,18 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from zett.vocab.modes import KINDS
+from zett.vocab.regexes import PIECE_REGEX, WORD_REGEX
+
 RECIPE = 1  # part of the key of tokenizers that are kept; to be raised when the same text gives another tokenizer
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
-
-# One regex cuts words everywhere in this project. Like cl100k's, but combining marks belong to their word: without \p{M}
-# Devanagari and other scripts are cut into letters.
-WORD_REGEX = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-# The same for SentencePiece-style kinds, whose spaces are marks: runs of marks go with what follows, as letters, digits and
-# signs stay apart as SentencePiece's own trainer keeps scripts apart.
-PIECE_REGEX = r"▁*[\p{L}\p{M}]+|▁*\p{N}{1,3}|▁*[^▁\s\p{L}\p{M}\p{N}]+|▁+|\s+"
-
-KINDS = ("bpe", "unigram", "sentencepiece-bpe", "wordpiece")
 
 
 def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], *, word_regex: str = WORD_REGEX):

@@ -7,7 +7,8 @@ import regex
 from samplers import STRANGE, random_strings
 from vocabularies import ODD, TEXTS
 
-from zett.vocab.compiled.cutting import PIECES, STYLES, character_classes, distinct_words, packed_texts
+from zett.vocab.compiled.cutting import PIECES, character_classes, distinct_words, packed_texts
+from zett.vocab.regexes import STYLES
 
 
 @pytest.mark.parametrize("style", range(len(STYLES)))

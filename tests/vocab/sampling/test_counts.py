@@ -10,9 +10,9 @@ from samplers import CONFIG, make
 
 from zett.data.sources import open_text
 from zett.errors import UserError
+from zett.vocab.regexes import WORD_REGEX
 from zett.vocab.sampling.counts import REQUIRED, count_inventory
 from zett.vocab.sampling.packed import PackedTokens
-from zett.vocab.train import WORD_REGEX
 
 
 def test_substrings_are_counted_right(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 import regex
 from samplers import CONFIG
 
+from zett.vocab.regexes import WORD_REGEX
 from zett.vocab.sampling.counts import REQUIRED
 from zett.vocab.sampling.queue import TextQueue
-from zett.vocab.train import WORD_REGEX
 
 
 def test_the_queue_moves_on(text):

@@ -14,13 +14,14 @@ from vocabularies import ODD, TEXTS, vocabulary
 
 from zett.config import from_dict
 from zett.errors import UserError
-from zett.vocab.compiled.cutting import STYLES
+from zett.vocab.forms import token_features
+from zett.vocab.priors import rank_prior, unigram_prior
+from zett.vocab.regexes import STYLES
 from zett.vocab.sampling.counts import REQUIRED
 from zett.vocab.sampling.pools import thin_unigram
 from zett.vocab.sampling.sampler import KINDS, Sampler
 from zett.vocab.sampling.texts import random_texts
 from zett.vocab.train import train_tokenizer
-from zett.vocab.vocabulary import rank_prior, token_features, unigram_prior
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ def devanagari(draw) -> float:
 
 
 def two(text, other, **changes) -> Sampler:
-    config = dataclasses.replace(CONFIG, bpe=0.0, unigram=0.0, wordpiece=0.0, sizes="fixed", max_size=700, sources=("a", "b"))
+    config = dataclasses.replace(CONFIG, bpe=0.0, unigram=0.0, wordpiece=0.0, sizes="fixed", max_size=700, texts=("a", "b"))
     return Sampler(dataclasses.replace(config, **changes), [text, other], vocabulary("bpe"), 6, 0)
 
 
@@ -186,14 +187,14 @@ def two(text, other, **changes) -> Sampler:
 def test_sources_are_mixed_by_weight(text, other, queue):
     means = []
     for weights in ((30.0, 1.0), (1.0, 1.0), (1.0, 30.0)):
-        sampler = two(text, other, source_weights=weights, queue=queue, queue_step=32)
+        sampler = two(text, other, text_weights=weights, queue=queue, queue_step=32)
         means.append(np.mean([devanagari(sampler.draw(step)) for step in range(8)]))
     assert means[0] < means[1] - 0.02 < means[2] - 0.04
 
 
 @pytest.mark.parametrize("queue", [0, 16])
 def test_one_source_a_step(text, other, queue):
-    sampler = two(text, other, bpe=1.0, substring=1.0, one_source=True, source_weights=(3.0, 1.0), queue=queue)
+    sampler = two(text, other, bpe=1.0, substring=1.0, one_text=True, text_weights=(3.0, 1.0), queue=queue)
     draws = [sampler.draw(step) for step in range(40)]
     assert 4 <= sum(draw.source == 1 for draw in draws) <= 18
     for draw in draws:
@@ -202,7 +203,7 @@ def test_one_source_a_step(text, other, queue):
 
 
 def test_pools_of_weighted_sources_are_mixtures(text, other):
-    sampler = two(text, other, wordpiece=1.0, substring=0.0, source_weights=(1.0, 1.0), pool=1)
+    sampler = two(text, other, wordpiece=1.0, substring=0.0, text_weights=(1.0, 1.0), pool=1)
     shares = [devanagari(sampler.draw(step)) for step in range(8)]
     assert len(sampler.pools.members["wordpiece"]) == 2 and all(0 < share < 1 for share in shares)
 
@@ -226,10 +227,10 @@ def test_nothing_is_made_twice(text, monkeypatch):
     "changes, message",
     [
         (
-            {"source_weights": (1.0,), "sources": ("a", "b")},
-            r"config\.sampler\.source_weights is \(1\.0,\).*each of the 2 sources",
+            {"text_weights": (1.0,), "texts": ("a", "b")},
+            r"config\.sampler\.text_weights is \(1\.0,\).*each of the 2 texts",
         ),
-        ({"source_weights": (1.0, 0.0), "sources": ("a", "b")}, r"source_weights is \(1\.0, 0\.0\)"),
+        ({"text_weights": (1.0, 0.0), "texts": ("a", "b")}, r"text_weights is \(1\.0, 0\.0\)"),
         ({"queue": -1}, r"config\.sampler\.queue is -1"),
         ({"wordpiece": -0.1}, r"config\.sampler\.wordpiece is -0\.1"),
         ({"lowercase": 1.5}, r"config\.sampler\.lowercase is 1\.5"),

@@ -14,5 +14,5 @@ def test_shares(text, other):
         ((), 0.0, [1, 1]), ((14.0, 1.0), 0.0, [14, 1]), ((), 1.0, [large, small]),
         ((2.0, 3.0), 0.1, [2 * large**0.1, 3 * small**0.1]),
     ):  # fmt: skip
-        config = dataclasses.replace(CONFIG, sources=("a", "b"), source_weights=weights, source_exponent=exponent)
+        config = dataclasses.replace(CONFIG, texts=("a", "b"), text_weights=weights, text_exponent=exponent)
         np.testing.assert_allclose(source_shares([text, other], config, 0), np.asarray(expected) / sum(expected), rtol=1e-6)

@@ -12,15 +12,7 @@ from zett.vocab.compiled.jit import jit
 from zett.vocab.compiled.ranges import starts_of
 from zett.vocab.compiled.table import NONE, doubled
 from zett.vocab.compiled.utf8 import after_char, char_at
-from zett.vocab.train import PIECE_REGEX, WORD_REGEX
-
-# Tokenizers in use cut words in several ways: like cl100k, like GPT-2 (digits with their word), with single digits; runs of "▁"
-# with what follows, as SentencePiece; words and single signs, as BERT, whose spaces are kept here.
-GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-DIGIT_REGEX = WORD_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
-BERT_REGEX = r" ?[\p{L}\p{M}\p{N}]+|[^\s\p{L}\p{M}\p{N}]|\s+(?!\S)|\s+"
-STYLES = (WORD_REGEX, GPT2_REGEX, DIGIT_REGEX, PIECE_REGEX, BERT_REGEX)
-WORDS, GPT2, DIGITS, PIECES, BERT = range(5)
+from zett.vocab.regexes import BERT, DIGITS, GPT2, PIECES, WORDS
 
 _OTHER, _LETTER, _MARK, _NUMBER, _NEWLINE, _SPACE, _WHITE = range(7)
 

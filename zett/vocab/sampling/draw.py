@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from zett.vocab.compiled import models, table
-from zett.vocab.compiled.cutting import PIECES, STYLES, distinct_words, packed_texts
+from zett.vocab.compiled.cutting import distinct_words, packed_texts
 from zett.vocab.compiled.ranges import gather, starts_of
 from zett.vocab.decompose import UNKNOWN_PENALTY
+from zett.vocab.forms import SurfaceForms
+from zett.vocab.regexes import PIECES, STYLES
 from zett.vocab.sampling.packed import PackedTokens
-from zett.vocab.vocabulary import SurfaceForms
 
 Model = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]  # packed words -> all ids, number of each word's
 
@@ -22,7 +23,7 @@ class Draw:
     """A drawn tokenizer: encodes text to ids `[0, V)`; `tokens[id]` are its bytes; `forms` the tokens in source pieces.
 
     lowercase: whether it reads text in lower case; otherwise the tokens of a text spell that text. source: the number of the
-    source that it was drawn from, with config.one_source.
+    source that it was drawn from, with config.one_text.
     """
 
     kind: str

@@ -9,7 +9,7 @@ import numpy as np
 
 from zett.vocab.compiled.counting import extensions
 from zett.vocab.compiled.ranges import gather, starts_of
-from zett.vocab.vocabulary import SurfaceForms, feature_columns
+from zett.vocab.forms import SurfaceForms, feature_columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

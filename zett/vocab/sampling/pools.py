@@ -11,13 +11,13 @@ from zett.config import SamplerConfig
 from zett.data.documents import Documents
 from zett.progress import bar, say
 from zett.vocab.bytes import token_bytes
-from zett.vocab.compiled.cutting import BERT, PIECES, STYLES
+from zett.vocab.priors import rank_prior, unigram_prior
+from zett.vocab.regexes import BERT, PIECES, STYLES
 from zett.vocab.sampling.draw import Draw, bpe_model, byte_words, unigram_model, wordpiece_model
 from zett.vocab.sampling.packed import Candidates, PackedTokens
 from zett.vocab.sampling.stored import Store, stored
 from zett.vocab.sampling.texts import random_texts
 from zett.vocab.train import train_tokenizer
-from zett.vocab.vocabulary import rank_prior, unigram_prior
 
 POOLED = ("bpe", "unigram", "wordpiece")
 
@@ -66,7 +66,7 @@ class Pools:
         # The BPE members of every source have the three ways to cut words in turn.
         style = {"bpe": number // len(self._texts) % 3, "unigram": PIECES, "wordpiece": BERT}[kind]
         what = f"{kind} {number} {style} {lowercase} {tokenizers.__version__}"
-        folder = self._store.folder(what, "max_size", "pool_bytes", "source_weights", "one_source")
+        folder = self._store.folder(what, "max_size", "pool_bytes", "text_weights", "one_text")
         arrays = stored(folder, lambda: self._train(kind, number, style, lowercase))
         return Member(self._store.candidates(PackedTokens(arrays["data"], arrays["starts"])), arrays, style, lowercase)
 
@@ -92,7 +92,7 @@ class Pools:
     def _sample(self, number: int, rng: np.random.Generator) -> list[str]:
         """The text of a pool's member: of one source, or of a random mixture of them by their weights."""
         limit = self._config.pool_bytes
-        if self._config.one_source or not self._config.source_weights:
+        if self._config.one_text or not self._config.text_weights:
             return list(random_texts(self._texts[number % len(self._texts)], limit, rng))
         mixture = rng.dirichlet(self._shares * len(self._texts))
         return [text for source, share in zip(self._texts, mixture) for text in random_texts(source, share * limit, rng)]

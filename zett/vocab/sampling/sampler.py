@@ -44,7 +44,7 @@ class Sampler:
         size = int(np.exp(rng.uniform(np.log(c.min_size), np.log(c.max_size)))) if c.sizes == "log-uniform" else c.max_size
         shares = np.asarray([getattr(c, kind) for kind in KINDS])
         kind = KINDS[rng.choice(len(KINDS), p=shares / shares.sum())]
-        source = int(rng.choice(len(self._shares), p=self._shares)) if c.one_source else None
+        source = int(rng.choice(len(self._shares), p=self._shares)) if c.one_text else None
         if kind == "substring":
             assert self.substrings is not None  # its share is not 0, since it was chosen
             draw = self.substrings.draw(rng, size, step, source)

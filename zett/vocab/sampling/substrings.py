@@ -9,13 +9,13 @@ from zett.config import SamplerConfig
 from zett.data.documents import Documents
 from zett.progress import phase
 from zett.vocab.bytes import to_alphabet
-from zett.vocab.compiled.cutting import WORDS
+from zett.vocab.priors import unigram_prior
+from zett.vocab.regexes import WORDS
 from zett.vocab.sampling.counts import REQUIRED, count_inventory
 from zett.vocab.sampling.draw import Draw, byte_words, ids_of_bytes, unigram_model
 from zett.vocab.sampling.packed import PackedTokens
 from zett.vocab.sampling.queue import TextQueue
 from zett.vocab.sampling.stored import Store, stored
-from zett.vocab.vocabulary import unigram_prior
 
 
 class Substrings:

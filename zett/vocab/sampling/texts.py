@@ -20,13 +20,13 @@ def random_texts(documents: Documents, limit: float, rng: np.random.Generator) -
 
 
 def source_shares(texts: Sequence[Documents], config: SamplerConfig, seed: int) -> np.ndarray:
-    """`[sources]`, adding up to 1: the weights times the sizes to the power of config.source_exponent.
+    """`[sources]`, adding up to 1: the weights times the sizes to the power of config.text_exponent.
 
     Sizes are the number of documents times the mean length of some.
     """
-    shares = np.asarray(config.source_weights or [1.0] * len(texts), np.float64)
-    if config.source_exponent:
+    shares = np.asarray(config.text_weights or [1.0] * len(texts), np.float64)
+    if config.text_exponent:
         for s, source in enumerate(texts):
             chosen = np.random.default_rng([seed, s, 6]).permutation(len(source))[:256]
-            shares[s] *= (len(source) * np.mean([len(source[int(i)]) for i in chosen])) ** config.source_exponent
+            shares[s] *= (len(source) * np.mean([len(source[int(i)]) for i in chosen])) ** config.text_exponent
     return shares / shares.sum()

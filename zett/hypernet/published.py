@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from zett.compat.msgpack import read_arrays
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.files.tensors import INDEX_FILE, WEIGHTS_FILE, read_tensor, stored_tensors
-from zett.hypernet import TrainedHypernet
+from zett.hypernet.flax_msgpack import read_arrays
+from zett.hypernet.trained import TrainedHypernet
 
 MODEL_TYPE = "zett_hypernetwork"
 MSGPACK = "flax_model.msgpack"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from zett.errors import UserError
 from zett.vocab.bytes import RESERVED_TOKEN
-from zett.vocab.pairing import MODES, PRECEDENCE, ROLES, Pair, added_tokens, find_pairs, followed_ends, structural
+from zett.vocab.modes import MODES
+from zett.vocab.pairing import PRECEDENCE, ROLES, Pair, added_tokens, find_pairs, followed_ends, structural
 from zett.vocab.prompts import chat_template
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def of_same_text(role: str, target: "Vocabulary", source: "Vocabulary") -> int |
 
 def check_mode(mode: str) -> None:
     """UserError unless `mode` is one of MODES."""
-    from zett.config import nearest
+    from zett.values import nearest
 
     if mode not in MODES:
         raise UserError(f"special {mode!r} does not exist; {nearest(mode, MODES)}")
@@ -66,7 +67,7 @@ def adapt_special(target: "Vocabulary", source: "Vocabulary", mode: str, folder:
     """
     import tokenizers
 
-    from zett.vocab.vocabulary import load_tokenizer
+    from zett.vocab.load import load_tokenizer
 
     if mode == "keep-target":
         return target

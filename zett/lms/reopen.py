@@ -11,11 +11,12 @@ import numpy as np
 from flax import nnx
 
 from zett.errors import UserError
-from zett.files.folders import read_json
+from zett.files.jsonfile import json_or_empty, write_json
 from zett.files.tensors import stored_tensors
-from zett.lms import load_base_model
+from zett.lms.base import BaseModel, load_base_model
 from zett.lms.weights import VocabularyNames
 from zett.vocab import Vocabulary
+from zett.vocab.files import copy_tokenizer
 
 # Parameters of models whose bodies are computed, too; reading a larger one would take as long as the rest of a transfer.
 COMPUTED = 50_000_000
@@ -46,6 +47,17 @@ def check_tokenizer(folder: Path, target: Vocabulary):
     if tokenizer is not None:
         _check_tokens(tokenizer, target)
     return tokenizer
+
+
+def try_tokenizer(folder: Path, base: BaseModel, target: Vocabulary, file: Path | None) -> None:
+    """UserError unless Transformers reads the tokenizer as it is meant, in a model of the base's type.
+
+    folder: a new one, for the files. file: see `copy_tokenizer`.
+    """
+    folder.mkdir()
+    kind = copy_tokenizer(folder, target, file)
+    write_json(folder / "config.json", {"model_type": base.hf_config.get("model_type"), "tokenizer_class": kind})
+    check_tokenizer(folder, target)
 
 
 def _check_rows(folder: Path, names: VocabularyNames, rows: int, ported: bool) -> None:
@@ -107,7 +119,7 @@ def _check_tokens(tokenizer, target: Vocabulary) -> None:
 def _check_ids(folder: Path, tokenizer, rows: int) -> None:
     """That ids in the configs have rows, and that those of roles are the tokenizer's."""
     for file in ("config.json", "generation_config.json"):
-        settings = read_json(folder / file)
+        settings = json_or_empty(folder / file)
         for key, ids in _ids(settings):
             if wrong := [i for i in ids if i >= rows]:
                 raise UserError(f"{key} in {file} is {wrong[0]}; its tokenizer has the ids 0 to {rows - 1}")

@@ -1,0 +1,16 @@
+"""The subcommands of `zett`: one file each, with a description, examples, `arguments(parser)` and `run(args)`.
+
+Only here does anything know how arguments are written on the command line. Modules of this room import what is light; the rest
+is imported in `run`, when the arguments are known to be right.
+"""
+
+# Name -> what it does, in the order of the help.
+COMMANDS = {
+    "quickstart": "train a hypernetwork for two minutes and show how good it is",
+    "transfer": "base model + tokenizer -> a model folder that any Hugging Face client loads",
+    "eval": "how much a model loses with tokenizers that it was not trained with, by method",
+    "inspect": "what changes with another tokenizer, before anything is trained or transferred",
+    "train": "train a hypernetwork, a transferred model further, or a small base model",
+    "export": "a published hypernetwork, or a run's checkpoint -> the form that zett releases",
+    "methods": "the ways to get a table, with what each needs",
+}

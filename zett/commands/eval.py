@@ -1,0 +1,125 @@
+"""`zett eval`, and eval.py."""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from zett.errors import UserError
+
+DESCRIPTION = "Measure bits per byte with tokenizers that the model was not trained with."
+EXAMPLES = """\
+examples:
+  zett eval                                                    # the embedded model and its hypernetwork
+  zett eval --hypernet runs/pico/export --output report        # your own, with report.json and a plot in report/
+  zett eval --hypernet mine=runs/pico/export --hypernet pico --tokenizer bpe-8k unigram-8k path/to/tokenizer
+  zett eval --tokenizer default path/to/tokenizer              # one in addition to those that it takes by itself
+"""
+DEFAULT_OUTPUT = "runs/eval"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    from zett.vocab.modes import KINDS
+
+    def add(name: str, help: str, **settings) -> None:
+        if settings.get("default") not in (None, []) and "(default" not in help:
+            help += " (default: %(default)s)"
+        parser.add_argument(name, help=help, **settings)
+
+    add("--model", "base model: a folder, a Hub name, or pico, the one in the package", default="pico")
+    add(
+        "--hypernet",
+        "hypernetwork, may be repeated; 'none' for baselines only (default for pico: pico, the one in the package)",
+        action="append",
+        metavar="[NAME=]DIR",
+    )
+    add("--language", "language of the targets, by code or number, where the hypernetworks know languages", metavar="CODE")
+    add(
+        "--tokenizer",
+        "target tokenizers: a folder with tokenizer.json, that file, a Hub name, KIND-SIZE, trained on the spot, such as "
+        f"bpe-8k or prose-bpe-8k (kinds: {', '.join(KINDS)}), or default, which is six of these (default: default)",
+        action="extend",
+        nargs="+",
+        metavar="SPEC",
+    )
+    add("--target", argparse.SUPPRESS, dest="tokenizer", action="extend", nargs="+")  # its old name
+    add(
+        "--method",
+        "methods to compare with, NAME or NAME:SETTING=VALUE,...; `zett methods` lists them (default: fvt mean random)",
+        nargs="+",
+        default=["fvt", "mean", "random"],
+    )
+    add(
+        "--text",
+        "text source: python, prose, a file, a folder, or hf:NAME[:CONFIG]; files and folders are measured whole, unless "
+        "KIND-SIZE targets are trained on them; else the held-out split is",
+        default="python",
+        metavar="SPEC",
+    )
+    add("--text-column", "column of jsonl and parquet files", default="text")
+    add("--text-bytes", "the most bytes to measure (default: a whole file or folder, 131072 of a held-out split)", type=int)
+    add("--window", "bytes of context, the same for all tokenizers", type=int, default=512)
+    add("--prose", "text source that trains prose-KIND-SIZE targets (default: docstrings)", default="prose", metavar="SPEC")
+    add("--output", f"where report.json and report.png go (default: {DEFAULT_OUTPUT}, replaced)", metavar="DIR")
+    add("--overwrite", "replace an earlier report in --output", action="store_true")
+    add("--json", "print the report as JSON instead of the table", action="store_true")
+    add("--dtype", "of matrix products", choices=("float32", "bfloat16", "auto"), default="float32")
+    add("--batch-size", "windows in a batch", type=int, default=32)
+    add("--seed", "of the windows, the random method and the bootstrap", type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate as the arguments say; print the table, write report.json and report.png. Raises UserError."""
+    from zett.belongs import check_belongs
+    from zett.evaluate.saving import check_output, save
+    from zett.progress import phase, shown
+
+    inputs = [args.model, *(args.hypernet or ()), *(args.tokenizer or ())]
+    output = check_output(args.output, args.overwrite, inputs=inputs)
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size is {args.batch_size}; it has to be greater than 0")
+    hypernets = _named_hypernets(args.hypernet, args.model)
+    for folder in hypernets.values():
+        check_belongs(args.model, folder)  # in no time, since JAX takes its own
+    clock = time.perf_counter()
+    with shown(not args.json):
+        with phase("loading JAX"):
+            from zett.evaluate.evaluate import evaluate
+            from zett.evaluate.report import table
+
+        result = evaluate(
+            args.model, args.tokenizer, hypernets=hypernets, language=args.language,
+            methods=list(dict.fromkeys(args.method)), text=args.text, text_bytes=args.text_bytes, window=args.window,
+            text_column=args.text_column, prose=args.prose, batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
+        )  # fmt: skip
+    result.settings["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    result.settings["seconds"] = round(time.perf_counter() - clock, 1)
+    files = save(result, output)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(result), indent=2, ensure_ascii=False))
+    else:
+        print(table(result))
+        print(f"\nwrote {' and '.join(map(str, files))} in {result.settings['seconds']:.0f} s")
+    return 0
+
+
+def _named_hypernets(given: Sequence[str] | None, model: str) -> dict[str, str]:
+    """Folder by name; a folder without a name is called "hypernet", or by its own name where there are several."""
+    if given is None:
+        return {"hypernet": "pico"} if model == "pico" else {}
+    named: dict[str, str] = {}
+    for entry in given:
+        if entry == "none":
+            continue
+        name, equals, folder = entry.partition("=")
+        if not equals or Path(entry).exists():
+            folder = entry
+            name = "hypernet" if len(given) == 1 else Path(entry).name
+        if not name or name in named:
+            raise UserError(f"--hypernet {entry}: the name {name!r} is empty or taken; give another as NAME=DIR")
+        named[name] = folder
+    return named

@@ -1,0 +1,32 @@
+"""`zett export`."""
+
+import argparse
+
+DESCRIPTION = "Write a hypernetwork in the form that zett releases."
+EXAMPLES = """\
+examples:
+  zett export --hypernet path/to/published/checkpoint --output my-hypernet
+  zett export --hypernet runs/pico --checkpoint latest --output my-hypernet     # of a run that has not ended
+
+What comes out is used by `zett transfer --hypernet`. That reads published checkpoints as they are, too.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--hypernet", required=True, help="published or released hypernetwork (a folder or a Hub name), or any run's workdir")
+    add("--output", required=True, help="folder to write")
+    add("--checkpoint", default="best", choices=("best", "latest"), help="of a run (default: %(default)s)")
+    add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
+    what = "replace --output if zett wrote it, or if it holds a model or hypernetwork and nothing else"
+    add("--overwrite", action="store_true", help=what)
+
+
+def run(args: argparse.Namespace) -> int:
+    from zett.export import export
+    from zett.progress import phase, shown
+
+    with shown(), phase(f"exporting {args.hypernet}"):
+        output = export(args.hypernet, args.output, checkpoint=args.checkpoint, overwrite=args.overwrite, push=args.push)
+    print(f"wrote {output}")
+    return 0

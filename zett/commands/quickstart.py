@@ -1,0 +1,19 @@
+"""`zett quickstart`, and `make quickstart`."""
+
+import argparse
+
+DESCRIPTION = "Train a hypernetwork for two minutes, transfer a model with it and show how good the result is."
+EXAMPLES = None
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", default="runs/quickstart", help="folder to write; what is there is not done again")
+
+
+def run(args: argparse.Namespace) -> int:
+    from zett.progress import shown
+    from zett.quickstart import quickstart
+
+    with shown():
+        quickstart(args.output)
+    return 0

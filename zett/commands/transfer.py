@@ -1,0 +1,73 @@
+"""`zett transfer`."""
+
+import argparse
+import shlex
+
+DESCRIPTION = "Write a base model with another tokenizer."
+EXAMPLES = """\
+examples:
+  # the embedded base model with the shipped hypernetwork
+  zett transfer --model pico --tokenizer path/to/tokenizer --output my-model
+
+  # your own model, and a hypernetwork trained for it
+  zett transfer --model path/to/model --hypernet runs/mine/export --tokenizer path/to/tokenizer --output my-model
+
+  # without a hypernetwork: every new row is the mean of its pieces' rows
+  zett transfer --model path/to/model --method fvt --tokenizer path/to/tokenizer --output my-model
+
+The result opens with transformers.AutoModelForCausalLM and AutoTokenizer. The tokenizer's files are the ones you gave,
+unless --special asks for others.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    from zett.vocab.modes import MODES
+
+    add = parser.add_argument
+    add("--model", required=True, help="base model: a folder, a Hugging Face Hub name, or pico, the one in the package")
+    add("--tokenizer", required=True, help="target tokenizer: a folder with tokenizer.json, that file, or a Hub name")
+    add("--output", required=True, help="folder to write")
+    add("--hypernet", help="hypernetwork made for this base model: a folder or a Hub name (default for pico: the shipped one)")
+    what = "language of the tokenizer, by code or number, where the hypernetwork knows languages"
+    add("--language", metavar="CODE", help=what)
+    what = "NAME, or NAME:SETTING=VALUE,...; `zett methods` lists them (default: %(default)s)"
+    add("--method", default="hypernet", metavar="METHOD", help=what)
+    modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
+    add("--special", default="keep-target", metavar="MODE", help=f"special tokens. {modes} (default: %(default)s)")
+    add("--revision", help="branch, tag or commit of --model on the Hub")
+    what = "text files and folders to measure bits per byte on, before and after: printed, and put into the card"
+    add("--text", nargs="+", action="extend", default=[], metavar="PATH", help=what)
+    add("--measure", nargs="+", action="extend", dest="text", help=argparse.SUPPRESS)  # its old name
+    add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
+    add("--overwrite", action="store_true", help="replace --output if zett wrote it, or if it holds a model and nothing else")
+    add("--seed", type=int, default=0, help="of the method random (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from zett.belongs import check_belongs
+    from zett.progress import phase, shown
+
+    if args.method == "hypernet" and args.hypernet:
+        check_belongs(args.model, args.hypernet)  # in no time, since JAX takes its own
+    with shown():
+        with phase("loading JAX"):
+            from zett.transfer import transfer
+
+        output = transfer(
+            args.model, args.tokenizer, args.output,
+            method=args.method, hypernet=args.hypernet, language=args.language, special=args.special, revision=args.revision,
+            overwrite=args.overwrite, seed=args.seed, text=args.text, push=args.push, made_with=command_line,
+        )  # fmt: skip
+    print(f"wrote {output}")
+    return 0
+
+
+def command_line(settings: dict) -> str:
+    """The command with the settings of a transfer; those that have their usual value are left out."""
+    words = ["zett", "transfer"]
+    usual = {"special": "keep-target", "seed": 0, "text": []}
+    for name in ("model", "tokenizer", "method", "hypernet", "language", "revision", "special", "seed", "text", "output"):
+        value = settings[name]
+        if value is not None and value != usual.get(name):
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)

@@ -1,1 +1,0 @@
-"""What others have published, read into this project's own forms."""

@@ -1,0 +1,84 @@
+"""What an evaluation gives, and the files that it is kept in."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+JSON_NAME, PLOT_NAME = "report.json", "report.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One method on one target tokenizer.
+
+    ratio: bits per byte over the original's. fvt_gap_left: (bits - original) / (FVT's bits - original), None without FVT or
+    where FVT loses nothing. Errors are standard errors, by a paired bootstrap over the windows. seconds: to make the table.
+    """
+
+    bits_per_byte: float
+    ratio: float
+    ratio_error: float
+    fvt_gap_left: float | None
+    fvt_gap_left_error: float | None
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetResult:
+    """All methods on one target tokenizer.
+
+    relative_length: tokens that the text takes, over those of the original tokenizer. shared: share of the vocabulary that the
+    original has too. bytes_lost: share of the text's bytes that its tokens do not stand for.
+    """
+
+    name: str
+    kind: str
+    vocab_size: int
+    tokens_per_byte: float
+    relative_length: float
+    shared: float
+    bytes_lost: float
+    losses: tuple[str, ...]
+    scores: dict[str, Score]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `evaluate` measured.
+
+    baselines: the methods that need no training, with which others are compared.
+    """
+
+    base: dict
+    text: dict  # what was measured: see zett/evaluate/windows.py
+    original: dict  # bits_per_byte, tokens_per_byte, vocab_size, bytes_lost
+    hypernets: dict[str, str]  # folder by name
+    targets: list[TargetResult]
+    settings: dict
+    environment: dict
+    baselines: tuple[str, ...] = ("fvt", "mean", "random")  # those of reports of earlier versions, which do not say
+
+    @property
+    def methods(self) -> list[str]:
+        """Names in the order of evaluation."""
+        return list(self.targets[0].scores) if self.targets else []
+
+    @property
+    def model(self) -> str:
+        """The base model's name without the folders that it lies in."""
+        return Path(self.base["name"]).name or self.base["name"]
+
+    @property
+    def unit(self) -> str:
+        """What was measured, in words; reports of earlier versions do not say."""
+        return self.settings.get("measure", "bits per byte")
+
+
+def load(path: str | Path) -> Report:
+    """The report in a folder that `save` wrote, or in a report.json."""
+    path = Path(path)
+    content = json.loads((path / JSON_NAME if path.is_dir() else path).read_text())
+    for target in content["targets"]:
+        target["scores"] = {name: Score(**score) for name, score in target["scores"].items()}
+    content["targets"] = [TargetResult(**target) for target in content["targets"]]
+    return Report(**content)

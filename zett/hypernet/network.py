@@ -1,0 +1,249 @@
+"""The hypernetwork: surface forms + source table -> `EmbeddingTable`.
+
+After ZeTT (arXiv 2405.07883): source rows of a token's pieces -> rescaling -> dense -> projector -> a few transformer layers
+over the pieces -> the first position -> one head for input and one for output rows. Two changes make a single training stage
+enough (arXiv 2503.20083): the heads predict a *correction* to the mean of the pieces' rows, and their last layer starts at
+zero, so that training starts from FVT. One is this project's: the network also sees how the vocabulary around the token looks
+(FEATURES).
+
+Tokens come packed, several a row (zett/hypernet/packing.py). To save more work, a source row is projected once, however many
+tokens it is a piece of, and the end of the last layer is computed at tokens' first positions alone. Shapes: N packed rows, P
+positions, R predicted tokens, S pieces of a token, U source rows, E columns of them (input and output side by side), W width.
+
+With encoder "roberta", rescale "fitted" and no residual it is the paper's own network, which zett/hypernet/published.py reads.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+
+from zett.config import HypernetConfig
+from zett.hypernet.packing import PackedForms
+from zett.lms.layers import LayerNorm, Linear, Remat, checkpointed
+from zett.mesh import gathered, paths, scattered
+from zett.vocab.forms import FEATURES
+
+
+class Projector(nnx.Module):
+    """Two dense layers with GELU, added to the input and normalised."""
+
+    def __init__(self, width: int, hidden: int, dtype, rngs: nnx.Rngs):
+        self.up = Linear(width, hidden, use_bias=True, dtype=dtype, rngs=rngs)
+        self.down = Linear(hidden, width, use_bias=True, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, 1e-6)
+
+    def __call__(self, x):
+        return self.norm(x + nnx.gelu(self.down(nnx.gelu(self.up(x)))))
+
+
+class Layer(nnx.Module):
+    """A transformer layer over the positions of packed rows."""
+
+    def __init__(self, c: HypernetConfig, dtype, rngs: nnx.Rngs):
+        linear = functools.partial(Linear, use_bias=True, dtype=dtype, rngs=rngs)
+        self.qkv = linear(c.width, 3 * c.width)
+        self.out = linear(c.width, c.width, std=(2 * c.layers * c.width) ** -0.5)
+        self.up = linear(c.width, c.feed_forward)
+        self.down = linear(c.feed_forward, c.width, std=(2 * c.layers * c.feed_forward) ** -0.5)
+        self.norm_attention, self.norm_mlp = LayerNorm(c.width, 1e-5), LayerNorm(c.width, 1e-5)
+        self.config = c
+
+    def _attend(self, x_NPW, mask_NPP):
+        """What each position gathers from the others, before the output product."""
+        q, k, v = jnp.split(self.qkv(x_NPW).reshape(*x_NPW.shape[:2], self.config.heads, -1), 3, axis=-1)
+        scores = jnp.einsum("nphk,nqhk->nhpq", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+        weights = jax.nn.softmax(jnp.where(mask_NPP[:, None], scores, -1e30), -1).astype(v.dtype)
+        return jnp.einsum("nhpq,nqhk->nphk", weights, v).reshape(x_NPW.shape)
+
+    def _mlp(self, x):
+        return self.down(nnx.gelu(self.up(x), approximate=self.config.encoder != "roberta"))
+
+    def __call__(self, x, mask, first=None):
+        """`[N, P, W]`; or `[R, W]`, computed only at the positions `first [R]` of the flattened rows."""
+        pre = self.config.norm == "pre"
+        gathered = self._attend(self.norm_attention(x) if pre else x, mask)
+        if first is not None:
+            x, gathered = (part.reshape(-1, part.shape[-1])[first] for part in (x, gathered))
+        x = x + self.out(gathered)
+        if pre:
+            return x + self._mlp(self.norm_mlp(x))
+        x = self.norm_attention(x)
+        return self.norm_mlp(x + self._mlp(x))
+
+
+class Head(nnx.Module):
+    """Projector and dense layer to D columns; the dense layer starts at zero where its output is a correction."""
+
+    def __init__(self, c: HypernetConfig, columns: int, dtype, rngs: nnx.Rngs):
+        self.projector = Projector(c.width, c.feed_forward, dtype, rngs)
+        std = c.width**-0.5 if c.residual == "none" else 0.0
+        self.dense = Linear(c.width, columns, use_bias=True, dtype=dtype, rngs=rngs, std=std)
+
+    def __call__(self, x):
+        return self.dense(self.projector(x))
+
+
+class Scale(nnx.Module):
+    """`x * scale + shift` per column, with fitted factors that stay as they are."""
+
+    def __init__(self, columns: int):
+        self.scale, self.shift = nnx.Param(jnp.ones(columns)), nnx.Param(jnp.zeros(columns))
+
+    def __call__(self, x):
+        return x * jax.lax.stop_gradient(self.scale[...]) + jax.lax.stop_gradient(self.shift[...])
+
+
+class Hypernet(nnx.Module):
+    """Predicts rows for packed surface forms. `tied`: source rows and predictions are input rows alone.
+
+    dtype: of matrix products. activations: of what is between them. remat: what a backward pass keeps of each layer.
+    """
+
+    def __init__(
+        self, c: HypernetConfig, *, hidden_size: int, tied: bool, dtype, activations=jnp.float32, remat: Remat = "none",
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
+        sides = 1 if tied else 2
+        self.piece = Linear(sides * hidden_size, c.width, use_bias=True, dtype=dtype, rngs=rngs)
+        self.projector = Projector(c.width, c.feed_forward, dtype, rngs)
+        self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.max_pieces, c.width)))
+        self.features = Linear(len(FEATURES), c.width, use_bias=True, dtype=dtype, rngs=rngs) if c.features else None
+        self.layers = nnx.List([Layer(c, dtype, rngs) for _ in range(c.layers)])
+        roberta = c.encoder == "roberta"
+        self.norm_pieces = LayerNorm(c.width, 1e-5) if roberta else None
+        self.norm = None if roberta else LayerNorm(c.width, 1e-6)
+        self.heads = nnx.List([Head(c, hidden_size, dtype, rngs) for _ in range(sides)])
+        # Rows of what the source vocabulary lacks: of each byte, in units of the rescaled source rows.
+        self.fallback = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.fallback_rows, sides * hidden_size)))
+        fitted = c.rescale == "fitted"
+        self.scale_in = Scale(sides * hidden_size) if fitted else None
+        self.scale_out = Scale(sides * hidden_size) if fitted else None
+        number = len(c.languages)
+        self.languages = nnx.Param(0.02 * jax.random.normal(rngs.params(), (number, c.width))) if number else None
+        self.bias = Linear(c.width, 1, use_bias=True, dtype=dtype, rngs=rngs, std=0.0) if c.bias else None
+        self.config, self.hidden_size, self.activations, self.remat = c, hidden_size, activations, remat
+
+    def __repr__(self) -> str:  # of nnx it would be every parameter
+        return f"Hypernet({shape_words(self.config)}, rows of width {self.hidden_size})"
+
+    def __call__(self, rows_UE, forms: PackedForms, stats=None):
+        """Predicted rows `[R, E]` for `forms`, from the source rows `rows_UE`; with a bias, `[R, E + 1]`, where it is last.
+
+        stats: mean and standard deviation `[E]` of the source table's columns, if `rows_UE` is not all of the table.
+        """
+        if stats is None:
+            stats = rows_UE.mean(0), rows_UE.std(0) + 1e-8
+        scaled = self.scaled(rows_UE, stats)
+        return self.predicted(forms, scaled, self.projected(scaled), stats)
+
+    def scaled(self, rows_UE, stats):
+        """Source rows as the network reads them."""
+        return (rows_UE - stats[0]) / stats[1] if self.scale_in is None else self.scale_in(rows_UE)
+
+    def projected(self, scaled):
+        """`[..., W]` of scaled rows `[..., E]`."""
+        factor = self.config.input_std if self.scale_in is None else 1.0
+        return self.piece(scaled * factor).astype(self.activations)
+
+    def predicted(self, forms: PackedForms, scaled_UE, projected_UW, stats):
+        """Rows for `forms`; see `__call__`."""
+        c = self.config
+        # Of the source rows nothing is trained, so that only the product of the fallback rows needs its input's gradient.
+        x = jnp.concatenate([projected_UW, self.projected(self.fallback[...])])[forms.packed]
+        positions = self.positions[...][forms.position].astype(x.dtype)
+        projector = checkpointed(self.projector, self.remat)
+        x = projector(x + positions) if self.norm_pieces is None else projector(x) + positions
+        if self.features is not None:
+            features = jnp.concatenate([forms.features, jnp.zeros((1, len(FEATURES)))])
+            x = x + self.features(features).astype(x.dtype)[forms.owner]
+        if self.languages is not None:
+            language = self.languages[...][forms.language].astype(x.dtype)
+            x = jnp.where(forms.position[..., None] == c.max_pieces, language, x)
+        if self.norm_pieces is not None:
+            x = self.norm_pieces(x)
+        mask = forms.owner[:, :, None] == forms.owner[:, None, :]
+        for layer in self.layers[:-1]:
+            x = checkpointed(layer, self.remat)(x, mask)
+        x_RW = checkpointed(self.layers[-1], self.remat)(x, mask, forms.first)
+        if self.norm is not None:
+            x_RW = self.norm(x_RW)
+        rows_RE = jnp.concatenate([checkpointed(head, self.remat)(x_RW).astype(jnp.float32) for head in self.heads], -1)
+        if self.scale_out is not None:
+            rows_RE = self.scale_out(rows_RE)
+        else:
+            correction = rows_RE * (c.residual_scale * self.hidden_size**-0.5)
+            rows_RE = (self._residual(scaled_UE, forms) + correction) * stats[1] + stats[0]
+        return rows_RE if self.bias is None else jnp.concatenate([rows_RE, self.bias(x_RW).astype(jnp.float32)], -1)
+
+    def _residual(self, scaled_UE, forms: PackedForms):
+        """What the correction is added to, `[R, E]`: the first piece's row, or the mean of all pieces'."""
+        if self.config.residual == "none":
+            return 0.0
+        lengths_R = forms.lengths if self.config.residual == "mean" else jnp.ones_like(forms.lengths)
+        weights_RS = (jnp.arange(forms.pieces.shape[1]) < lengths_R[:, None]) / jnp.maximum(lengths_R, 1)[:, None]
+        number = forms.pieces - scaled_UE.shape[0]  # of a fallback row; negative for source rows
+        # By piece, since all pieces' rows at once would be S times the result; the few fallback rows by a product, since a
+        # gradient by way of their ids would have a row for each source row, too.
+        total = 0.0
+        for s in range(forms.pieces.shape[1]):
+            weight_R = jnp.where(number[:, s] < 0, weights_RS[:, s], 0.0)
+            total += scaled_UE[jnp.minimum(forms.pieces[:, s], scaled_UE.shape[0] - 1)] * weight_R[:, None]
+        chosen = number[:, :, None] == jnp.arange(self.config.fallback_rows)
+        return total + jnp.einsum("rsf,rs->rf", chosen, weights_RS) @ self.fallback[...]
+
+
+def predict(hypernet: Hypernet, rows_UE, forms: PackedForms, stats, mesh: Mesh):
+    """Predicted rows `[R, E]`, whole on every device of `mesh`; of several, each has one group of the forms, `[G, ...]`."""
+    if mesh.size == 1:
+        return hypernet(rows_UE, forms, stats)
+    scaled_UE = hypernet.scaled(rows_UE, stats)
+    projected_UW = gathered(hypernet.projected(scattered(scaled_UE, mesh)), mesh)
+    # Over the groups nothing is shared, so that each device computes its own.
+    rows_GRE = jax.vmap(lambda group: hypernet.predicted(group, scaled_UE, projected_UW, stats))(forms)
+    return gathered(rows_GRE, mesh)
+
+
+def partition_rules(c: HypernetConfig) -> list[tuple[str, PartitionSpec]]:
+    """How the parameters lie on a mesh; every one is matched by one rule, and every rule is used."""
+    # Every device has tokens of its own, so a kernel that is cut is gathered where it is used, on the axis "tensor", too.
+    cut, whole = PartitionSpec(("fsdp", "tensor")), PartitionSpec()
+    rules = [
+        (r"piece\.kernel|(.*\.)?projector\.(up|down)\.kernel|layers\.\d+\.(qkv|out|up|down)\.kernel", cut),
+        (r"heads\.\d+\.dense\.kernel", cut),
+        (r"(.+\.)?(bias|scale|shift)", whole),
+        (r"positions|fallback", whole),
+    ]
+    rules += [(r"features\.kernel", whole)] if c.features else []
+    rules += [(r"languages", whole)] if c.languages else []
+    rules += [(r"bias\.kernel", whole)] if c.bias else []
+    return rules
+
+
+def shape_words(c: HypernetConfig) -> str:
+    return f"{c.layers} layers of width {c.width}, at most {c.max_pieces} pieces"
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def predict_rows(graphdef, params, rows, packed: PackedForms, stats=None):
+    """What a Hypernet of `graphdef` and `params` gives; compiled once a shape."""
+    return nnx.merge(graphdef, params)(rows, packed, stats)
+
+
+@functools.cache
+def hypernet_graph(config: HypernetConfig, hidden_size: int, tied: bool, dtype, **settings):
+    """The static half of a Hypernet, to be merged with its parameters; settings: its `activations` and `remat`."""
+    return nnx.split(nnx.eval_shape(lambda: make_hypernet(config, hidden_size, tied, dtype, 0, **settings)))[0]
+
+
+def hypernet_shapes(config: HypernetConfig, hidden_size: int, tied: bool) -> dict[str, tuple]:
+    """Shapes of a Hypernet's parameters by dotted path."""
+    abstract = nnx.split(nnx.eval_shape(lambda: make_hypernet(config, hidden_size, tied, jnp.float32, 0)))[1]
+    return {path: leaf.shape for path, leaf in paths(nnx.to_pure_dict(abstract)).items()}
+
+
+def make_hypernet(config: HypernetConfig, hidden_size: int, tied: bool, dtype, seed: int, **settings) -> Hypernet:
+    """A Hypernet with fresh parameters."""
+    return Hypernet(config, hidden_size=hidden_size, tied=tied, dtype=dtype, rngs=nnx.Rngs(seed), **settings)

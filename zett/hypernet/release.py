@@ -1,0 +1,104 @@
+"""The released form of a hypernetwork: config.json, model.safetensors, source_tokenizer/, training.json."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from zett.config import HypernetConfig
+from zett.errors import UserError
+from zett.files.jsonfile import write_json
+from zett.files.resolve import HYPERNETWORK, SOURCE_TOKENIZER, find
+from zett.files.tensors import write_tensors
+from zett.hypernet.network import make_hypernet
+from zett.hypernet.published import MODEL_TYPE, read_published
+from zett.hypernet.trained import TrainedHypernet
+from zett.values import from_dict
+from zett.vocab import Vocabulary
+
+FORMAT = "zett-hypernet-1"
+
+
+def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabulary | None, record: dict) -> None:
+    """Write the released form: config.json, model.safetensors, source_tokenizer/ (if there is one), training.json."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = {".".join(map(_key, path)): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(trained.params)}
+    write_tensors(folder / "model.safetensors", flat, {"format": FORMAT})
+    write_json(
+        folder / "config.json",
+        {
+            "format": FORMAT,
+            "hypernet": dataclasses.asdict(trained.config),
+            "hidden_size": trained.hidden_size,
+            "tied": trained.tied,
+            "base": trained.base,
+        },
+    )
+    write_json(folder / "training.json", record)
+    if source is None:
+        return
+    (folder / SOURCE_TOKENIZER).mkdir(exist_ok=True)
+    source.tokenizer.save(str(folder / SOURCE_TOKENIZER / "tokenizer.json"))
+    if source.folder is not None:
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+            if (source.folder / name).exists():
+                (folder / SOURCE_TOKENIZER / name).write_bytes((source.folder / name).read_bytes())
+
+
+def _key(entry) -> str:
+    return str(getattr(entry, "key", getattr(entry, "idx", entry)))
+
+
+def find_hypernet(name: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a hypernetwork, downloaded if `name` is one on the Hub; UserError if there is none."""
+    return find(name, HYPERNETWORK, revision=revision)
+
+
+def load_hypernet(path: str | Path, *, revision: str | None = None) -> TrainedHypernet:
+    """A hypernetwork: "pico" for the one in the package, a folder, or a name on the Hugging Face Hub (at `revision`).
+
+    The folder is one of `save_hypernet`, or of those that the authors of ZeTT published. UserError if it is none.
+    """
+    import safetensors
+    from safetensors.numpy import load_file
+
+    folder = find_hypernet(path, revision)
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("model_type") == MODEL_TYPE:
+            return read_published(folder, content)
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != FORMAT:
+            run = (folder / "checkpoints").is_dir()
+            hint = "; a run's hypernetwork is in its folder export, or made by `zett export`" if run else ""
+            raise UserError(f"{folder / 'config.json'} has format {found!r}; expected {FORMAT!r}{hint}")
+        flat = load_file(folder / "model.safetensors")
+    except FileNotFoundError:
+        missing = next(name for name in ("config.json", "model.safetensors") if not (folder / name).exists())
+        raise UserError(f"{folder} is not a hypernetwork: {missing} is missing") from None
+    except UserError:
+        raise
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise UserError(f"{folder} cannot be read as a hypernetwork: {error}") from None
+    try:
+        hidden_size, tied, base = int(content["hidden_size"]), bool(content["tied"]), dict(content["base"])
+        config = from_dict(content["hypernet"], HypernetConfig, where=f"{folder}/config.json: hypernet")
+        base["name"], base["fingerprint"]
+    except KeyError as error:
+        raise UserError(f"{folder / 'config.json'} has no field {error}; it is not a hypernetwork's") from None
+    expected = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: make_hypernet(config, hidden_size, tied, jnp.float32, 0)))[1])
+    leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
+    names = [".".join(map(_key, leaf_path)) for leaf_path, _ in leaves]
+    wrong = [n for n, (_, leaf) in zip(names, leaves) if n not in flat or flat[n].shape != leaf.shape]
+    wrong += sorted(set(flat) - set(names))
+    if wrong:
+        raise UserError(
+            f"{folder / 'model.safetensors'} does not fit its config: missing, misshapen or unknown: {', '.join(wrong)}"
+        )
+    params = jax.tree_util.tree_unflatten(structure, [flat[n] for n in names])
+    return TrainedHypernet(config, params, hidden_size, tied, base, folder)

@@ -1,0 +1,181 @@
+"""A trained hypernetwork: a method that gives a base model the table of any vocabulary."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zett import progress
+from zett.config import HypernetConfig
+from zett.errors import UserError
+from zett.files.resolve import SOURCE_TOKENIZER
+from zett.hypernet.network import hypernet_graph, predict_rows, shape_words
+from zett.hypernet.packing import limit_pieces, pack_forms, renumbered
+from zett.hypernet.scaling import bias_residual, column_stats
+from zett.lms.base import BaseModel, load_base_model
+from zett.mesh import to_host
+from zett.table import EmbeddingTable
+from zett.vocab import SurfaceForms, Vocabulary, load_tokenizer, surface_forms
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedHypernet:
+    """A hypernetwork with its parameters: a `Method` (zett/methods) like the training-free ones.
+
+    base: name and fingerprint of the base model that it belongs to. Published ones do not know a fingerprint (None); their base
+    has "vocab_size" ids, and they bring the tokenizer that tokens are to be decomposed with.
+    """
+
+    config: HypernetConfig
+    params: dict
+    hidden_size: int
+    tied: bool
+    base: dict
+    folder: Path | None = None
+
+    baseline: ClassVar[bool] = False
+    needs: ClassVar[str] = "a hypernetwork trained for the base model"
+
+    def __repr__(self) -> str:
+        size = sum(np.size(x) for x in jax.tree.leaves(self.params))
+        where = "" if self.folder is None else f", in {self.folder}"
+        return f"TrainedHypernet(for {self.base['name']!r}, {shape_words(self.config)}, {size:,} parameters{where})"
+
+    def check_base(self, fingerprint: str) -> None:
+        """UserError if the base model with this fingerprint is not the one that the hypernetwork was trained for."""
+        if fingerprint != self.base["fingerprint"]:
+            raise UserError(
+                f"the hypernetwork {self.folder or ''} was trained for the base model {self.base['name']!r} "
+                f"({str(self.base['fingerprint'])[:12]}), and this one is another ({fingerprint[:12]})"
+            )
+
+    def check_model(self, base) -> None:
+        """UserError if the hypernetwork belongs to another `BaseModel`; to be called before anything that takes its time."""
+        if self.base["fingerprint"] is not None:
+            known = "fingerprint" in vars(base)
+            with progress.phase(f"comparing the rows of {base.name} with those the hypernetwork was trained for", not known):
+                self.check_base(base.fingerprint)
+        self._check_rows(base.table)
+
+    def _check_rows(self, table: EmbeddingTable) -> None:
+        if table.input.shape[1] != self.hidden_size or (table.output is None) != self.tied:
+            raise UserError(f"the hypernetwork was made for rows of width {self.hidden_size} and tied={self.tied}")
+        size, own = self.base.get("vocab_size"), int(table.num_valid)
+        if size is not None and size != own:
+            raise UserError(f"the hypernetwork was made for a base model of {size} tokens; this one has {own}")
+
+    def graphdef(self, dtype):
+        return hypernet_graph(self.config, self.hidden_size, self.tied, dtype)
+
+    def language_number(self, language: str | int | None) -> int | None:
+        """The number of a language that is given by code or number; None if the hypernetwork knows no languages."""
+        codes = self.config.languages
+        if not codes:
+            if language is not None:
+                raise UserError(f"the hypernetwork {self.folder or ''} has no languages; leave language (--language) out")
+            return None
+        if str(language) in codes:
+            return codes.index(str(language))
+        if str(language).isdecimal() and int(str(language)) < len(codes):
+            return int(str(language))
+        given = "needs a language (--language)" if language is None else f"does not know the language {language!r}"
+        raise UserError(
+            f"the hypernetwork {self.folder or ''} {given}: one of {', '.join(codes)}, or a number from 0 to {len(codes) - 1}"
+        )
+
+    def rows(
+        self, tokenizer: str | Path | Vocabulary, model: Any = None, *, language: str | int | None = None
+    ) -> EmbeddingTable:
+        """What `zett.transfer` writes for the tokenizer, in float32: `.input`, `.output` and `.bias` as NumPy arrays.
+
+        tokenizer: a folder with tokenizer.json, that file, a Hub name, or a `Vocabulary`; row i is the row of its token i.
+        model: the base model, as a `BaseModel` or what `load_base_model` takes; None: the one whose name the hypernetwork
+        knows. output is None where the output rows are the input rows. UserError if the hypernetwork belongs to another model.
+        """
+        if model is None or isinstance(model, str | Path):
+            model = load_base_model(self.base["name"] if model is None else model, body=False)
+        self.check_model(model)
+        target = tokenizer if isinstance(tokenizer, Vocabulary) else load_tokenizer(tokenizer)
+        return self(model, target, language=language)
+
+    def __call__(
+        self, base: BaseModel, target: Vocabulary, *, seed: int = 0, language: str | int | None = None, dtype=jnp.float32,
+        chunk: int | None = None,
+    ) -> EmbeddingTable:  # fmt: skip
+        """The table of `target` for `base`, float32, on the host. UserError if the hypernetwork belongs to another base model.
+
+        seed is not used. language: of the target, by code or number. dtype: of matrix products. chunk: rows made at a time.
+        """
+        self.check_model(base)
+        source, number = self._source(base), self.language_number(language)
+        with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
+            forms = limit_pieces(surface_forms(target, source, self.config.max_pieces), self.config.max_pieces)
+        table, size = base.table, self.base.get("vocab_size", len(source))
+        # Piece ids from `size` on have fallback rows, and not the table's padding.
+        if forms.pieces.max(initial=0) >= size + self.config.fallback_rows:
+            raise UserError(
+                f"the hypernetwork has no row for the source id {forms.pieces.max()}; its source tokenizer is another"
+            )
+        sides = [np.asarray(rows)[:size] for rows in (table.input, table.output) if rows is not None]
+        predicted = self._predicted(sides, forms, number, dtype, chunk or self.chunk())
+        special = np.asarray([i for i in range(len(forms)) if 0 <= forms.same[i] < size and not target.tokens[i]], np.int64)
+        d, columns = self.hidden_size, self.hidden_size * len(sides)
+        predicted[special, :columns] = _side_by_side(sides, forms.same[special])
+        predicted[forms.lengths == 0, :columns] = np.concatenate([side.mean(0, dtype=np.float32) for side in sides])
+        bias = None if table.bias is None else self._bias(np.asarray(table.bias, np.float32)[:size], predicted, forms, special)
+        return EmbeddingTable.of(predicted[:, :d], None if self.tied else predicted[:, d:columns], bias)
+
+    def _source(self, base: BaseModel) -> Vocabulary:
+        """The vocabulary whose pieces the hypernetwork reads."""
+        if self.base["fingerprint"] is not None:
+            return base.vocab
+        found = self.source_tokenizer()
+        if found is None:
+            raise UserError(f"{self.folder} has no tokenizer.json, the source tokenizer that the hypernetwork was trained with")
+        # Its ids begin with the base's, whose special tokens are the better described ones.
+        return dataclasses.replace(found, special=base.vocab.special, roles=base.vocab.roles, ends=base.vocab.ends)
+
+    def _predicted(self, sides: list[np.ndarray], forms: SurfaceForms, language: int | None, dtype, chunk: int) -> np.ndarray:
+        """What the network says of all tokens, `[V, E]` float32, or `[V, E + 1]` with a bias; chunk by chunk."""
+        size = len(sides[0])
+        # Rescaled with the table's own mean and deviation, each row depends on all of them.
+        stats = column_stats(sides, size) if self.config.rescale == "source" else None
+        graphdef = self.graphdef(dtype)
+        params = jax.tree.map(jnp.asarray, self.params)  # on the device once, not with every chunk
+        predicted = np.empty((len(forms), self.hidden_size * len(sides) + self.config.bias), np.float32)
+        progress.say(f"compiling the hypernetwork, and making rows of {len(forms):,} tokens")
+        with progress.bar(len(forms), "rows", "row") as advance:
+            for start in range(0, len(forms), chunk):
+                ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up, so that one shape is compiled
+                used, packed = renumbered(pack_forms(forms.take(ids), multiple=max(chunk // 8, 1), language=language), size)
+                part = to_host(predict_rows(graphdef, params, _side_by_side(sides, used), packed, stats))
+                predicted[start : start + chunk] = part[: len(forms) - start]
+                advance(min(chunk, len(forms) - start))
+        return predicted
+
+    def source_tokenizer(self) -> Vocabulary | None:
+        """The tokenizer in its folder, if there is one."""
+        if self.folder is None:
+            return None
+        folder = self.folder / SOURCE_TOKENIZER if (self.folder / SOURCE_TOKENIZER).is_dir() else self.folder
+        return load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else None
+
+    def chunk(self) -> int:
+        """Rows that are made at a time, fewer of wide ones: what a chunk takes in memory stays within a few GB."""
+        return max(512, min(4096, 2**23 // (self.hidden_size * len(self.params["heads"]))))
+
+    def _bias(self, theirs, predicted, forms: SurfaceForms, special) -> np.ndarray:
+        """Output bias `[V]` of a masked language model, with or without a head for it."""
+        bias = bias_residual(self.config, theirs, forms)
+        if self.config.bias:
+            bias += np.where(forms.lengths > 0, predicted[:, -1], 0.0)
+        bias[special] = theirs[forms.same[special]]
+        return bias
+
+
+def _side_by_side(sides: list[np.ndarray], ids: np.ndarray) -> np.ndarray:
+    """Source rows `[U, E]` float32: input rows, and output rows beside them."""
+    return np.concatenate([side[ids] for side in sides], -1).astype(np.float32)

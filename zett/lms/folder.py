@@ -1,0 +1,245 @@
+"""Writing model folders in Hugging Face's format: a base model with another vocabulary, or with trained values."""
+
+import json
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from zett.errors import UserError
+from zett.files.folders import (
+    LEGAL_FILES,
+    SENTENCE_FILES,
+    TOKENIZER_FILES,
+    check_output,
+    copy_files,
+    found,
+    new_folder,
+)
+from zett.files.jsonfile import write_json
+from zett.files.tensors import (
+    FLOATS,
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    Stored,
+    file_metadata,
+    read_tensor,
+    stored_tensors,
+    write_tensors,
+)
+from zett.lms.base import BaseModel
+from zett.lms.family import family_of
+from zett.lms.unported import PADDED_POSITIONS, vocabulary_config
+from zett.lms.weights import body_tensors, spelled
+from zett.table import EmbeddingTable
+from zett.vocab import ROLES, Vocabulary
+from zett.vocab.adapt import OLD_TOKEN_SETTINGS, follow_ids
+from zett.vocab.files import copy_tokenizer
+from zett.vocab.train import END_OF_TEXT, PAD, save_tokenizer
+
+
+def write_model(
+    folder: Path, base: BaseModel, target: Vocabulary, table: EmbeddingTable, *, tokenizer_file: Path | None = None
+) -> None:
+    """Write into `folder` the model `base` with the rows of `table` and the tokenizer `target`, in Hugging Face's format.
+
+    tokenizer_file: the tokenizer.json to copy, if it is all there is; else the files come from `target.folder`.
+    """
+    size = int(table.num_valid)
+    if size != len(target):
+        raise ValueError(f"the table has {size} rows for a tokenizer of {len(target)}")
+    if (table.bias is None) != (base.table.bias is None):
+        raise ValueError(f"the table {'lacks' if table.bias is None else 'has'} an output bias, unlike {base.name}'s")
+    tokenizer_class = copy_tokenizer(folder, target, tokenizer_file)
+    copy_files(_companions(base.folder), folder)
+    # Absent ids are written as null: where the key is missing, Transformers assumes Llama's own ids.
+    ids = dict.fromkeys(f"{role}_token_id" for role in ("bos", "eos", "pad"))
+    hf_config = _follow_other_ids(follow_ids({**ids, **base.hf_config}, target, base.vocab), base, target)
+    owner = vocabulary_config(hf_config, folder / "config.json")
+    owner["vocab_size"] = size
+    if (table.output is None) != (base.table.output is None):
+        for part in (hf_config, owner):
+            part["tie_word_embeddings"] = table.output is None
+    hf_config |= _write_weights(folder, base, table, size, hf_config)
+    # Without it AutoTokenizer would guess from model_type, and rewrite the tokenizer into a Llama's.
+    hf_config["tokenizer_class"] = tokenizer_class
+    write_json(folder / "config.json", hf_config)
+    generation = base.folder / "generation_config.json"
+    settings = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
+    own_ends = {"eos_token_id": base.hf_config.get("eos_token_id")}
+    settings = {k: v for k, v in {**ids, **own_ends, **settings}.items() if k not in OLD_TOKEN_SETTINGS}
+    settings = _follow_other_ids(follow_ids(settings, target, base.vocab, several=True), base, target)
+    write_json(folder / "generation_config.json", {k: v for k, v in settings.items() if k not in ids or v is not None})
+
+
+def _follow_other_ids(config: dict, base, target) -> dict:
+    """`config` with the target's ids of tokens without a usual role, such as `image_token_id` and `decoder_start_token_id`."""
+
+    def follow(key: str, old: int) -> int:
+        text = base.vocab.tokenizer.id_to_token(old)
+        roles = [role for role, i in base.vocab.roles.items() if i == old and role in target.roles]
+        new = target.special.get(text, target.roles[roles[0]] if roles else None)
+        if new is None:
+            raise UserError(
+                f"{base.folder / 'config.json'}: {key} is the token {text!r} ({old}), which the target tokenizer lacks; "
+                "give a tokenizer that has it, or --special add-missing"
+            )
+        return new
+
+    followed = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            value = _follow_other_ids(value, base, target)
+        elif (match := re.fullmatch(r"(.+)_token_(id|ids|index)", key)) and match[1] not in ROLES and value is not None:
+            value = [follow(key, i) for i in value] if isinstance(value, list) else follow(key, value)
+        followed[key] = value
+    return followed
+
+
+def write_trained(folder: Path, base: BaseModel, table: EmbeddingTable, body: dict | None = None) -> None:
+    """Write into `folder` the model `base` with other values: the rows of `table`, and the parameters `body` (None: its own).
+
+    Names, shards and dtypes of its tensors stay, as do rows beyond the tokenizer; its other files are copied byte for byte.
+    """
+    copy_files(
+        _companions(base.folder) + found(base.folder, [*TOKENIZER_FILES, "config.json", "generation_config.json"]), folder
+    )
+    stored = stored_tensors(base.folder)
+    new = {}
+    for name, rows in _vocabulary_rows(base, stored, table, len(base.vocab)).items():
+        beyond = read_tensor(stored, name)[len(rows) :]
+        new[name] = np.concatenate([rows, beyond]) if len(beyond) else rows
+    if body is not None:
+        family = _family(base)
+        theirs = spelled(family, stored)
+        dtypes = {name: FLOATS.get(stored[own].dtype) for name, own in theirs.items()}
+        new |= {theirs[name]: x for name, x in body_tensors(body, family, base.config, dtypes).items()}
+    _write_shards(folder, base, stored, new)
+
+
+def _companions(folder: Path) -> list[Path]:
+    """What follows a model wherever it goes: licences, and the modules of a sentence-embedding model."""
+    paths = found(folder, LEGAL_FILES)
+    modules = folder / "modules.json"
+    if modules.is_file():
+        try:
+            names = [module["path"] for module in json.loads(modules.read_text(encoding="utf-8")) if module["path"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{modules} is not a list of modules with paths ({error!r}); copy or download it again") from error
+        absent = [name for name in names if Path(name).name != name or not (folder / name).is_dir()]
+        if absent:
+            raise UserError(f"{modules} names folders that are not in {folder}: {', '.join(map(str, absent))}")
+        paths += [modules, *(folder / name for name in names)]
+        paths += [folder / name for name in SENTENCE_FILES if (folder / name).is_file()]
+    return paths
+
+
+def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dict:
+    """The base's safetensors files, shard by shard, with new vocabulary rows in the old ones' dtype.
+
+    Returns the fields of config.json that have to follow, where positions depend on the padding id.
+    """
+    stored = stored_tensors(base.folder)
+    new = _vocabulary_rows(base, stored, table, size)
+    fields = {}
+    family, padding = _family(base), (base.hf_config.get("pad_token_id", 1), hf_config["pad_token_id"])
+    if family is not None and family.follow_padding is not None:
+        name = spelled(family, stored)[next(row.key for row in family.weights if row.path == "positions")]
+        new[name], fields = family.follow_padding(read_tensor(stored, name), *padding)
+    elif family is None and base.hf_config["model_type"] in PADDED_POSITIONS and padding[0] != padding[1]:
+        raise UserError(
+            f"the positions of a model of type {base.hf_config['model_type']!r} count from its padding id, which would change "
+            f"from {padding[0]} to {padding[1]}; give a tokenizer with padding id {padding[0]}"
+        )
+    if table.output is not None and not base.names.output:  # a tied model becomes untied
+        if family is None:
+            raise ValueError(f"{base.name} has no output rows of its own, but the table has")
+        new[family.output_rows] = _in_dtype(table.output, size, FLOATS[stored[base.names.input[0]].dtype])
+    _write_shards(folder, base, stored, new)
+    return fields
+
+
+def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
+    """The tensors with a row for each token, by their names in the base's files, in the dtype that they have there."""
+    new: dict[str, np.ndarray] = {}
+    for names, rows in ((base.names.input, table.input), (base.names.output, table.output_rows), (base.names.bias, table.bias)):
+        new |= dict.fromkeys(names, _in_dtype(rows, size, FLOATS[stored[names[0]].dtype]) if names else None)
+    return new
+
+
+def _write_shards(folder: Path, base, stored, new: dict[str, np.ndarray]) -> None:
+    """The base's safetensors files and their index, with `new` tensors; what it lacks stands beside its input rows."""
+
+    def order(item: tuple):  # as stored, so that long runs are copied at once; wide types first, which keeps all aligned
+        tensor = item[1]
+        return -(tensor.nbytes // max(int(np.prod(tensor.shape)), 1)), tensor.start
+
+    shards: dict[Path, dict[str, np.ndarray | Stored]] = {}
+    for name, tensor in sorted(stored.items(), key=order):
+        shard = shards.setdefault(tensor.file, {})
+        shard[name] = new.get(name, tensor)
+        if name == base.names.input[0]:
+            shard |= {other: rows for other, rows in new.items() if other not in stored}
+    for file, tensors in sorted(shards.items()):
+        write_tensors(folder / file.name, tensors, file_metadata(file))
+    if not (base.folder / WEIGHTS_FILE).is_file():
+        index = json.loads((base.folder / INDEX_FILE).read_text(encoding="utf-8"))
+        index["weight_map"] = {name: file.name for file, tensors in sorted(shards.items()) for name in tensors}
+        everything = [tensor for tensors in shards.values() for tensor in tensors.values()]
+        totals = {
+            "total_size": sum(t.nbytes for t in everything),
+            "total_parameters": sum(int(np.prod(t.shape)) for t in everything),
+        }
+        known = index.get("metadata") or {}
+        index["metadata"] = {**known, **{k: v for k, v in totals.items() if k in known or k == "total_size"}}
+        write_json(folder / INDEX_FILE, index)
+
+
+def _family(base):
+    """The base's family, or None if it is not ported."""
+    return None if base.config is None else family_of(base.hf_config)
+
+
+def _in_dtype(rows, size: int, dtype: np.dtype, chunk: int = 4096) -> np.ndarray:
+    """The first `size` rows in `dtype`; cast some at a time, since two copies of a large table may not fit."""
+    if isinstance(rows, np.ndarray) and rows.dtype == dtype:
+        return rows[:size]
+    cast = np.empty((size, *rows.shape[1:]), dtype)
+    for start in range(0, size, chunk):
+        stop = min(start + chunk, size)
+        cast[start:stop] = np.asarray(rows[start:stop])
+    return cast
+
+
+def save_base_model(
+    folder: str | Path, config, body_params: dict, table: EmbeddingTable, tokenizer, *, dtype: str, record: dict
+) -> None:
+    """Write a Hugging Face folder: weights in `dtype`, config, tokenizer (a `tokenizers.Tokenizer`), `record` as training.json.
+
+    A model folder that is there already is replaced, once the new one is complete.
+    """
+    folder = Path(folder)
+    family = family_of(config.to_hf())
+    stored_dtype = jnp.dtype(dtype)
+    size = int(table.num_valid)
+    tensors = {family.input_rows: np.asarray(table.input[:size]).astype(stored_dtype)}
+    tensors |= body_tensors(body_params, family, config, stored_dtype)
+    if table.output is not None:
+        tensors[family.output_rows] = np.asarray(table.output[:size]).astype(stored_dtype)
+    end, pad = tokenizer.token_to_id(END_OF_TEXT), tokenizer.token_to_id(PAD)
+    ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
+    hf_config = {
+        **config.to_hf(),
+        "vocab_size": size,
+        "tie_word_embeddings": table.output is None,
+        **ids,
+        "dtype": str(stored_dtype),
+    }
+    check_output(folder, overwrite=True)
+    with new_folder(folder) as temporary:
+        write_tensors(temporary / WEIGHTS_FILE, tensors, {"format": "pt"})
+        write_json(temporary / "config.json", hf_config)
+        write_json(temporary / "generation_config.json", ids)
+        save_tokenizer(tokenizer, temporary)
+        write_json(temporary / "training.json", record)

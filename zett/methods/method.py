@@ -1,0 +1,28 @@
+"""What a method is."""
+
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from zett.lms.base import BaseModel
+from zett.table import EmbeddingTable
+from zett.vocab import Vocabulary
+
+
+class Method(Protocol):
+    """Base model and target vocabulary -> the target's table: `len(target)` valid rows.
+
+    baseline: whether it needs no training, so that trained methods are compared with it. needs: what it takes beside the two,
+    in words. first: the setting that may be given without its name, as in "hypernet:DIR".
+    """
+
+    baseline: ClassVar[bool] = False
+    needs: ClassVar[str] = "nothing"
+    first: ClassVar[str | None] = None
+
+    def precheck(self, model: str | Path) -> None:
+        """UserError where it is clear from small files that the method is not for this base model."""
+
+    def check(self, base: BaseModel) -> None:
+        """UserError if the method cannot be used with `base`; called before anything that takes its time."""
+
+    def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable: ...

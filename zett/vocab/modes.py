@@ -1,0 +1,13 @@
+"""Choices that the help of commands lists; nothing heavy is imported here."""
+
+# Kinds of tokenizer that can be trained; see zett/vocab/train.py.
+KINDS = ("bpe", "unigram", "sentencepiece-bpe", "wordpiece")
+
+# What becomes of special tokens in a transfer; see zett/vocab/adapt.py.
+MODES = {
+    "keep-target": "the tokenizer's files exactly as given",
+    "map-to-source": "the base model's special tokens, what it puts around a text, and its chat template: paired tokens are "
+    "renamed, the rest is appended as new ids; prompts made for the base model keep working",
+    "add-missing": "the base model's special tokens that have no counterpart are appended as new ids, and what a chat template "
+    "that is taken over from it spells",
+}
