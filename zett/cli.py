@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from zett.commands import COMMANDS
 from zett.errors import UserError
+from zett.files.compiled import keep_compiled_programs
 
 DESCRIPTION = "Give a language model another tokenizer: hypernetworks that write embedding tables."
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -55,6 +56,7 @@ def run_command(name: str, argv: list[str], prog: str) -> int:
     parser.add_argument("--debug", action="store_true", help=what)
     args = parser.parse_args(argv)
     _quiet(args.debug)
+    keep_compiled_programs()
     return command.run(args)
 
 

@@ -46,7 +46,7 @@ def pack_forms(forms: SurfaceForms, *, multiple: int = 256, language: int | None
             pack_forms(forms.take(np.arange(g, len(forms), groups)), multiple=step, language=language) for g in range(groups)
         ]
         most = max(len(part.packed) for part in parts)
-        return jax.tree.map(lambda *x: np.stack(x), *(_with_rows(part, most) for part in parts))
+        return jax.tree.map(lambda *x: np.stack(x), *(with_rows(part, most) for part in parts))
     rows, most = forms.pieces.shape
     extra = int(language is not None)
     s, lengths = most + extra, np.where(forms.lengths > 0, forms.lengths + extra, 0)
@@ -80,29 +80,41 @@ def pack_forms(forms: SurfaceForms, *, multiple: int = 256, language: int | None
     return PackedForms(packed, owner, position, first, forms.pieces, forms.lengths, features, number)
 
 
-def _with_rows(forms: PackedForms, number: int) -> PackedForms:
-    """With empty rows at the end."""
-    (n, width), tokens = forms.packed.shape, len(forms.lengths)
-    empty = np.zeros((number - n, width), np.int32)
+def packed_rows(forms: PackedForms) -> int:
+    """N, over all groups."""
+    return forms.packed[..., 0].size
+
+
+def with_rows(forms: PackedForms, number: int) -> PackedForms:
+    """With empty rows at the end, `number` rows in all; in groups, which share it, each has its part of them."""
+    *groups, n, width = forms.packed.shape
+    tokens, missing = forms.lengths.shape[-1], number // (groups[0] if groups else 1) - n
+    empty = np.zeros((*groups, missing, width), np.int32)
     return dataclasses.replace(
         forms,
-        packed=np.concatenate([forms.packed, empty]),
-        owner=np.concatenate([forms.owner, np.full_like(empty, tokens)]),
-        position=np.concatenate([forms.position, empty]),
+        packed=np.concatenate([forms.packed, empty], -2),
+        owner=np.concatenate([forms.owner, np.full_like(empty, tokens)], -2),
+        position=np.concatenate([forms.position, empty], -2),
     )
 
 
-def renumbered(packed: PackedForms, size: int, *, multiple: int = 1) -> tuple[np.ndarray, PackedForms]:
+def sources_in_use(forms: PackedForms, size: int) -> np.ndarray:
+    """Ids of the source rows, of `size` in all, that `forms` reads; id 0 is always among them."""
+    both = np.append(forms.packed, forms.pieces)
+    return np.unique(np.append(both[both < size], 0))
+
+
+def renumbered(packed: PackedForms, size: int, *, multiple: int = 1, room: int | None = None) -> tuple[np.ndarray, PackedForms]:
     """Source ids `[U]` of the rows that `packed` reads, of `size` in all, and `packed` with numbers among them in place of ids.
 
-    So each row is projected once, and only what is used lies on the device. U is `size` or, if less, a power of two or the
-    middle of two, so that few shapes are compiled; it is made a multiple of `multiple`. Fallback rows, from the id `size` on,
-    are numbered from U on.
+    So each row is projected once, and only what is used lies on the device. U is `room`, which has to be enough; None: `size`
+    or, if less, a power of two or the middle of two, so that few shapes are compiled. It is made a multiple of `multiple`.
+    Fallback rows, from the id `size` on, are numbered from U on.
     """
-    both = np.append(packed.packed, packed.pieces)
-    used = np.unique(np.append(both[both < size], 0))
-    power = max(1 << (len(used) - 1).bit_length(), 1024)
-    room = power * 3 // 4 if len(used) <= power * 3 // 4 else power
+    used = sources_in_use(packed, size)
+    if room is None:
+        power = max(1 << (len(used) - 1).bit_length(), 1024)
+        room = power * 3 // 4 if len(used) <= power * 3 // 4 else power
     if room >= size:
         used, room = np.arange(size), size
     room = -(-room // multiple) * multiple

@@ -109,7 +109,7 @@ class HypernetStep:
         lengths = np.asarray(forms.lengths).T.reshape(-1)[:valid] + (forms.language is not None)
         return hypernet_step(
             *self._shapes, batch=data.batch_size, length=data.length, rows=valid, pieces=int(lengths.sum()),
-            distinct=len(batch["sources"]), targets=data.batch_size * batch["targets"].shape[1],
+            distinct=len(np.unique(batch["sources"])), targets=data.batch_size * batch["targets"].shape[1],
         ).total  # fmt: skip
 
     @functools.cached_property

@@ -1,5 +1,7 @@
 """The batches of the recipe "hypernet": texts in the tokenizer of the step, and the forms of the rows that are predicted."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -9,14 +11,33 @@ from jax.sharding import Mesh
 from zett.config import Config
 from zett.data.documents import Documents
 from zett.data.rows import RowTexts
-from zett.hypernet.packing import pack_forms, renumbered
+from zett.hypernet.packing import PackedForms, pack_forms, packed_rows, renumbered, sources_in_use, with_rows
 from zett.hypernet.scaling import bias_residual
 from zett.lms.base import BaseModel
 from zett.objectives import WeightedSum
 from zett.objectives.setting import Encoded
 from zett.table import bucket
+from zett.vocab import SurfaceForms
 from zett.vocab.sampling.draw import Draw
 from zett.vocab.sampling.sampler import Sampler
+
+ROWS_STEP = 1024  # sizes of R are multiples of it
+SPARE = 256  # others at least, beside the tokens of a batch
+PROBES = 32  # draws by which the usual size of a step is found
+MARGIN = 1.05  # and how much more than they need there is room for
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSize:
+    """What a step has room for: R predicted rows, N packed rows of pieces, U source rows.
+
+    Every other size is a program of its own, and an accelerator takes 10 to 30 seconds to compile one. So a run has two: one
+    for what its draws usually need, and one that holds all that can come.
+    """
+
+    rows: int
+    packed: int
+    sources: int
 
 
 class Batches:
@@ -43,21 +64,19 @@ class Batches:
         c, draw = self.config, self.sampler.draw(step)
         rows = np.arange(c.data.batch_size) if rows is None else rows
         ids, lengths = self._encode(draw, step, rows)
-        predicted, targets, room, log_weight = self._choose(ids, draw, step)
-        forms = draw.forms.take(np.pad(predicted, (0, room - len(predicted)), mode="edge"))
-        language = draw.source if c.hypernet.languages else None
-        packed = pack_forms(forms, multiple=max(256, room // 32), language=language, groups=self._groups)
-        sources, packed = renumbered(packed, self._source_size, multiple=self._groups)
-        ordinary = np.flatnonzero(forms.lengths[: len(predicted)])
-        texts = Encoded(targets.reshape(ids.shape).astype(np.int32), lengths, draw.tokens.lengths[ids], ordinary, forms.same)
+        chosen = next(filter(None, (self._fit(ids, draw, step, size) for size in self.sizes)))
+        forms = chosen.forms
+        sources, packed = renumbered(chosen.packed, self._source_size, multiple=self._groups, room=chosen.size.sources)
+        ordinary = np.flatnonzero(forms.lengths[: chosen.number])
+        texts = Encoded(chosen.ids.reshape(ids.shape).astype(np.int32), lengths, draw.tokens.lengths[ids], ordinary, forms.same)
         rngs = [np.random.default_rng([c.seed, step, 8, b]) for b in map(int, rows)]
         return {
             **self._objective.batch(texts, rngs),
             **({} if self._bias is None else {"bias": bias_residual(c.hypernet, self._bias, forms)}),
             "sources": sources,
-            "forms": packed,
-            "log_weight": log_weight,
-            "num_valid": np.int32(len(predicted)),
+            "forms": with_rows(packed, chosen.size.packed),
+            "log_weight": chosen.log_weight,
+            "num_valid": np.int32(chosen.number),
         }
 
     def _encode(self, draw: Draw, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,20 +87,84 @@ class Batches:
         inside = np.arange(self._length) < np.maximum(lengths, 1)[:, None]
         return np.where(inside, ids, ids[:, :1]), lengths  # filled with a token that is used anyway; its weight is 0
 
-    def _choose(self, ids: np.ndarray, draw: Draw, step: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
-        """The tokens whose rows are predicted, the texts in numbers among them, R, and the rows' log weights `[R]`."""
-        size, wanted = len(draw.forms), self.config.sampler.rows
-        if not wanted:
-            room = bucket(size, 1024)
-            return np.arange(size), ids, room, np.zeros(room, np.float32)
-        used, targets = np.unique(ids, return_inverse=True)
-        others = np.setdiff1d(np.flatnonzero(draw.forms.lengths), used, assume_unique=True)
-        room = bucket(max(wanted, len(used) + 256), 1024)
-        chosen = np.random.default_rng([self.config.seed, step, 4]).permutation(others)[: room - len(used)]
-        # The others stand for all tokens that are not in the batch: each counts as many times as it has unseen siblings.
-        log_weight = np.zeros(room, np.float32)
-        log_weight[len(used) : len(used) + len(chosen)] = math.log(len(others) / len(chosen)) if len(chosen) else 0.0
-        return np.concatenate([used, chosen]), targets, room, log_weight
+    # ---------------------------------------------------------------------------------------------- which rows, what size
+
+    @functools.cached_property
+    def sizes(self) -> tuple[StepSize, StepSize]:
+        """The usual size, of which the first draws are a sample, and the largest. The same on all hosts."""
+        c, groups = self.config, self._groups
+        wanted, all_rows = c.sampler.rows, np.arange(c.data.batch_size)
+        most = bucket(max(c.sampler.max_size, 512), ROWS_STEP)
+        needs = []
+        for step in range(PROBES):
+            draw = self.sampler.draw(step)
+            # Rows are the tokens of the batch only where there is one process, which has the texts of all rows.
+            ids = self._encode(draw, step, all_rows)[0] if wanted else np.zeros((1, 1), np.int64)
+            room = bucket(max(wanted, len(np.unique(ids)) + SPARE), ROWS_STEP) if wanted else most
+            found = self._fit(ids, draw, step, StepSize(room, room * groups, self._source_size))
+            assert found is not None
+            needs.append((room, packed_rows(found.packed), len(sources_in_use(found.packed, self._source_size))))
+        rows, packed, sources = map(max, zip(*needs))
+        usual = StepSize(
+            rows,
+            bucket(math.ceil(MARGIN * packed), 64 * groups),
+            min(bucket(math.ceil(MARGIN * sources), 256), self._source_size),
+        )
+        if wanted:  # as many as the texts of a batch can have, if each token were another
+            most = max(rows, bucket(min(c.data.batch_size * self._length, most) + SPARE, ROWS_STEP))
+        return usual, StepSize(most, bucket(most, groups), self._source_size)
+
+    def _fit(self, ids: np.ndarray, draw: Draw, step: int, size: StepSize) -> "_Chosen | None":
+        """What is predicted in a step of this size; None if the tokens of its texts, or its vocabulary, do not fit.
+
+        Of the others as many are predicted as there is room for.
+        """
+        number, others = len(draw.forms), np.zeros(0, np.int64)
+        if self.config.sampler.rows:
+            used = np.unique(ids)
+            number = len(used)
+            others = np.setdiff1d(np.flatnonzero(draw.forms.lengths), used, assume_unique=True)
+            others = np.random.default_rng([self.config.seed, step, 4]).permutation(others)
+        if number > size.rows:
+            return None
+        taken = min(len(others), size.rows - number)
+        while True:
+            chosen = self._chosen(ids, draw, others, taken, size)
+            used_sources = len(sources_in_use(chosen.packed, self._source_size))
+            if packed_rows(chosen.packed) <= size.packed and used_sources <= size.sources:
+                return chosen
+            if not taken:
+                return None
+            taken = taken * 7 // 8
+
+    def _chosen(self, ids: np.ndarray, draw: Draw, others: np.ndarray, taken: int, size: StepSize) -> "_Chosen":
+        log_weight = np.zeros(size.rows, np.float32)
+        if self.config.sampler.rows:
+            used, targets = np.unique(ids, return_inverse=True)
+            predicted = np.concatenate([used, others[:taken]])
+            # The others stand for all tokens that are not in the batch: each counts as many times as it has unseen siblings.
+            log_weight[len(used) : len(predicted)] = math.log(len(others) / taken) if taken else 0.0
+        else:
+            predicted, targets = np.arange(len(draw.forms)), ids
+        missing = size.rows - len(predicted)
+        forms = draw.forms.take(np.pad(predicted, (0, missing), mode="edge"))
+        # Rows that only fill up have no pieces, so that nothing is computed for them.
+        forms = dataclasses.replace(forms, lengths=np.where(np.arange(size.rows) < len(predicted), forms.lengths, 0))
+        language = draw.source if self.config.hypernet.languages else None
+        packed = pack_forms(forms, multiple=1, language=language, groups=self._groups)
+        return _Chosen(size, forms, packed, targets, len(predicted), log_weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """The rows of a step: their `forms`, of which `number` are valid, packed; the texts in numbers among them; log weights."""
+
+    size: StepSize
+    forms: SurfaceForms
+    packed: PackedForms
+    ids: np.ndarray
+    number: int
+    log_weight: np.ndarray
 
 
 def _excerpt(documents: Documents, rng: np.random.Generator, length: int) -> str:

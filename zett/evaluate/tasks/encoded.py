@@ -10,7 +10,7 @@ import numpy as np
 
 from zett.evaluate.tasks.items import Items
 from zett.losses import chunked_cross_entropy
-from zett.table import EmbeddingTable, bucket
+from zett.table import EmbeddingTable, few_sizes
 from zett.vocab import Vocabulary
 
 MULTIPLE = 64  # tokens: lengths are rounded up to it, so that few shapes are compiled
@@ -54,7 +54,7 @@ def batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
 def padded_table(table: EmbeddingTable) -> EmbeddingTable:
     """In float32, padded to few sizes, so that a handful of shapes is compiled for all vocabularies."""
     table = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if jnp.ndim(x) else x, table)
-    return table.pad(bucket(len(table.input)))
+    return table.pad(few_sizes(len(table.input)))
 
 
 def row_nats(h_BLD, table: EmbeddingTable, ids_BL, weights_BL, *, softcap, dtype):
