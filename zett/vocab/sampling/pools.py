@@ -1,8 +1,11 @@
 """Pools of tokenizers that are trained once: a draw keeps some of the entries of one of them."""
 
+import concurrent.futures
 import dataclasses
 import functools
+import itertools
 import json
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +22,7 @@ from zett.vocab.sampling.stored import Store, stored
 from zett.vocab.sampling.texts import random_texts
 from zett.vocab.train import train_tokenizer
 
+MOST_AT_ONCE = 8  # trainings, each with its text and counts in memory
 POOLED = ("bpe", "unigram", "wordpiece")
 
 
@@ -46,11 +50,14 @@ class Pools:
         kinds = [kind for kind in POOLED if getattr(config, kind) > 0]
         say(f"training {size * len(kinds)} tokenizers to draw from, those that are not in the cache")
         self.members: dict[str, list[Member]] = {kind: [] for kind in kinds}
-        with bar(size * len(kinds), "training tokenizers", "tokenizer") as advance:
-            for kind in kinds:
-                for n in range(size):
-                    self.members[kind].append(self._member(kind, n))
-                    advance(1)
+        # The trainers are compiled code that lets other threads work; each has one thread at its end, when it merges.
+        with (
+            bar(size * len(kinds), "training tokenizers", "tokenizer") as advance,
+            concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_AT_ONCE)) as threads,
+        ):
+            for kind, member in threads.map(lambda one: (one[0], self._member(*one)), itertools.product(kinds, range(size))):
+                self.members[kind].append(member)
+                advance(1)
 
     def draw(self, kind: str, rng: np.random.Generator, size: int, source: int | None) -> Draw:
         """A smaller tokenizer from a random member; with a `source`, from one trained on the text source of that number."""
