@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zett import folders, hub
+from zett import folders, gguf, hub
 from zett.errors import UserError
 from zett.files.jsonfile import read_json, write_json
 from zett.files.tensors import WEIGHTS_FILE, read_tensor, same, stored_tensors, write_tensors
@@ -110,7 +110,7 @@ def load_base_model(
     name: str | Path, *, dtype: str = "float32", param_dtype: str = "float32", mesh: jax.sharding.Mesh | None = None,
     remat: Remat = "none", revision: str | None = None, body: bool = True,
 ) -> BaseModel:  # fmt: skip
-    """Load "pico" (in the package), a Hugging Face folder, or a name on the Hugging Face Hub (at `revision`).
+    """Load "pico" (in the package), a Hugging Face folder, a GGUF file (or a folder with one), or a name on the Hugging Face Hub (at `revision`).
 
     dtype: of the body's matrix products. param_dtype: of its layers' matrices; all else is float32. mesh: the devices to spread
     the body over, by the partition specs of its family (axes "fsdp" and "tensor"); every device gets the whole table. remat:
@@ -217,13 +217,15 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
             raise UserError(f"this installation lacks the base model 'pico' ({folder}); install the package again")
         return folder
     folder = Path(name).expanduser()
+    if (file := gguf.find_gguf(folder)) is not None:
+        return gguf.convert(file)
     if folder.is_dir():
         check_adapter(folder)
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} is not a model folder: it has no config.json")
         return folder
     if folder.exists():
-        raise UserError(f"{folder} is a file; give the folder of the model")
+        raise UserError(f"{folder} is a file; give the folder of the model, or a GGUF file")
     if not hub.is_name(str(name)):
         raise UserError(f"there is no folder {folder} with a base model")
     return hub.download(str(name), HUB_FILES, ignored=HUB_IGNORED, revision=revision, check=check_adapter)

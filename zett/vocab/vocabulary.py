@@ -142,7 +142,7 @@ MAX_FILE_BYTES = 256 * 2**20  # reading takes ten times as much memory; the larg
 
 
 def load_tokenizer(path: str | Path) -> Vocabulary:
-    """The vocabulary of a Hugging Face tokenizer: a folder with tokenizer.json, that file itself, or a name on the Hub.
+    """The vocabulary of a tokenizer: a folder with tokenizer.json, that file, a GGUF file, or a name on the Hub.
 
     Raises UserError if there is none, or one of a kind that cannot be read.
     """
@@ -178,6 +178,10 @@ def _read(file: Path):
 
 def _locate(path: str | Path) -> Path:
     given = Path(path).expanduser()
+    from zett.gguf import convert_tokenizer, find_gguf
+
+    if (file := find_gguf(given)) is not None:
+        return convert_tokenizer(file)
     if given.is_file():
         return given.parent if given.name == "tokenizer.json" else _single_file(given)
     if given.is_dir():
@@ -195,7 +199,7 @@ def _locate(path: str | Path) -> Path:
 
 
 def _single_file(file: Path) -> Path:
-    raise UserError(f"{file} is not a tokenizer: give a folder with tokenizer.json, or that file")
+    raise UserError(f"{file} is not a tokenizer: give a folder with tokenizer.json, that file, or a GGUF file")
 
 
 def _converted(folder: Path):
