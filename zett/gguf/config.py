@@ -48,7 +48,8 @@ def hf_config(header: Header) -> dict:
         raise UserError(f"{header.file}: {architecture}.attention.head_count is {heads}; it has to be at least 1")
     rotated = settings.whole("rope.dimension_count", None)
     head_dim = settings.whole("attention.key_length", rotated or hidden // heads)
-    for key, width in (("rope.dimension_count", rotated), ("attention.value_length", settings.whole("attention.value_length", None))):
+    widths = {"rope.dimension_count": rotated, "attention.value_length": settings.whole("attention.value_length", None)}
+    for key, width in widths.items():
         if width not in (None, head_dim):
             raise UserError(f"{header.file}: {architecture}.{key} is {width}, but heads are {head_dim} wide: not computed here")
     embeddings = header.tensors.get("token_embd.weight")

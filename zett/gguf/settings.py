@@ -69,4 +69,4 @@ class Settings:
         ]
         if unknown:
             names = ", ".join(self.prefix + name for name in sorted(unknown)[:8])
-            raise UserError(f"{self.file} has settings that are not known here, so the model would be computed wrongly: {names}")
+            raise UserError(f"{self.file} has settings that are not known here, and it would be computed wrongly: {names}")

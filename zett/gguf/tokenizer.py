@@ -145,7 +145,7 @@ def _sentencepiece(entries: Entries, settings: Settings, architecture) -> dict:
         if architecture not in MERGED_BY_ID:
             scores = settings.numbers("scores")
             if len(scores) < len(tokens) or not np.isfinite(scores).all():
-                raise UserError(f"{entries.file}: {len(scores):,} tokenizer.ggml.scores for {len(tokens):,} tokens, or not finite")
+                raise UserError(f"{entries.file}: {len(tokens):,} tokens need as many finite tokenizer.ggml.scores")
             order = scores
         merges = _merges(entries, vocab, order.tolist())
     prefix = settings.flag("add_space_prefix", True)
@@ -178,10 +178,10 @@ def _merges(entries: Entries, vocab: dict[str, int], order: list[float]) -> list
         for cut in range(1, len(token)):
             left, right = vocab.get(token[:cut]), vocab.get(token[cut:])
             if left is not None and right is not None and entries.types[left] in made and entries.types[right] in made:
-                found.append((-order[i], cut, token))
-    # Of one token's merges, those with the longer first part come first, as Transformers' conversions have them.
-    found.sort(key=lambda merge: (merge[0], -merge[1]))
-    return [[token[:cut], token[cut:]] for _, cut, token in found]
+                found.append((-order[i], -cut, -len(token), token))
+    # Of equals, those with the longer first part come first, then the longer ones, as in Transformers' conversions.
+    found.sort(key=lambda merge: merge[:3])
+    return [[token[:-cut], token[-cut:]] for _, cut, _, token in found]
 
 
 def _bpe(vocab: dict[str, int], merges: list[list[str]], **options) -> dict:

@@ -110,7 +110,7 @@ def load_base_model(
     name: str | Path, *, dtype: str = "float32", param_dtype: str = "float32", mesh: jax.sharding.Mesh | None = None,
     remat: Remat = "none", revision: str | None = None, body: bool = True,
 ) -> BaseModel:  # fmt: skip
-    """Load "pico" (in the package), a Hugging Face folder, a GGUF file (or a folder with one), or a name on the Hugging Face Hub (at `revision`).
+    """Load "pico" (in the package), a Hugging Face folder, a GGUF file, or a name on the Hugging Face Hub (at `revision`).
 
     dtype: of the body's matrix products. param_dtype: of its layers' matrices; all else is float32. mesh: the devices to spread
     the body over, by the partition specs of its family (axes "fsdp" and "tensor"); every device gets the whole table. remat:
