@@ -14,6 +14,7 @@ import numpy as np
 
 from zett.checkpoint import write_json
 from zett.errors import UserError
+from zett.gguf import find_gguf
 
 # What a tokenizer's folder may hold; each is copied byte for byte.
 TOKENIZER_FILES = [
@@ -65,7 +66,8 @@ def transfer(
     windows = _read_windows(measure)
     if push is not None:
         hub.check_push(push)
-    inputs = [find_folder(model, revision), *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
+    read = find_gguf(model) or find_folder(model, revision)
+    inputs = [read, *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
     folders.check_output(output, overwrite=overwrite, marker="config.json", inputs=[p for p in inputs if p.exists()])
     base = load_base_model(model, revision=revision, dtype=product_dtype("auto").name, body=bool(windows))
     measured_by = measure_of(base) if windows else None
@@ -378,7 +380,7 @@ def _in_dtype(rows, size: int, dtype: np.dtype, chunk: int = 4096) -> np.ndarray
 
 def _single_file(tokenizer: str | Path) -> Path | None:
     path = Path(tokenizer).expanduser()
-    return path if path.is_file() else None
+    return path if path.is_file() and find_gguf(path) is None else None
 
 
 def _copy_tokenizer(folder: Path, target, file: Path | None) -> str:

@@ -4,6 +4,7 @@ Read by bounds of our own: what a file states is compared with the file's size b
 format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
+import collections
 import dataclasses
 import functools
 import math
@@ -82,8 +83,9 @@ class _Cursor:
     def count(self, what: str, least: int) -> int:
         """How many `what` follow, of at least `least` bytes each."""
         number = self.number("Q")
-        if number > (min(self.size, MAX_HEADER) - self.position) // least:
+        if number > (self.size - self.position) // least:
             raise self.error(f"it states {number:,} {what}, more than its {self.size:,} bytes can hold")
+        self.need(number * least)
         return number
 
     def value(self, kind: int):
@@ -163,8 +165,8 @@ def _read(cursor: _Cursor) -> Header:
     begin = -(-cursor.position // alignment) * alignment
     tensors = {t.name: dataclasses.replace(t, start=begin + t.start) for t in stated}
     if len(tensors) < len(stated):
-        names = [t.name for t in stated]
-        raise cursor.error(f"it has the tensor {next(n for n in names if names.count(n) > 1)!r} twice")
+        name = collections.Counter(t.name for t in stated).most_common(1)[0][0]
+        raise cursor.error(f"it has the tensor {name!r} twice")
     _check_places(cursor, sorted(tensors.values(), key=lambda t: t.start))
     return Header(cursor.file, values, tensors)
 
