@@ -18,7 +18,7 @@ ARCHITECTURES = {
     "gemma3": ("gemma3_text", "Gemma3ForCausalLM"),
 }
 # Say nothing about what is computed.
-IGNORED = {"vocab_size", "tensor_data_layout", "rope.scaling.finetuned"}
+IGNORED = {"vocab_size", "tensor_data_layout", "rope.scaling.finetuned", "pooling_type"}
 LOCAL_THETA = 10000.0  # of Gemma 3's layers with a window, which files do not state
 GEMMA_27B_LAYERS = 62  # llama.cpp knows the model by them, whose attention is scaled by another number than the width of heads
 # Llama 3's scaling of its rotary frequencies, which a file holds as the finished divisors.
@@ -46,6 +46,8 @@ def hf_config(header: Header) -> dict:
     hidden, heads = settings.whole("embedding_length"), settings.whole("attention.head_count")
     if heads < 1:
         raise UserError(f"{header.file}: {architecture}.attention.head_count is {heads}; it has to be at least 1")
+    if not settings.flag("attention.causal", True):
+        raise UserError(f"{header.file}: {architecture}.attention.causal is false; causal models are read")
     rotated = settings.whole("rope.dimension_count", None)
     head_dim = settings.whole("attention.key_length", rotated or hidden // heads)
     widths = {"rope.dimension_count": rotated, "attention.value_length": settings.whole("attention.value_length", None)}
@@ -103,10 +105,8 @@ def _llama_like(settings: Settings, config: dict, header: Header) -> dict:
 def _gemma3(settings: Settings, config: dict) -> dict:
     layers, window = config["num_hidden_layers"], settings.whole("attention.sliding_window", 0)
     theta, local_theta = settings.number("rope.freq_base", 1_000_000.0), settings.number("rope.freq_base_swa", LOCAL_THETA)
-    period = settings.whole("attention.sliding_window_pattern", 6)
-    if not 1 <= layers <= 1024 or period < 1:
-        raise UserError(f"{settings.file}: gemma3 has {layers} layers, of which every {period}th is global: impossible")
-    local = [bool(window) and (i + 1) % period != 0 for i in range(layers)]
+    local, period = _local_layers(settings, layers)
+    local = [bool(window) and here for here in local]
     wide = layers == GEMMA_27B_LAYERS
     return {
         "hidden_activation": "gelu_pytorch_tanh",
@@ -123,6 +123,19 @@ def _gemma3(settings: Settings, config: dict) -> dict:
             "sliding_attention": {"rope_theta": local_theta, "rope_type": "default"},
         },
     }
+
+
+def _local_layers(settings: Settings, layers: int) -> tuple[list[bool], int]:
+    """Which layers of Gemma 3 have a window, and every how manieth has none."""
+    if isinstance(settings.values.get("attention.sliding_window_pattern"), list):
+        local = settings.flags("attention.sliding_window_pattern")
+        if len(local) != layers:
+            raise UserError(f"{settings.file}: gemma3.attention.sliding_window_pattern is of {len(local)} layers, not {layers}")
+        return local, [*local, False].index(False) + 1
+    period = settings.whole("attention.sliding_window_pattern", 6)
+    if not 1 <= layers <= 1024 or period < 1:
+        raise UserError(f"{settings.file}: gemma3 has {layers} layers, of which every {period}th is global: impossible")
+    return [(i + 1) % period != 0 for i in range(layers)], period
 
 
 def _scaling(settings: Settings, config: dict) -> dict:

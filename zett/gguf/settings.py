@@ -50,6 +50,12 @@ class Settings:
     def flag(self, name: str, default: Any = NEEDED) -> Any:
         return self._get(name, default, bool, "true or false")
 
+    def flags(self, name: str) -> list[bool]:
+        found = self._get(name, Settings.NEEDED, list, "an array of truth values")
+        if found and not isinstance(found[0], bool):
+            raise UserError(f"{self.file}: {self.prefix}{name} is an array of texts; it has to be one of truth values")
+        return found
+
     def texts(self, name: str, default: Any = NEEDED) -> Any:
         found = self._get(name, default, list, "an array of texts")
         if found and not isinstance(found[0], str):
