@@ -12,11 +12,8 @@ from zett import folders
 from zett.errors import UserError
 from zett.files.cache import cache_folder
 from zett.files.jsonfile import write_json
-from zett.files.tensors import WEIGHTS_FILE, listed, write_tensors
-from zett.gguf.config import hf_config, special_ids
 from zett.gguf.header import Header, is_gguf, read_header
 from zett.gguf.tokenizer import generation_config, tokenizer_files
-from zett.gguf.weights import convert_tensors
 
 VERSION = 1  # of what is written: a change of it converts every file anew
 
@@ -34,7 +31,7 @@ def find_gguf(path: str | Path) -> Path | None:
     # Models that read images have a second file, which turns images into rows.
     found = sorted(p for p in path.glob("*.gguf") if p.is_file() and not p.name.startswith("mmproj"))
     if len(found) > 1:
-        raise UserError(f"{path} holds several GGUF files ({listed([p.name for p in found])}); give one of them")
+        raise UserError(f"{path} holds several GGUF files ({', '.join(p.name for p in found[:12])}); give one of them")
     return found[0] if found else None
 
 
@@ -85,6 +82,11 @@ def _digest(file: Path, size: int, changed: int) -> str:
 
 def _write_model(header: Header, folder: Path) -> None:
     from tqdm import tqdm
+
+    # They import JAX, which nobody needs who looks at tokenizers.
+    from zett.files.tensors import WEIGHTS_FILE, write_tensors
+    from zett.gguf.config import hf_config, special_ids
+    from zett.gguf.weights import convert_tensors
 
     config = hf_config(header)
     size = sum(t.nbytes for t in convert_tensors(header, config, lambda nbytes: None).values())
