@@ -51,11 +51,16 @@ def convert_tokenizer(file: Path) -> Path:
 def _converted(file: Path, kind: str, write: Callable[[Header, Path], None]) -> Path:
     import filelock
 
-    header = read_header(file)
     stem = re.sub(r"[^\w.-]", "_", file.stem)[:80]
-    folder = cache_folder() / "gguf" / f"{stem}-{_digest(file, file.stat().st_size, file.stat().st_mtime_ns)}{kind}"
+    try:
+        stat = file.stat()
+        digest = _digest(file.resolve(), stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
+    folder = cache_folder() / "gguf" / f"{stem}-{digest}{kind}"
     if folder.is_dir():
         return folder
+    header = read_header(file)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))

@@ -110,10 +110,29 @@ class _Cursor:
         if count > MAX_ENTRIES:
             raise self.error(f"it has an array of {count:,} entries; at most {MAX_ENTRIES:,} are read")
         if kind == STRING:
-            return [self.text() for _ in range(count)]
+            return self.texts(count)
         if kind == BOOL:
             return self.flags(count)
         return np.frombuffer(self.take(count * width), "<" + NUMBERS[kind])
+
+    def texts(self, count: int) -> list[str]:
+        """What `count` calls of `text` return, several times faster: vocabularies have hundreds of thousands."""
+        data, end, position = self.data, min(self.size, MAX_HEADER), self.position
+        found = []
+        for _ in range(count):
+            start = position + 8
+            length = int.from_bytes(data[position:start], "little")
+            try:
+                if length > end - start:
+                    raise ValueError
+                found.append(data[start : start + length].decode("utf-8"))
+            except ValueError:
+                self.position = position
+                self.text()  # says what is wrong
+                raise
+            position = start + length
+        self.position = position
+        return found
 
     def flags(self, count: int) -> list[bool]:
         found = self.take(count)
