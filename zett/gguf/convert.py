@@ -107,13 +107,14 @@ def _write_tokenizer(header: Header, folder: Path) -> None:
     import tokenizers
 
     files = tokenizer_files(header)
+    text = json.dumps(files.pop("tokenizer.json"), ensure_ascii=False)  # without indents, which would treble a large one
     try:
-        tokenizers.Tokenizer.from_str(json.dumps(files["tokenizer.json"], ensure_ascii=False))
+        tokenizers.Tokenizer.from_str(text)
     except BaseException as error:  # the library raises bare Exception, and what its Rust code panics with is not even that
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise UserError(f"{header.file} holds no tokenizer that can be used: {error}") from None
         raise
-    for name, content in files.items():
+    for name, content in {"tokenizer.json": text, **files}.items():
         if isinstance(content, str):
             (folder / name).write_bytes(content.encode())
         else:

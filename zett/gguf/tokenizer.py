@@ -114,12 +114,7 @@ def _entries(settings: Settings, defaults: dict[str, int]) -> Entries:
 
 def _byte_level(entries: Entries, settings: Settings, chosen) -> dict:
     vocab = {token: i for i, token in enumerate(entries.tokens)}
-    merges = []
-    for merge in settings.texts("merges"):
-        left, space, right = merge.partition(" ")
-        if not space or left not in vocab or right not in vocab or left + right not in vocab:
-            raise UserError(f"{entries.file}: the merge {merge[:80]!r} is not one of two tokens into a third")
-        merges.append([left, right])
+    merges = _stated_merges(entries, vocab, settings)
     return {
         "normalizer": chosen.normaliser,
         "pre_tokenizer": as_json(chosen),
@@ -137,9 +132,7 @@ def _sentencepiece(entries: Entries, settings: Settings, architecture) -> dict:
     if len(vocab) < len(tokens):
         raise UserError(f"{entries.file}: two tokens of the tokenizer are the same run of spaces")
     if "merges" in settings.values:
-        merges = [merge.split(" ") for merge in settings.texts("merges")]
-        if any(len(m) != 2 or not {*m, "".join(m)} <= vocab.keys() for m in merges):
-            raise UserError(f"{entries.file}: a merge of the tokenizer is not one of two tokens into a third")
+        merges = _stated_merges(entries, vocab, settings)
     else:
         order = -np.arange(len(tokens), dtype=np.float64)
         if architecture not in MERGED_BY_ID:
@@ -163,7 +156,17 @@ def _sentencepiece(entries: Entries, settings: Settings, architecture) -> dict:
     }
 
 
-def _merges(entries: Entries, vocab: dict[str, int], order: list[float]) -> list[list[str]]:
+def _stated_merges(entries: Entries, vocab: dict[str, int], settings: Settings) -> list[tuple[str, str]]:
+    merges = []
+    for merge in settings.texts("merges"):
+        left, space, right = merge.partition(" ")
+        if not space or left not in vocab or right not in vocab or left + right not in vocab:
+            raise UserError(f"{entries.file}: the merge {merge[:80]!r} is not one of two tokens into a third")
+        merges.append((left, right))
+    return merges
+
+
+def _merges(entries: Entries, vocab: dict[str, int], order: list[float]) -> list[tuple[str, str]]:
     """Every way to make a token of two, the token with the highest `order` first, as SentencePiece merges.
 
     Only what text is made of is merged: the text "<s>" is not the token.
@@ -181,10 +184,10 @@ def _merges(entries: Entries, vocab: dict[str, int], order: list[float]) -> list
                 found.append((-order[i], -cut, -len(token), token))
     # Of equals, those with the longer first part come first, then the longer ones, as in Transformers' conversions.
     found.sort(key=lambda merge: merge[:3])
-    return [[token[:-cut], token[-cut:]] for _, cut, _, token in found]
+    return [(token[:-cut], token[-cut:]) for _, cut, _, token in found]
 
 
-def _bpe(vocab: dict[str, int], merges: list[list[str]], **options) -> dict:
+def _bpe(vocab: dict[str, int], merges: list[tuple[str, str]], **options) -> dict:
     plain = {
         "type": "BPE",
         "dropout": None,
