@@ -8,7 +8,7 @@ import pytest
 from zett.config import Config
 from zett.config_file import load_config
 from zett.plan.report import GIB, plan
-from zett.train import UNUSED
+from zett.gguf.tokenizer import UNUSED
 
 FOLDER = Path(__file__).parents[1] / "configs"
 TINYLLAMA = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"

@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Callable
 
+from zett import __version__
 from zett.commands import COMMANDS
 from zett.errors import UserError
 from zett.files.compiled import keep_compiled_programs
+from zett.values import nearest
 
 DESCRIPTION = "Give a language model another tokenizer: hypernetworks that write embedding tables."
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -61,8 +63,6 @@ def run_command(name: str, argv: list[str], prog: str) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    from zett import __version__
-    from zett.values import nearest
 
     parser = Parser(prog="zett", description=DESCRIPTION, epilog=_overview(), usage="zett COMMAND [arguments]")
     parser.add_argument("--version", action="version", version=f"zett {__version__}")

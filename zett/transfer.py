@@ -12,6 +12,7 @@ from zett.errors import UserError
 from zett.evaluate.tasks import reading_task
 from zett.evaluate.windows import files_in_windows, files_words
 from zett.files import folders, hub
+from zett.gguf import find_gguf
 from zett.inspect.warnings import HEADINGS, lines, warnings_of
 from zett.lms.base import BaseModel, find_folder, load_base_model
 from zett.lms.folder import write_model
@@ -51,7 +52,8 @@ def transfer(
     windows = files_in_windows(text) if text else []
     if push is not None:
         hub.check_push(push)
-    read = [find_folder(model, revision), *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
+    own = find_gguf(model) or find_folder(model, revision)
+    read = [own, *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
     folders.check_output(output, overwrite=overwrite, inputs=[p for p in read if p.exists()])
     with progress.phase(f"reading the base model {model}"):
         base = load_base_model(model, revision=revision, dtype=product_dtype("auto").name, body=bool(windows))
@@ -66,7 +68,7 @@ def transfer(
     }  # fmt: skip
     with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
         target = adapt_special(given, base.vocab, special, Path(scratch))
-        file = Path(tokenizer).expanduser() if target is given and Path(tokenizer).expanduser().is_file() else None
+        file = Path(tokenizer).expanduser() if target is given and _is_json(tokenizer) else None
         try_tokenizer(Path(scratch) / "tried", base, target, file)  # before the rows are made, which may take long
         with progress.phase("making the rows"):
             table = chosen(base, target, seed=seed)
@@ -93,6 +95,11 @@ def _write_card(
     card += special_section(pairs, settings["special"], pairing(given, base.vocab)) + warnings_section(warnings)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return warnings
+
+
+def _is_json(tokenizer: str | Path) -> bool:
+    """Whether it is a tokenizer.json alone."""
+    return Path(tokenizer).expanduser().is_file() and find_gguf(tokenizer) is None
 
 
 def choose_method(method: str | Method, hypernet: str | Path | None, language: str | int | None) -> Method:

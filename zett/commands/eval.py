@@ -9,7 +9,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from zett.belongs import check_belongs
 from zett.errors import UserError
+from zett.progress import phase, shown
+from zett.vocab.modes import KINDS
 
 DESCRIPTION = "Measure bits per byte with tokenizers that the model was not trained with."
 EXAMPLES = """\
@@ -23,7 +26,6 @@ DEFAULT_OUTPUT = "runs/eval"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    from zett.vocab.modes import KINDS
 
     def add(name: str, help: str, **settings) -> None:
         if settings.get("default") not in (None, []) and "(default" not in help:
@@ -74,9 +76,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say; print the table, write report.json and report.png. Raises UserError."""
-    from zett.belongs import check_belongs
     from zett.evaluate.saving import check_output, save
-    from zett.progress import phase, shown
 
     inputs = [args.model, *(args.hypernet or ()), *(args.tokenizer or ())]
     output = check_output(args.output, args.overwrite, inputs=inputs)

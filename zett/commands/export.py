@@ -2,6 +2,8 @@
 
 import argparse
 
+from zett.progress import phase, shown
+
 DESCRIPTION = "Write a hypernetwork in the form that zett releases."
 EXAMPLES = """\
 examples:
@@ -24,7 +26,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from zett.export import export
-    from zett.progress import phase, shown
 
     with shown(), phase(f"exporting {args.hypernet}"):
         output = export(args.hypernet, args.output, checkpoint=args.checkpoint, overwrite=args.overwrite, push=args.push)

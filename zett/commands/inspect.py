@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from zett.errors import UserError
+from zett.progress import shown
 
 DESCRIPTION = "Compare a tokenizer with the one of a base model: what a transfer would change, and what to beware of."
 EXAMPLES = """\
@@ -50,7 +51,6 @@ def run(args: argparse.Namespace) -> int:
     from zett.inspect.compare import JSON_FORMAT, inspect
     from zett.inspect.page import page
     from zett.inspect.terminal import tables
-    from zett.progress import shown
 
     absent = [f"--{name}" for name in ("model", "tokenizer") if getattr(args, name) is None]
     if absent:

@@ -2,6 +2,8 @@
 
 import argparse
 
+from zett.progress import shown
+
 DESCRIPTION = "Train a hypernetwork for two minutes, transfer a model with it and show how good the result is."
 EXAMPLES = None
 
@@ -11,7 +13,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zett.progress import shown
     from zett.quickstart import quickstart
 
     with shown():

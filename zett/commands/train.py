@@ -7,6 +7,7 @@ import os
 from zett.config import Config
 from zett.config_file import load_config, split_overrides
 from zett.errors import UserError
+from zett.progress import phase, shown
 
 DESCRIPTION = "Train a hypernetwork, a transferred model further, or a small base model."
 EXAMPLES = """\
@@ -52,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.split)
     if args.dry_run:
         return _dry_run(config, args)
-    from zett.progress import phase, shown
 
     first = True
     if args.distributed or any(x is not None for x in (args.coordinator, args.processes, args.process)):

@@ -3,6 +3,10 @@
 import argparse
 import shlex
 
+from zett.belongs import check_belongs
+from zett.progress import phase, shown
+from zett.vocab.modes import MODES
+
 DESCRIPTION = "Write a base model with another tokenizer."
 EXAMPLES = """\
 examples:
@@ -21,7 +25,6 @@ unless --special asks for others.
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    from zett.vocab.modes import MODES
 
     add = parser.add_argument
     add("--model", required=True, help="base model: a folder, a Hugging Face Hub name, or pico, the one in the package")
@@ -44,8 +47,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zett.belongs import check_belongs
-    from zett.progress import phase, shown
 
     if args.method == "hypernet" and args.hypernet:
         check_belongs(args.model, args.hypernet)  # in no time, since JAX takes its own

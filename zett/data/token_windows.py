@@ -10,11 +10,11 @@ import numpy as np
 
 from zett.data.documents import Documents
 from zett.files.cache import cache_folder
+from zett.progress import bar
 
 
 def token_stream(documents: Documents, tokenizer, separator: int | None) -> np.ndarray:
     """All documents as one array of token ids, each followed by `separator`; made once, then memory-mapped from the cache."""
-    from zett.progress import bar
 
     key = hashlib.sha256(f"{documents.fingerprint()}{tokenizer.to_str()}{separator}".encode()).hexdigest()[:32]
     path = cache_folder() / "tokens" / f"{key}.int32"

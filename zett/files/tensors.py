@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +29,18 @@ class Stored:
     @property
     def nbytes(self) -> int:
         return self.stop - self.start
+
+
+class Made(Protocol):
+    """A tensor that is made when it is written, by `np.asarray`: one at a time is in memory."""
+
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def nbytes(self) -> int: ...
+    def __array__(self, dtype=None, copy=None) -> np.ndarray: ...
 
 
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -117,7 +130,7 @@ def same(stored: Mapping[str, Stored], a: str, b: str) -> bool:
     return x.shape == y.shape and all(np.array_equal(x[i : i + 4096], y[i : i + 4096]) for i in range(0, len(x), 4096))
 
 
-def write_tensors(file: Path, tensors: Mapping[str, np.ndarray | Stored], metadata: Mapping[str, str]) -> None:
+def write_tensors(file: Path, tensors: Mapping[str, np.ndarray | Stored | Made], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file; `Stored` tensors are copied byte for byte, whatever their type, by the system where it can.
 
     The library's own writer wants all tensors in memory and hides a full disk behind an error of its own.
@@ -136,7 +149,7 @@ def write_tensors(file: Path, tensors: Mapping[str, np.ndarray | Stored], metada
             if isinstance(tensor, Stored):
                 _copy(tensor, out)
             else:
-                out.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+                out.write(np.ascontiguousarray(np.asarray(tensor)).reshape(-1).view(np.uint8).data)
 
 
 def _runs(tensors):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from zett import gguf
 from zett.errors import UserError
 from zett.files.jsonfile import read_json
 from zett.files.resolve import BASE_MODEL, find
@@ -107,7 +108,7 @@ def load_base_model(
     name: str | Path, *, dtype: str = "float32", param_dtype: str = "float32", mesh: jax.sharding.Mesh | None = None,
     remat: Remat = "none", revision: str | None = None, body: bool = True,
 ) -> BaseModel:  # fmt: skip
-    """Load "pico" (in the package), a Hugging Face folder, or a name on the Hugging Face Hub (at `revision`).
+    """Load "pico" (in the package), a Hugging Face folder, a GGUF file, or a name on the Hugging Face Hub (at `revision`).
 
     dtype: of the body's matrix products. param_dtype: of its layers' matrices; all else is float32. Both are "float32",
     "bfloat16" or "auto", what the hardware is good at. mesh: the devices to spread the body over, by the partition specs of its
@@ -207,4 +208,5 @@ def body_shapes(family: Family, config: BodyConfig) -> dict[str, tuple]:
 
 def find_folder(name: str | Path, revision: str | None = None) -> Path:
     """The local folder of a base model, downloaded if `name` is one on the Hub; UserError if there is none."""
-    return find(name, BASE_MODEL, revision=revision, check=check_adapter)
+    file = gguf.find_gguf(name)
+    return find(name, BASE_MODEL, revision=revision, check=check_adapter) if file is None else gguf.convert(file)

@@ -52,7 +52,7 @@ KNOWN: dict[str, dict] = {
 def hf_config_of(name: str) -> dict:
     """The config.json of a base model: from its folder, or of a model in KNOWN. UserError if neither has it."""
     folder = Path(name).expanduser()
-    if name == "pico" or folder.is_dir():
+    if name == "pico" or folder.exists():
         return read_json(find_folder(name) / "config.json")
     if name in KNOWN:
         return copy.deepcopy(KNOWN[name])

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zett.errors import UserError
+from zett.values import nearest
 from zett.vocab.bytes import RESERVED_TOKEN
+from zett.vocab.load import load_tokenizer
 from zett.vocab.modes import MODES
 from zett.vocab.pairing import PRECEDENCE, ROLES, Pair, added_tokens, find_pairs, followed_ends, structural
 from zett.vocab.prompts import chat_template
@@ -54,7 +56,6 @@ def of_same_text(role: str, target: "Vocabulary", source: "Vocabulary") -> int |
 
 def check_mode(mode: str) -> None:
     """UserError unless `mode` is one of MODES."""
-    from zett.values import nearest
 
     if mode not in MODES:
         raise UserError(f"special {mode!r} does not exist; {nearest(mode, MODES)}")
@@ -66,8 +67,6 @@ def adapt_special(target: "Vocabulary", source: "Vocabulary", mode: str, folder:
     Raises UserError if the tokenizers library does not take the result.
     """
     import tokenizers
-
-    from zett.vocab.load import load_tokenizer
 
     if mode == "keep-target":
         return target

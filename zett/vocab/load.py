@@ -21,7 +21,7 @@ MAX_FILE_BYTES = 256 * 2**20  # reading takes ten times as much memory; the larg
 
 
 def load_tokenizer(path: str | Path, *, rows: int | None = None) -> Vocabulary:
-    """The vocabulary of a Hugging Face tokenizer: a folder with tokenizer.json, that file itself, or a name on the Hub.
+    """The vocabulary of a tokenizer: a folder with tokenizer.json, that file, a GGUF file, or a name on the Hub.
 
     Tokens that its other files name belong to it. rows: of the model whose tokenizer it is; such tokens without a row are left
     out. Raises UserError if there is none, or one of a kind that cannot be read or cannot be used (see zett/vocab/patterns.py).
@@ -60,11 +60,15 @@ def _read(file: Path):
 
 
 def _locate(path: str | Path) -> Path:
+    from zett.gguf import convert_tokenizer, find_gguf  # imports gguf, which most tokenizers do not need
+
     given = local(path, TOKENIZER)
+    if (file := find_gguf(given)) is not None:
+        return convert_tokenizer(file)
     if given.is_file() and given.name == "tokenizer.json":
         return given.parent
     if given.is_file():
-        raise UserError(f"{given} is not a tokenizer: give a folder with tokenizer.json, or that file")
+        raise UserError(f"{given} is not a tokenizer: give a folder with tokenizer.json, that file, or a GGUF file")
     return find(path, TOKENIZER)
 
 
