@@ -114,6 +114,7 @@ def evaluate(
     base = "pico" if base is None else base
     targets = renamed("tokenizer", tokenizer, "targets", targets)
     hypernets = {"hypernet": hypernets} if isinstance(hypernets, str | Path) else dict(hypernets or {})
+    specs = _specs(targets)
     if isinstance(base, str | Path):
         for folder in hypernets.values():
             check_belongs(base, folder)  # before JAX is loaded
@@ -137,7 +138,6 @@ def evaluate(
     functions = _functions(base, hypernets, methods if isinstance(methods, Mapping) else several(methods), language)
     if isinstance(targets, Vocabulary):
         targets = {targets.folder.name if targets.folder else "tokenizer": targets}
-    specs = [] if isinstance(targets, Mapping) else _specs(targets)
     text, prose = str(text), str(prose)
     if windows is None:
         windows, record = measured_windows(
@@ -176,12 +176,18 @@ def evaluate(
     )
 
 
-def _specs(given: str | Path | Sequence[str | Path] | None) -> list[str]:
-    """Those of the targets, each once; "default" is those of `DEFAULT_TARGETS`."""
-    from zett.evaluate.targets import DEFAULT_TARGETS
+def _specs(given: "str | Path | Vocabulary | Sequence[str | Path] | Mapping[str, Vocabulary] | None") -> list[str]:
+    """Those of the targets that are to be loaded, each once; "default" is those of `DEFAULT_TARGETS`. UserError if absurd."""
+    from zett.evaluate.targets import DEFAULT_TARGETS, parse_target
+    from zett.vocab import Vocabulary
 
+    if isinstance(given, Mapping | Vocabulary):
+        return []
     named = ["default"] if given is None else map(str, several(given))
-    return list(dict.fromkeys(spec for name in named for spec in (DEFAULT_TARGETS if name == "default" else (name,))))
+    specs = list(dict.fromkeys(spec for name in named for spec in (DEFAULT_TARGETS if name == "default" else (name,))))
+    for spec in specs:
+        parse_target(spec)
+    return specs
 
 
 def _load_targets(specs: Sequence[str], bar, **texts) -> dict[str, "Vocabulary"]:

@@ -16,7 +16,6 @@ from zett.data.text import (
     whole_files,
 )
 from zett.errors import UserError
-from zett.evaluate.bpb import byte_windows, whole_windows
 from zett.evaluate.targets import parse_target
 
 HELD_OUT_BYTES = 131072  # measured of a held-out split, unless it is said
@@ -30,6 +29,8 @@ def measured_windows(
     A file or folder is measured whole (text_bytes: no more of it than that), unless a target in `specs` is trained on the same
     text; then its held-out split is, as of all other sources (text_bytes None: HELD_OUT_BYTES).
     """
+    from zett.evaluate.bpb import byte_windows, whole_windows  # which loads JAX
+
     if window < 16:
         raise UserError(f"the window is {window} bytes; it has to have at least 16")
     if text_bytes is not None and text_bytes < window:
@@ -74,6 +75,8 @@ def text_to_measure(spec: str, training: Sequence[str], opened: Callable[..., Do
 
 def files_in_windows(paths: Sequence[str | Path], window: int = 512) -> list[str]:
     """All of these files and folders in pieces of at most `window` bytes. Files of no known kind are plain text. UserError."""
+    from zett.evaluate.bpb import whole_windows
+
     return whole_windows((text for path in paths for text in _texts(Path(path).expanduser())), window=window)
 
 
