@@ -563,15 +563,17 @@ def test_export_without_a_tokenizer(tmp_path, folder, case, caplog):
 
 def test_the_shipped_tokenizer_decides(base, tmp_path):
     """Not the base model's: it is asked for, and another one's ids are noticed."""
+    folder = tmp_path / "hypernet"
+    folder.mkdir()
     for name in ("config.json", FORMATS[0]):
-        (tmp_path / name).write_bytes((base / "published" / name).read_bytes())
+        (folder / name).write_bytes((base / "published" / name).read_bytes())
     with pytest.raises(UserError, match=r"has no tokenizer\.json, the source tokenizer that the hypernetwork was"):
-        transfer(base / "model", base / "target", tmp_path / "out", hypernet=tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    write(tmp_path, config | {"hn_n_extra_tokens": 1}, weights_of(golden.inputs(config | {"hn_n_extra_tokens": 1}, 5)))
-    (tmp_path / "tokenizer.json").write_bytes((base / "published" / "tokenizer.json").read_bytes())
+        transfer(base / "model", base / "target", tmp_path / "out", hypernet=folder)
+    config = json.loads((folder / "config.json").read_text())
+    write(folder, config | {"hn_n_extra_tokens": 1}, weights_of(golden.inputs(config | {"hn_n_extra_tokens": 1}, 5)))
+    (folder / "tokenizer.json").write_bytes((base / "published" / "tokenizer.json").read_bytes())
     with pytest.raises(UserError, match="no row for the source id"):
-        transfer(base / "model", base / "target", tmp_path / "out", hypernet=tmp_path)
+        transfer(base / "model", base / "target", tmp_path / "out", hypernet=folder)
     assert not (tmp_path / "out").exists()
 
 

@@ -38,6 +38,7 @@ from zett.vocab.train import save_tokenizer
 
 ROOT = Path(__file__).parents[1]
 CORPORA = SHARED.parent / "corpora"
+SAID = "taking 1,000 tokens apart into pieces of the base model's tokenizer"  # all that a run without a mistake says on stderr
 
 
 def shared(name: str):
@@ -423,7 +424,7 @@ def test_the_tables(everything):
 def test_command(tmp_path, capsys):
     target = folder_of(vocabulary("unigram"), tmp_path / "unigram")
     html, made = tmp_path / "a.html", tmp_path / "a.json"
-    arguments = ["inspect", "--source", "pico", "--target", target]
+    arguments = ["inspect", "--model", "pico", "--tokenizer", target]
     code, out, _ = run(cli.main, *arguments, "--html", str(html), "--json", str(made), "--hypernet", "pico", capsys=capsys)
     assert code == 0 and "Target tokens in source pieces" in out
     report = json.loads(made.read_text())
@@ -432,7 +433,7 @@ def test_command(tmp_path, capsys):
     assert code == 0 and json.loads(out)["pair"]["max_pieces"] == 3
     # What it wrote itself it may write again.
     code, _, error = run(cli.main, *arguments, "--html", str(html), "--json", str(made), capsys=capsys)
-    assert (code, error) == (0, "") and json.loads(made.read_text())["pair"]["max_pieces"] != 3
+    assert (code, error) == (0, f"{SAID}\n") and json.loads(made.read_text())["pair"]["max_pieces"] != 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "a.json", "unigram"]
 
 
@@ -441,7 +442,7 @@ def test_files_that_inspect_did_not_write_stay(tmp_path, capsys):
     for name in ("thesis.html", "data.json", "text.txt"):
         (tmp_path / name).write_text("<!doctype html> {} mine")
     (tmp_path / "text.html").write_text('<meta name="generator" content="zett inspect">')
-    arguments = ["inspect", "--source", "pico", "--target", str(target), "--text", str(tmp_path / "text.txt")]
+    arguments = ["inspect", "--model", "pico", "--tokenizer", str(target), "--text", str(tmp_path / "text.txt")]
     thesis, data = str(tmp_path / "thesis.html"), str(tmp_path / "data.json")
     inside = str(tmp_path / "unigram" / "tokenizer.json")
     for extra, message in [
@@ -459,7 +460,7 @@ def test_files_that_inspect_did_not_write_stay(tmp_path, capsys):
         assert code == 2 and message in error and error.count("\n") == 1, (extra, error)
     assert all((tmp_path / name).read_text() == "<!doctype html> {} mine" for name in ("thesis.html", "data.json", "text.txt"))
     code, _, error = run(cli.main, *arguments, "--html", thesis, "--json", data, "--overwrite", capsys=capsys)
-    assert (code, error) == (0, "") and "zett inspect" in Path(thesis).read_text()
+    assert (code, error) == (0, f"{SAID}\n") and "zett inspect" in Path(thesis).read_text()
 
 
 def test_mistakes_at_the_command_line(tmp_path, capsys):

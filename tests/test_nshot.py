@@ -78,7 +78,7 @@ def test_the_first_loss_is_transformers(variant, corpus, tmp_path):
 
 
 def test_without_bos_and_eos_texts_open_with_the_mean_row(corpus, tmp_path):
-    folder = parity.base_folder("llama-gqa", tmp_path / "base")
+    folder = parity.base_folder("llama-gqa", tmp_path / "base", bos_token_id=None, eos_token_id=None)
     task, params = task_and_params(settings(corpus, folder), tmp_path)
     base = load_base_model(folder)
     assert not {"bos", "eos"} & base.vocab.roles.keys()

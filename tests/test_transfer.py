@@ -280,8 +280,9 @@ def test_what_was_measured_is_in_the_card(tmp_path, base_folder, target_folder):
     after, before, ratio = map(float, re.search(r"([\d.]+) bits per byte, ([\d.]+) before \(([\d.]+) times\)", card).groups())
     assert 1 < before < 30 and ratio == pytest.approx(after / before, abs=1e-3)
     assert f"--text {text}" in card
-    (tmp_path / "folder").mkdir()  # a table in a folder: the same text, the same numbers
-    (tmp_path / "folder" / "a.jsonl").write_text(json.dumps({"text": text.read_text()}) + "\n")
+    (tmp_path / "folder").mkdir()  # a table in a folder: the same texts, the same numbers
+    rows = json.dumps({"text": text.read_text()}) + "\n" + (tmp_path / "more" / "a.jsonl").read_text()
+    (tmp_path / "folder" / "a.jsonl").write_text(rows)
     other = transfer(base_folder, target_folder, tmp_path / "other", method="fvt", text=tmp_path / "folder")
     assert f"{after:.4f} bits per byte, {before:.4f} before" in (other / "README.md").read_text()
     again = transfer(base_folder, base_folder, tmp_path / "same", method="fvt", measure=[text])
