@@ -11,6 +11,7 @@ from vocabularies import vocabulary
 from zett.errors import UserError
 from zett.evaluate.evaluate import evaluate
 from zett.hypernet.release import save_hypernet
+from zett.lms.base import load_base_model
 from zett.methods import make_method, method_class
 from zett.methods.fvt import FVT
 from zett.methods.hypernet import HypernetMethod
@@ -67,12 +68,12 @@ def test_padding_of_the_source_table_is_not_read(base, target, predicted):
 
 def test_another_base_is_refused(base, target):
     hypernet = trained_for(base)
-    hypernet.check_model(base)
+    hypernet.check(base)
     other = base_of(EmbeddingTable.of(base.table.input, base.table.input), base.vocab)
     message = (
         rf"trained for the base model 'tiny' \({base.fingerprint[:12]}\), and this one is another \({other.fingerprint[:12]}\)"
     )
-    for refused in (hypernet.check_model, lambda model: hypernet(model, target), lambda model: hypernet.rows(target, model)):
+    for refused in (hypernet.check, lambda model: hypernet(model, target), lambda model: hypernet.rows(target, model)):
         with pytest.raises(UserError, match=message):
             refused(other)
     with pytest.raises(UserError, match="trained for the base model 'tiny'"):
