@@ -27,7 +27,7 @@ from zett.hypernet.release import load_hypernet
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "golden"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "hypernet" / "golden"))
 import make_published
 
 # Width of the rows, of the network, feed-forward, heads, tokens; input and output rows, but for XLM-R.

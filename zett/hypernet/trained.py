@@ -17,13 +17,14 @@ from zett.hypernet.packing import limit_pieces, pack_forms, renumbered
 from zett.hypernet.scaling import bias_residual, column_stats
 from zett.lms.base import BaseModel, load_base_model
 from zett.mesh import to_host
+from zett.methods.method import Method
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary, load_tokenizer, surface_forms
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedHypernet:
-    """A hypernetwork with its parameters: a `Method` (zett/methods) like the training-free ones.
+class TrainedHypernet(Method):
+    """A hypernetwork with its parameters: a method like those of zett/methods.
 
     base: name and fingerprint of the base model that it belongs to. Published ones do not know a fingerprint (None); their base
     has "vocab_size" ids, and they bring the tokenizer that tokens are to be decomposed with.
@@ -36,7 +37,6 @@ class TrainedHypernet:
     base: dict
     folder: Path | None = None
 
-    baseline: ClassVar[bool] = False
     needs: ClassVar[str] = "a hypernetwork trained for the base model"
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class TrainedHypernet:
                 f"({str(self.base['fingerprint'])[:12]}), and this one is another ({fingerprint[:12]})"
             )
 
-    def check_model(self, base) -> None:
+    def check(self, base: BaseModel) -> None:
         """UserError if the hypernetwork belongs to another `BaseModel`; to be called before anything that takes its time."""
         if self.base["fingerprint"] is not None:
             known = "fingerprint" in vars(base)
@@ -97,7 +97,7 @@ class TrainedHypernet:
         """
         if model is None or isinstance(model, str | Path):
             model = load_base_model(self.base["name"] if model is None else model, body=False)
-        self.check_model(model)
+        self.check(model)
         target = tokenizer if isinstance(tokenizer, Vocabulary) else load_tokenizer(tokenizer)
         return self(model, target, language=language)
 
@@ -109,7 +109,7 @@ class TrainedHypernet:
 
         seed is not used. language: of the target, by code or number. dtype: of matrix products. chunk: rows made at a time.
         """
-        self.check_model(base)
+        self.check(base)
         source, number = self._source(base), self.language_number(language)
         with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
             forms = limit_pieces(surface_forms(target, source, self.config.max_pieces), self.config.max_pieces)

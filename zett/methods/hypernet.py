@@ -41,7 +41,7 @@ class HypernetMethod(Method):
     def check(self, base: BaseModel) -> None:
         """UserError unless the hypernetwork belongs to `base`, and knows the language."""
         self._check_path(base.name)
-        self._trained.check_model(base)
+        self._trained.check(base)
         self._trained.language_number(self.language)
 
     def _check_path(self, base: str) -> None:

@@ -1,7 +1,7 @@
 """Makes published-*.safetensors: hypernetworks in the published format with random weights, and what they compute in PyTorch.
 
-The layers are Transformers' RoBERTa, the rest is plain PyTorch after the paper and the facts in zett/compat/published.py.
-`python tests/golden/make_published.py` writes all; tests/test_compat.py compares.
+The layers are Transformers' RoBERTa, the rest is plain PyTorch after the paper and the facts in zett/hypernet/published.py.
+`python tests/hypernet/golden/make_published.py` writes all; tests/hypernet/test_published.py compares.
 """
 
 import re

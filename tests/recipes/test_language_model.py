@@ -13,7 +13,6 @@ import tiny
 from flax import nnx
 from lms import parity
 from safetensors.numpy import load_file, save_file
-from zett.tasks.lm import LMTask
 
 from zett import cli
 from zett.config import Config, from_dict
@@ -21,16 +20,17 @@ from zett.errors import UserError
 from zett.files.tensors import INDEX_FILE, WEIGHTS_FILE
 from zett.lms import load_base_model
 from zett.mesh import make_mesh
+from zett.recipes.language_model import LanguageModelRecipe
 from zett.train.run import train
 
 pytestmark = pytest.mark.xdist_group("nshot")
 SMALL = dataclasses.replace(tiny.CONFIG, num_layers=1)
 
 
-def settings(corpus, init, **changes) -> Config:
+def settings(corpus, start, **changes) -> Config:
     values = {
         "recipe": "lm",
-        "start": str(init),
+        "start": str(start),
         "data": {"text": str(corpus), "batch_size": 4, "length": 32},
         "optim": {"learning_rate": 3e-3, "warmup_steps": 1},
         "train": {
@@ -43,9 +43,13 @@ def settings(corpus, init, **changes) -> Config:
     return from_dict(values)
 
 
-def task_and_params(config, workdir):
-    task = LMTask(config, workdir, make_mesh(config.mesh))
-    return task, task.init()
+def recipe_for(config, workdir) -> LanguageModelRecipe:
+    return LanguageModelRecipe(config, workdir, make_mesh(config.mesh))
+
+
+def recipe_and_params(config, workdir):
+    recipe = recipe_for(config, workdir)
+    return recipe, recipe.start()
 
 
 # ------------------------------------------------------------------------------------------------------- the loss
@@ -69,25 +73,27 @@ def test_the_first_loss_is_transformers(variant, corpus, tmp_path):
         for weight in model.parameters():
             weight += 0.2 * torch.randn_like(weight)
     model.save_pretrained(folder)
-    task, params = task_and_params(settings(corpus, folder, data={"resegment_share": 0.5}), tmp_path)
-    batch = task.batch(0)
-    loss, _ = jax.jit(task.loss)(params, task.frozen, batch)
-    ids = torch.from_numpy(np.concatenate([batch["inputs"], batch["targets"][:, -1:]], 1).astype(np.int64))
+    recipe, params = recipe_and_params(settings(corpus, folder, data={"resegment_share": 0.5}), tmp_path)
+    batch = recipe.batch(0)
+    loss, _ = jax.jit(recipe.loss)(params, recipe.frozen, batch)
+    roles = recipe.base.vocab.roles
+    opened = np.pad(batch["targets"], ((0, 0), (1, 0)), constant_values=roles.get("bos", roles.get("eos")))
+    ids = torch.from_numpy(opened.astype(np.int64))
     with torch.no_grad():
         assert float(loss) == pytest.approx(float(model(ids, labels=ids).loss), rel=1e-5)
 
 
 def test_without_bos_and_eos_texts_open_with_the_mean_row(corpus, tmp_path):
     folder = parity.base_folder("llama-gqa", tmp_path / "base", bos_token_id=None, eos_token_id=None)
-    task, params = task_and_params(settings(corpus, folder), tmp_path)
+    recipe, params = recipe_and_params(settings(corpus, folder), tmp_path)
     base = load_base_model(folder)
     assert not {"bos", "eos"} & base.vocab.roles.keys()
-    batch = task.batch(0)
-    x = np.array(base.table.input)[batch["inputs"]]
+    batch = recipe.batch(0)
+    x = np.array(base.table.input)[np.roll(batch["targets"], 1, axis=1)]
     x[:, 0] = base.bos_row
     logits = base.table.unembed(nnx.merge(base.graphdef, base.params)(jnp.asarray(x)))
     nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets"][..., None], -1)
-    assert float(task.loss(params, task.frozen, batch)[0]) == pytest.approx(float(nats.mean()), rel=1e-5)
+    assert float(recipe.loss(params, recipe.frozen, batch)[0]) == pytest.approx(float(nats.mean()), rel=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +125,15 @@ def base(tmp_path_factory):
 def test_microbatches_change_nothing(base, corpus, tmp_path):
     results = []
     for number in (1, 2):
-        task, params = task_and_params(settings(corpus, base, train={"microbatches": number}), tmp_path)
-        results.append(jax.jit(jax.value_and_grad(lambda p, b, t=task: t.loss(p, t.frozen, b)[0]))(params, task.batch(0)))
+        recipe, params = recipe_and_params(settings(corpus, base, train={"microbatches": number}), tmp_path)
+        results.append(jax.jit(jax.value_and_grad(lambda p, b, r=recipe: r.loss(p, r.frozen, b)[0]))(params, recipe.batch(0)))
     for one, other in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_each_part_of_the_rows_reads_its_part_of_the_text(base, corpus, tmp_path):
-    whole, _ = task_and_params(settings(corpus, base), tmp_path)
-    halves, _ = task_and_params(settings(corpus, base, data={"parts": 2}), tmp_path)
+    whole, _ = recipe_and_params(settings(corpus, base), tmp_path)
+    halves, _ = recipe_and_params(settings(corpus, base, data={"parts": 2}), tmp_path)
     assert sorted(halves.batches) == [0, 1]
     batch = halves.batch(3)
     for rows in ([0], [1, 2], [3]):  # whichever rows a process makes
@@ -234,11 +240,11 @@ def test_mistakes(base, corpus, tmp_path):
     with pytest.raises(UserError, match=r"config\.train\.trained is 'table'; without config\.start"):
         from_dict({"recipe": "lm", "train": {"trained": "table"}})
     with pytest.raises(UserError, match=r"config\.data\.length is 65; config\.start, .* has positions for 64 tokens"):
-        LMTask(settings(corpus, base, data={"length": 65}), tmp_path)
+        recipe_for(settings(corpus, base, data={"length": 65}), tmp_path)
     with pytest.raises(UserError, match="bidirectional encoder"):
-        LMTask(settings(corpus, parity.base_folder("bert-masked_lm", tmp_path / "bert")), tmp_path)
+        recipe_for(settings(corpus, parity.base_folder("bert-masked_lm", tmp_path / "bert")), tmp_path)
     with pytest.raises(UserError, match="there is no folder"):
-        LMTask(settings(corpus, tmp_path / "nothing"), tmp_path)
+        recipe_for(settings(corpus, tmp_path / "nothing"), tmp_path)
     (tmp_path / "short.txt").write_text("Too short a text.\n" * 3)
     with pytest.raises(UserError, match=r"short\.txt:train has \d+ tokens; there have to be more than config\.data\.length"):
-        LMTask(settings(tmp_path / "short.txt", base), tmp_path)
+        recipe_for(settings(tmp_path / "short.txt", base), tmp_path)

@@ -1,0 +1,119 @@
+"""The network: what it starts from, how its rows are scaled, and which choices go together."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypernet.networks import CONFIG, PAPER, WIDTH, base_of, params_of, predict, random_forms, table_for, trained_for
+from vocabularies import vocabulary
+
+from zett.config import from_dict
+from zett.errors import UserError
+from zett.hypernet.network import hypernet_graph, predict_rows
+from zett.hypernet.packing import pack_forms
+from zett.hypernet.scaling import fit_scales, source_rows
+from zett.methods.fvt import FVT
+from zett.vocab import surface_forms
+
+pytestmark = pytest.mark.xdist_group("hypernet")
+
+
+@pytest.fixture(scope="module")
+def source():
+    return vocabulary("bpe", 400)
+
+
+@pytest.fixture(scope="module")
+def target():
+    return vocabulary("unigram", 600)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_it_starts_from_fvt(source, target, tied):
+    base = base_of(table_for(source, tied=tied), source)
+    predicted = trained_for(base, moved=False)(base, target, chunk=64)
+    expected, forms = FVT()(base, target), surface_forms(target, source, 64)
+    # The hypernetwork cuts longer forms. Of tokens that the source has FVT takes the rows; they are the mean of their pieces
+    # where the model keeps them whole.
+    shared = [(n == 1 and p == s) for n, s, p in zip(forms.lengths, forms.same, forms.pieces[:, 0])]
+    plain = (0 < forms.lengths) & (forms.lengths <= CONFIG.max_pieces) & ((forms.same < 0) | np.asarray(shared))
+    assert plain.sum() > 400 and (forms.lengths > 1).sum() > 100
+    np.testing.assert_allclose(predicted.input[plain], expected.input[plain], atol=1e-4)
+    assert (predicted.output is None) == tied
+    if not tied:
+        np.testing.assert_allclose(predicted.output[plain], expected.output[plain], atol=1e-4)
+
+
+def test_or_from_the_first_piece_or_from_the_mean_row(source, target):
+    table = table_for(source)
+    base, forms = base_of(table, source), surface_forms(target, source, CONFIG.max_pieces)
+    used = forms.lengths > 0
+    first = trained_for(base, dataclasses.replace(CONFIG, residual="first"), moved=False)(base, target)
+    np.testing.assert_allclose(first.input[used], table.input[forms.pieces[used, 0]], atol=1e-4)
+    np.testing.assert_allclose(first.output[used], table.output[forms.pieces[used, 0]], atol=1e-4)
+    none = trained_for(base, dataclasses.replace(CONFIG, residual="none"), moved=False)(base, target)
+    assert np.abs(none.input[used] - table.input.mean(0)).max() > 0.01  # a head that starts at random
+
+
+def test_the_correction_is_scaled(source):
+    """By residual_scale over sqrt(D), in units of each column's standard deviation."""
+    rows = source_rows(table_for(source))
+    packed = pack_forms(random_forms([1, 2, 3, 4]), multiple=1)
+    params = params_of()
+    start, one, two = (
+        predict(packed, rows, dataclasses.replace(CONFIG, residual_scale=scale), params=params) for scale in (0.0, 1.0, 2.0)
+    )
+    np.testing.assert_allclose(two - start, 2 * (one - start), atol=1e-4)
+    doubled = predict(packed, 2 * rows + 5, params=params)
+    np.testing.assert_allclose(doubled, 2 * predict(packed, rows, params=params) + 5, atol=1e-3)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_fitted_scales(source, tied):
+    """Source rows get the standard deviation that is asked for, first predictions that of the table; neither is trained."""
+    rows = np.asarray(source_rows(table_for(source, tied=tied)))
+    graphdef = hypernet_graph(PAPER, WIDTH, tied, jnp.float32)
+    params = fit_scales(graphdef, params_of(PAPER, tied=tied), rows, seed=3)
+    scaled = rows * np.asarray(params["scale_in"]["scale"]) + np.asarray(params["scale_in"]["shift"])
+    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(scaled.std(0), 0.02, rtol=1e-4)
+    ids = np.arange(len(source), dtype=np.int32)
+    forms = random_forms([1] * len(source))
+    forms.pieces[:, 0], forms.features[:] = ids, 0
+    packed = pack_forms(forms, multiple=1)
+    found = np.asarray(predict_rows(graphdef, params, rows, packed))
+    np.testing.assert_allclose(found.mean(0), rows.mean(0), atol=1e-3)
+    np.testing.assert_allclose(found.std(0), rows.std(0), rtol=1e-3)
+    gradient = jax.grad(lambda p: jnp.square(predict_rows(graphdef, p, rows, packed)).sum())(params)
+    for name in ("scale_in", "scale_out"):
+        assert not any(np.asarray(x).any() for x in gradient[name].values())
+    assert np.asarray(gradient["piece"]["kernel"]).any()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"encoder": "roberta"}, "config.hypernet.norm is 'pre'; with encoder 'roberta' it has to be 'post'"),
+        ({"rescale": "fitted"}, "config.hypernet.residual is 'mean'; with rescale 'fitted' it has to be 'none'"),
+        ({"languages": ("de", "de")}, "names a language twice: de, de"),
+        ({"fallback_rows": 3}, "config.hypernet.fallback_rows is 3; training needs 256"),
+    ],
+)
+def test_choices_that_do_not_go_together(changes, message):
+    with pytest.raises(UserError, match=message):
+        from_dict({"hypernet": changes})
+
+
+def test_bytes_that_the_source_lacks_have_rows_of_their_own(source):
+    rows = source_rows(table_for(source))
+    forms = random_forms([1, 1])
+    forms.pieces[:, 0] = len(source) + 7, len(source) + 8
+    packed = pack_forms(forms)
+
+    def total(params):
+        return jnp.square(predict_rows(hypernet_graph(CONFIG, WIDTH, False, jnp.float32), params, rows, packed)).sum()
+
+    gradient = np.asarray(jax.jit(jax.grad(total))(params_of())["fallback"])
+    assert np.flatnonzero(np.abs(gradient).sum(1)).tolist() == [7, 8]

@@ -1,0 +1,297 @@
+"""The recipe "hypernet": its batches, its loss against a plain softmax, and a run that is the same to the bit."""
+
+import copy
+import dataclasses
+import functools
+import json
+import math
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+from flax import nnx
+from safetensors.numpy import load_file
+
+from zett import cli
+from zett.config import Config, from_dict, to_dict
+from zett.errors import UserError
+from zett.export import export
+from zett.hypernet.network import predict_rows
+from zett.hypernet.release import load_hypernet, save_hypernet
+from zett.lms import load_base_model
+from zett.mesh import make_mesh
+from zett.recipes.hypernet import HypernetRecipe, HypernetStep, trained_for
+from zett.train import loop
+from zett.train.run import train
+from zett.vocab import load_tokenizer
+from zett.vocab.train import save_tokenizer
+
+pytestmark = pytest.mark.xdist_group("hypernet")
+
+
+def settings_for(folder, **changes) -> Config:
+    values = {
+        "recipe": "hypernet",
+        "base": str(folder / "base"),
+        "data": {"text": str(folder / "text"), "batch_size": 2, "length": 24},
+        "hypernet": {"width": 16, "layers": 1, "heads": 2, "feed_forward": 16, "max_pieces": 6},
+        "sampler": {
+            "min_size": 320, "max_size": 420, "pool": 1, "pool_bytes": 20_000, "inventory": 500, "inventory_bytes": 20_000,
+            "shards": 2, "rows": 1024,
+        },
+        "optim": {"learning_rate": 1e-2, "warmup_steps": 1},
+        "train": {
+            "steps": 6, "log_every": 2, "eval_every": 3, "checkpoint_every": 2, "eval_windows": 4, "dtype": "float32",
+            "eval_targets": [str(folder / "target")],
+        },
+    }  # fmt: skip
+    for section, fields in changes.items():
+        values[section] |= fields
+    return from_dict(values)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, corpus):
+    folder = tmp_path_factory.mktemp("hypernet")
+    (folder / "text").symlink_to(corpus)
+    tiny.base_folder(folder / "base", dtype="float32")
+    save_tokenizer(tiny.tokenizer("unigram", 330), folder / "target")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZETT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield folder
+
+
+def recipe_for(config: Config, folder) -> HypernetRecipe:
+    return HypernetRecipe(config, folder, make_mesh(config.mesh))
+
+
+@pytest.fixture(scope="module")
+def recipe(folder):
+    return recipe_for(settings_for(folder), folder)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(folder, recipe):
+    again = recipe_for(settings_for(folder), folder)
+    batches = [recipe.batch(step) for step in range(4)]
+    for step in (3, 1, 1, 0):
+        jax.tree.map(np.testing.assert_array_equal, again.batch(step), batches[step])
+    assert any(not np.array_equal(batches[0]["targets"], b["targets"]) for b in batches[1:])
+
+
+def test_a_batch_spells_its_text(recipe):
+    """Its ids count within the predicted rows, whose tokens are those of the draw."""
+    for step in range(8):
+        batch, draw = recipe.batch(step), recipe.batch.sampler.draw(step)
+        valid = int(batch["num_valid"])
+        assert batch["targets"].max() < valid <= len(batch["same"])
+        assert (batch["log_weight"][:valid] == 0).all()  # the vocabulary is smaller than the room
+        number_of = {t: n for n, t in enumerate(draw.tokens) if t}
+        spelled = []
+        for row, weights in zip(batch["targets"], batch["weights"]):
+            forms = batch["forms"]
+            ids = [int(i) for i in row[weights > 0]]
+            # Tokens are known by their features, which hold their length, and pieces.
+            found = b"".join(b"".join(recipe.base.vocab.tokens[p] for p in forms.pieces[i, : forms.lengths[i]]) for i in ids)
+            assert b"".join(recipe.base.vocab.tokens[p] for p in forms.pieces[ids[0], : forms.lengths[ids[0]]]) in number_of
+            spelled.append(found.decode())
+        for text in spelled:
+            assert any(text.lstrip("\ufffd") in document for document in recipe.documents)
+        assert batch["bytes"].tolist() == [len(t.encode()) for t in spelled]
+
+
+@pytest.fixture(scope="module")
+def value_and_grad(recipe):
+    return jax.jit(jax.value_and_grad(recipe.loss, has_aux=True))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run_body(graphdef, params, x):
+    return nnx.merge(graphdef, params)(x)
+
+
+def full_loss(recipe, params, batch):
+    """Nats by a plain softmax over all valid rows with their log weights."""
+    rows = np.asarray(predict_rows(recipe.graphdef, params, recipe.frozen["rows"], batch["forms"]))
+    inputs, outputs = rows[:, : recipe.hidden_size], rows[:, -recipe.hidden_size :]
+    first = np.broadcast_to(np.asarray(recipe.frozen["bos"]), (len(batch["targets"]), 1, recipe.hidden_size))
+    x = np.concatenate([first, inputs[batch["targets"][:, :-1]]], 1)
+    h = np.asarray(run_body(recipe.base.graphdef, recipe.frozen["body"], x), np.float64)
+    logits = (h @ outputs.T.astype(np.float64) + batch["log_weight"])[..., : int(batch["num_valid"])]
+    log_probabilities = logits - np.log(np.exp(logits - logits.max()).sum(-1, keepdims=True)) - logits.max()
+    chosen = np.take_along_axis(log_probabilities, batch["targets"][..., None], -1)[..., 0]
+    return -(chosen * batch["weights"]).sum()
+
+
+def test_the_loss_is_a_softmax_over_all_rows(recipe, value_and_grad):
+    params = recipe.init()
+    for step in range(3):
+        batch = recipe.batch(step)
+        (total, metrics), _ = value_and_grad(params, recipe.frozen, batch)
+        nats = full_loss(recipe, params, batch)
+        assert float(metrics["lm"]) == pytest.approx(nats / batch["weights"].sum(), rel=1e-4)
+        assert float(metrics["bits_per_byte"]) == pytest.approx(nats / math.log(2) / batch["bytes"].sum(), rel=1e-4)
+        assert float(total) == pytest.approx(float(metrics["lm"] + 0.1 * metrics["lexical"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [({"microbatches": 2}, 1e-5), ({"remat": "dots", "remat_hypernet": "full"}, 1e-5), ({"activations": "bfloat16"}, 0.05)],
+)
+def test_how_it_is_computed_changes_no_gradient(folder, recipe, value_and_grad, changes, tolerance):
+    """In parts, again in the backward pass, or with bfloat16 between the products, within what that rounds."""
+    config = settings_for(folder)
+    other = recipe_for(dataclasses.replace(config, train=dataclasses.replace(config.train, **changes)), folder)
+    batch = recipe.batch(1)
+    rng = np.random.default_rng(0)  # the heads' last layers start at zero, and hold back the gradients of the layers below
+    params = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), recipe.init())
+    (loss, _), gradient = value_and_grad(params, recipe.frozen, batch)
+    (other_loss, _), other_gradient = jax.jit(jax.value_and_grad(other.loss, has_aux=True))(params, other.frozen, batch)
+    assert float(other_loss) == pytest.approx(float(loss), rel=tolerance)
+
+    error = optax.global_norm(jax.tree.map(jnp.subtract, other_gradient, gradient)) / optax.global_norm(gradient)
+    assert error < tolerance
+    assert "activations" not in changes or error > 1e-3  # it is another type, and it is used
+
+
+def test_rows_that_are_left_out_are_counted(recipe, monkeypatch):
+    """Where there is room for few, the others stand for all tokens that are not in the batch."""
+    monkeypatch.setattr("zett.recipes.hypernet_batches.bucket", lambda size, step: size)
+    small = copy.copy(recipe.batch)
+    small.config = dataclasses.replace(recipe.config, sampler=dataclasses.replace(recipe.config.sampler, rows=1))
+    for step in range(4):
+        batch, draw = small(step), small.sampler.draw(step)
+        used, all_tokens = len(np.unique(batch["targets"])), (draw.forms.lengths > 0).sum()
+        weights = np.exp(batch["log_weight"][: int(batch["num_valid"])].astype(float))
+        assert used + 256 == len(weights) < all_tokens
+        assert (weights[:used] == 1).all() and weights.sum() == pytest.approx(all_tokens, rel=1e-5)
+
+
+def test_padding_rows_change_nothing(recipe, value_and_grad):
+    batch = recipe.batch(1)
+    valid = int(batch["num_valid"])
+    params = jax.tree.map(lambda x: x + 0.1, recipe.init())
+    same = batch["same"].copy()
+    same[valid:] = 5
+    weight = batch["log_weight"].copy()
+    weight[valid:] = 50
+    (before, _), gradient = value_and_grad(params, recipe.frozen, batch)
+    (after, _), gradient_after = value_and_grad(params, recipe.frozen, batch | {"same": same, "log_weight": weight})
+    assert float(before) == float(after) and valid < len(same)
+    jax.tree.map(np.testing.assert_array_equal, gradient, gradient_after)
+
+
+def test_gradients_reach_all_parameters(recipe, value_and_grad):
+    """From the second step on: the heads' last layers start at zero, and hold back those of the layers below."""
+    params = recipe.init()
+    batch = recipe.batch(0)
+    _, first = value_and_grad(params, recipe.frozen, batch)
+    assert all(np.abs(head["dense"]["kernel"]).max() > 0 for head in first["heads"].values())
+    assert not np.abs(first["piece"]["kernel"]).any()
+    params = jax.tree.map(lambda p, g: p - 0.01 * g, params, first)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value_and_grad(params, recipe.frozen, batch)[1]):
+        name = jax.tree_util.keystr(path)
+        assert bool(np.abs(leaf).max() > 0) == ("fallback" not in name), name  # the source has all bytes
+        assert np.isfinite(leaf).all()
+
+
+def test_training_may_go_on_with_languages(folder, recipe, tmp_path):
+    """From a hypernetwork that knows none; any other difference is named."""
+    params = recipe.init()
+    save_hypernet(tmp_path, trained_for(recipe.base, recipe.config, params), recipe.base.vocab, {})
+    config = settings_for(
+        folder,
+        hypernet={"languages": ("a", "b")},
+        sampler={"texts": (str(folder / "text"),) * 2, "one_text": True},
+    )
+    go_on = dataclasses.replace(config, start=str(tmp_path))
+    found = HypernetStep(go_on, recipe.base, recipe.mesh).start()
+    assert found.pop("languages").shape == (2, config.hypernet.width)
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    wider = dataclasses.replace(go_on, hypernet=dataclasses.replace(config.hypernet, feed_forward=32))
+    with pytest.raises(UserError, match=r"config\.hypernet\.feed_forward is 32, and config\.start, .* has 16"):
+        HypernetStep(wider, recipe.base, recipe.mesh).start()
+
+
+def records(workdir, key):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line[key] for line in lines if key in line}
+
+
+def test_a_tiny_run(folder, tmp_path):
+    """It trains, evaluates and exports; what it exports is loaded and applied; resumed it is the same to the bit."""
+    config = settings_for(folder)
+    evaluation = train(config, tmp_path / "whole")
+    name = str(folder / "target")
+    assert set(evaluation) == {name, "score"} and evaluation["score"] == pytest.approx(evaluation[name])
+    assert set(records(tmp_path / "whole", "lm")) == {2, 4, 6}
+
+    # The same in two parts; a schedule knows its length, so the first part is stopped and not shorter.
+    class Stop(Exception):
+        pass
+
+    make_step = loop.make_step
+
+    def stopping(recipe, optimizer):
+        step_fn = make_step(recipe, optimizer)
+
+        def step(state, frozen, batch):
+            if int(state.step) == 4:
+                raise Stop
+            return step_fn(state, frozen, batch)
+
+        return step
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_step", stopping)
+        with pytest.raises(Stop):
+            train(config, tmp_path / "parts")
+    assert train(config, tmp_path / "parts") == evaluation
+    files = [load_file(tmp_path / w / "export" / "model.safetensors") for w in ("whole", "parts")]
+    for key in files[0]:
+        np.testing.assert_array_equal(files[0][key], files[1][key], err_msg=key)
+    hypernet, base = load_hypernet(tmp_path / "parts" / "export"), load_base_model(folder / "base")
+    assert hypernet.base["fingerprint"] == base.fingerprint and hypernet.config == config.hypernet
+    assert np.abs(hypernet.params["heads"][0]["dense"]["kernel"]).max() > 0
+    assert json.loads((tmp_path / "whole" / "export" / "training.json").read_text())["config"] == json.loads(
+        json.dumps(to_dict(config))
+    )
+    target = load_tokenizer(folder / "target")
+    table = hypernet(base, target)
+    assert table.input.shape == (len(target), base.table.input.shape[1]) and np.isfinite(table.input).all()
+    assert load_tokenizer(hypernet.folder / "source_tokenizer").tokens == base.vocab.tokens
+
+
+@pytest.mark.slow
+def test_a_run_of_the_papers_network(folder, tmp_path):
+    """Languages, RoBERTa's layers, fitted factors: it trains, and its checkpoints are exported before it has ended."""
+    choices = {
+        "encoder": "roberta", "norm": "post", "residual": "none", "rescale": "fitted", "features": False,
+        "languages": ("a", "b"),
+    }  # fmt: skip
+    text = str(folder / "text")
+    config = settings_for(
+        folder, hypernet=choices, sampler={"texts": (text, text), "one_text": True, "pool": 2, "substring": 0.0},
+        train={"steps": 3, "eval_every": 2, "checkpoint_every": 1},
+    )  # fmt: skip
+    train(config, tmp_path / "run")
+    hypernet = load_hypernet(tmp_path / "run" / "export")
+    assert hypernet.config.languages == ("a", "b") and hypernet.config.encoder == "roberta"
+    shutil.rmtree(tmp_path / "run" / "export")
+    with pytest.raises(UserError, match=r"has format None.*a run's hypernetwork is in its folder export"):
+        load_hypernet(tmp_path / "run")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["export", "--hypernet", str(tmp_path / "run"), "--output", str(tmp_path / "out"), "--checkpoint", "latest"])
+    assert stopped.value.code == 0
+    made = load_hypernet(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["step"] == 3
+    assert made.base == hypernet.base and made.config == hypernet.config
+    assert made.language_number("b") == 1 and "a run's" not in (tmp_path / "out" / "README.md").read_text()
+    (tmp_path / "lm" / "checkpoints").mkdir(parents=True)
+    for content in ({"recipe": "lm"}, to_dict(config)):
+        (tmp_path / "lm" / "config.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="has no checkpoint yet"):
+            export(tmp_path / "lm", tmp_path / "no")
