@@ -74,34 +74,3 @@ def test_a_workdir_that_is_not_shared_is_refused(tmp_path):
     arguments = [["--config", "configs/pico.py", "--distributed", "--workdir", str(tmp_path / str(i))] for i in range(2)]
     for code, _, stderr in outputs_of(run, slurm, *arguments):
         assert code == 2 and "is not the same folder on all hosts" in stderr
-
-
-def test_a_checkpoint_goes_on_on_other_devices(tmp_path):
-    """Saved on four, restored on one."""
-    state = {"a": np.arange(8.0, dtype=np.float32), "b": np.int32(3)}
-    save = """
-import jax, sys, numpy as np
-from pathlib import Path
-from jax.sharding import PartitionSpec
-from zett.checkpoint import Checkpoints
-from zett.config import MeshConfig
-from zett.mesh import make_mesh, state_shardings
-state = {"a": np.arange(8.0, dtype=np.float32), "b": np.int32(3)}
-where = state_shardings(make_mesh(MeshConfig(data=1, fsdp=4)), state, {"a": PartitionSpec("fsdp")})
-checkpoints = Checkpoints(Path(sys.argv[1]), 2)
-checkpoints.save(7, jax.device_put(state, where), None)
-checkpoints.close()
-"""
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    subprocess.run([sys.executable, "-c", save, str(tmp_path)], cwd=ROOT, env=os.environ | flags, check=True)
-    mesh = one_device()
-    blank = jax.device_put(jax.tree.map(np.zeros_like, state), NamedSharding(mesh, REPLICATED))
-    checkpoints = Checkpoints(tmp_path, 2)
-    assert checkpoints.steps() == [7]
-    jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(blank, 7), state)
-    checkpoints.close()
-
-
-def test_an_address_is_no_workdir():
-    with pytest.raises(UserError, match="such as a mounted bucket"):
-        train(load_config(str(ROOT / "configs" / "pico.py")), "gs://bucket/run")

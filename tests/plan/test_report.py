@@ -287,24 +287,3 @@ def test_continued_training_is_planned():
     )
     assert whole["flops"]["body_backward"] / table["flops"]["body_backward"] == pytest.approx(2, rel=0.02)
     assert whole["devices"][0]["fewest"]["number"] > 1 == table["devices"][0]["fewest"]["number"]
-
-
-# ------------------------------------------------------------------------------------------------------ while it runs
-
-
-def test_utilisation_is_logged_where_the_peak_is_known(tmp_path, monkeypatch):
-    def logged(workdir):
-        workdir.mkdir()
-        metrics = Metrics(workdir, TrainConfig(log_every=2, steps=4), tokens_per_step=100, config={})
-        metrics.start(0)
-        for step in range(1, 5):
-            metrics.step(step, {"loss": 1.0}, 0.0, flops=3e12)
-        metrics.close()
-        return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-    for line in logged(tmp_path / "cpu"):
-        assert line["tflops_per_s"] == pytest.approx(3 * line["steps_per_s"] / jax.device_count()) and "mfu" not in line
-    known = flops.Device("mine", (jax.devices()[0].device_kind,), 1e15, 1)
-    monkeypatch.setattr(flops, "DEVICES", (known,))
-    for line in logged(tmp_path / "known"):
-        assert line["mfu"] == pytest.approx(line["tflops_per_s"] / 1000)
