@@ -1,23 +1,11 @@
 """Starts under launchers, by the variables that they set: two real processes that find each other."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
-from jax.sharding import NamedSharding
-from test_mesh import free_port
+from runs import ROOT, environment, free_port
 
-from zett.checkpoint import Checkpoints
-from zett.config_file import load_config
-from zett.errors import UserError
-from zett.mesh import REPLICATED, one_device
-from zett.train.run import train
-
-ROOT = Path(__file__).parents[1]
 JOIN = """
 import jax
 from zett.mesh import start_processes
@@ -43,10 +31,7 @@ def open_mpi(i: int) -> dict:
 def outputs_of(code: str, launcher, *arguments: list[str]) -> list[tuple[int, str, str]]:
     """(exit code, stdout, stderr) of two processes that a launcher has started, each with arguments of its own."""
     # Both launchers leave the port to JAX, which takes one by the number of the job; here another job may have it.
-    common = os.environ | {
-        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_COORDINATOR_PORT": str(free_port()),
-    }  # fmt: skip
+    common = environment(2) | {"JAX_COORDINATOR_PORT": str(free_port())}
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code, *own], cwd=ROOT, env=common | launcher(i), text=True,
@@ -70,7 +55,9 @@ def test_without_a_launcher_it_says_so():
 
 
 def test_a_workdir_that_is_not_shared_is_refused(tmp_path):
-    run = "import zett.train; zett.train.SHARED_TRIES = 1; from zett.cli import train_main; train_main()"
-    arguments = [["--config", "configs/pico.py", "--distributed", "--workdir", str(tmp_path / str(i))] for i in range(2)]
+    run = "import zett.train.run; zett.train.run.SHARED_TRIES = 1; from zett.cli import main; main()"
+    arguments = [
+        ["train", "--config", "configs/pico.py", "--distributed", "--workdir", str(tmp_path / str(i))] for i in range(2)
+    ]
     for code, _, stderr in outputs_of(run, slurm, *arguments):
         assert code == 2 and "is not the same folder on all hosts" in stderr
