@@ -72,8 +72,8 @@ def found(corpus, tmp_path_factory):
     """Of a fresh language model, of one that goes on from a base model, and of a fresh hypernetwork."""
     folder = tmp_path_factory.mktemp("state")
     base = str(base_folder(folder / "base"))
-    texts = {"mesh": MESH, "data": {"text": str(corpus)}}
-    hypernet = {"width": 32, "heads": 2, "layers": 2, "feed_forward": 64}
+    texts = {"mesh": MESH, "data": {"text": str(corpus), "length": 32}}
+    hypernet = {"width": 128, "heads": 2, "layers": 1, "feed_forward": 128}  # whose kernels are larger than its rows of bytes
     configs = [
         texts | TINY | {"recipe": "lm"},
         texts | {"recipe": "lm", "start": base},
@@ -96,4 +96,4 @@ def test_a_state_lies_as_its_abstract_one_says(found, number):
 def test_nothing_is_ever_whole_on_one_device(found, number):
     """Parameters are made by a program, of which each device runs its own part."""
     result = found[number]
-    assert result["traced"] and result["made at once"] <= 1 / 2, result
+    assert result["traced"] and result["made at once"] <= 1 / 4, result
