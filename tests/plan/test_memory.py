@@ -57,16 +57,15 @@ def shapes_of(config: Config) -> Shapes:
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def true_step(config: Config):
-    """The compiled step of a run, its state and frozen arrays, and its counted FLOPs; nothing is computed."""
+def step_of(config: Config) -> tuple[HypernetStep, dict]:
+    """The step of a run, without weights, and a batch."""
     family, rng = family_of(SHAPE), np.random.default_rng(0)
     shape = family.Config.from_hf(SHAPE)
     graphdef, body = nnx.split(nnx.eval_shape(lambda: family.Body(shape, remat=config.train.remat, rngs=nnx.Rngs(0))))
     table = EmbeddingTable.of(*np.zeros((2, 2000, 128), np.float32))
     vocab = types.SimpleNamespace(roles={"bos": 0})
     base = BaseModel("x", Path(), SHAPE, shape, graphdef, nnx.to_pure_dict(body), table, vocab, None)
-    mesh = one_device()
-    step, optimizer = HypernetStep(config, base, mesh), make_optimizer(config.optim, 10)
+    step = HypernetStep(config, base, one_device())
     size, most = config.sampler.max_size, config.hypernet.max_pieces
     lengths = rng.choice(np.arange(1, 8), size, p=[0.35, 0.3, 0.18, 0.09, 0.04, 0.03, 0.01]).astype(np.int32)
     pieces = rng.integers(0, 2000, (size, most)).astype(np.int32)
@@ -77,7 +76,13 @@ def true_step(config: Config):
     batch = step.objective.batch(texts, []) | {
         "sources": sources, "forms": packed, "log_weight": np.zeros(size, np.float32), "num_valid": np.int32(size),
     }  # fmt: skip
-    state = abstract_state(step, optimizer, mesh)
+    return step, batch
+
+
+def true_step(config: Config):
+    """The compiled step of a run, its state and frozen arrays, and its counted FLOPs; nothing is computed."""
+    (step, batch), optimizer = step_of(config), make_optimizer(config.optim, 10)
+    state = abstract_state(step, optimizer, step.mesh)
     return make_step(step, optimizer).lower(state, step.frozen, batch).compile(QUICKLY), (state, step.frozen), step.flops(batch)
 
 
@@ -111,3 +116,10 @@ def test_muon_has_one_moment_of_matrices(config_of):
     both = [shapes_of(config_of(optim={"name": name})) for name in ("adamw", "muon")]
     adamw, muon = ({part.name: part.bytes for part in shapes.parts((1, 1, 1), 1)} for shapes in both)
     assert muon["moments of the optimizer"] < 0.6 * adamw["moments of the optimizer"]
+
+
+def test_what_reads_no_text_does_nothing_in_the_body(config_of):
+    (step, batch), (lexical, without) = (step_of(config_of(loss={"token": weight})) for weight in (1.0, 0.0))
+    work = shapes_of(step.config).work
+    assert "targets" in batch and "targets" not in without
+    assert lexical.flops(without) == step.flops(batch) - (work.total - work.hypernet)
