@@ -1,13 +1,13 @@
 """Config files, overrides from the command line, and every check of a value."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from zett.config import Config, TrainConfig, from_dict, to_dict
 from zett.config_file import load_config, split_overrides
 from zett.errors import UserError
-from zett.values import nearest
 
 FILE = """
 from ml_collections import ConfigDict
@@ -105,11 +105,103 @@ def test_other_arguments_are_left():
         (["--config.train.eval_targets=(1,)"], r"config\.train\.eval_targets\[0\] is 1 .*type str"),
         (["--config.hypernet.width=30"], r"config\.hypernet\.width is 30, which is not a multiple"),
         (["--config.sampler.min_size=99999"], r"config\.sampler\.min_size \(99999\) is above"),
+        (["--config.loss.token=0"], r"config\.loss\.token is 0, so that there is nothing to learn"),
+        (["--config.loss.token=0", "--config.loss.lexical=0", "--config.recipe=hypernet"], r"loss\.lexical are both 0"),
     ],
 )
 def test_mistakes_name_field_and_remedy(file, argv, message):
     with pytest.raises(UserError, match=message):
         load(file, *argv)
+
+
+OLD = """
+from ml_collections import ConfigDict
+
+def get_config():
+    return ConfigDict(dict(
+        task="hypernet", init="pico", data=dict(source="texts", valid_source="held"),
+        sampler=dict(sources=("a", "b"), source_weights=(1.0, 2.0), source_exponent=0.5, one_source=True),
+    ))
+"""
+
+
+def test_files_may_use_old_names(tmp_path):
+    (tmp_path / "old.py").write_text(OLD)
+    config = load(str(tmp_path / "old.py"))
+    assert (config.recipe, config.start, config.data.text, config.data.valid_text) == ("hypernet", "pico", "texts", "held")
+    s = config.sampler
+    assert (s.texts, s.text_weights, s.text_exponent, s.one_text) == (("a", "b"), (1.0, 2.0), 0.5, True)
+    assert from_dict({"data": {"source": "texts"}}).data.text == "texts"
+
+
+@pytest.mark.parametrize("name", ["old.py", "new.py"])
+def test_the_command_line_may_use_old_names(name, tmp_path):
+    """Whichever the file uses."""
+    (tmp_path / "old.py").write_text(OLD)
+    (tmp_path / "new.py").write_text("def get_config():\n    return {'recipe': 'lm', 'data': {'text': 'texts'}}\n")
+    old = ["--config.task=lm", "--config.init", "my-model", "--config.data.source=other", "--config.data.valid_source=None"]
+    old += ["--config.sampler.sources=c,d", "--noconfig.sampler.one_source"]
+    config = load(str(tmp_path / name), *old)
+    assert (config.recipe, config.start, config.data.text, config.data.valid_text) == ("lm", "my-model", "other", None)
+    assert config.sampler.texts == ("c", "d") and config.sampler.one_text is False
+    new = load(str(tmp_path / name), "--config.data.text=other", "--config.recipe=lm")
+    assert (new.recipe, new.data.text) == ("lm", "other")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"task": "lm", "recipe": "lm"}, "config has both recipe and task, its old name; leave task out"),
+        ({"data": {"source": "a", "text": "a"}}, r"config has both data\.text and data\.source, its old name"),
+        ({"sampler": {"sources": (), "texts": ("a",)}}, r"config has both sampler\.texts and sampler\.sources"),
+    ],
+)
+def test_one_field_under_two_names_is_refused(values, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        from_dict(values)
+    (tmp_path / "both.py").write_text(f"def get_config():\n    return {values!r}\n")
+    with pytest.raises(UserError, match=message):
+        load(str(tmp_path / "both.py"))
+
+
+def test_one_field_under_two_names_is_refused_on_the_command_line(file):
+    for argv in (["--config.data.source=a", "--config.data.text=b"], ["--config.recipe=lm", "--config.task=lm"]):
+        with pytest.raises(
+            UserError, match=r"the command line has both (data\.text|recipe) and (data\.source|task), its old name"
+        ):
+            load(file, *argv)
+
+
+def test_references_follow_overrides_under_old_names(tmp_path):
+    (tmp_path / "old.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    c = ConfigDict({'data': {'source': 'a'}})\n"
+        "    c.data.valid_source = c.data.get_ref('source') + '/held'\n"
+        "    return c\n"
+    )
+    for name in ("source", "text"):
+        assert load(str(tmp_path / "old.py"), f"--config.data.{name}=b").data.valid_text == "b/held"
+
+
+TYPED = """
+from zett.config import Config, DataConfig, TrainConfig
+
+def get_config(steps="7"):
+    return Config(recipe="lm", data=DataConfig(length=64), train=TrainConfig(steps=int(steps), eval_targets=("bpe-2k",)))
+"""
+
+
+def test_a_file_may_return_a_typed_config(tmp_path):
+    (tmp_path / "typed.py").write_text(TYPED)
+    file = str(tmp_path / "typed.py")
+    expected = from_dict({"recipe": "lm", "data": {"length": 64}, "train": {"steps": 7, "eval_targets": ("bpe-2k",)}})
+    assert load(file) == expected
+    changed = load(file + ":9", "--config.data.text=texts", "--config.optim.name=muon", "--config.train.eval_targets=bpe-8k")
+    assert (changed.train.steps, changed.data.text, changed.data.length) == (9, "texts", 64)
+    assert changed.optim.name == "muon" and changed.train.eval_targets == ("bpe-8k",)
+    with pytest.raises(UserError, match=r"config\.train\.steps is 0"):
+        load(file + ":0")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +212,7 @@ def test_mistakes_name_field_and_remedy(file, argv, message):
         ("def get_config(:\n", r"run\.py.*SyntaxError"),
         ("def get_config():\n    return {'train': {'stepz': 1}}\n", r"config\.train\.stepz does not exist"),
         ("def get_config():\n    return {'train': 3}\n", r"config\.train is 3; it has to hold fields"),
+        ("def get_config():\n    return {'data': 3}\n", r"config\.data is 3; it has to hold fields"),
         ("def get_config():\n    return {'seed': True}\n", r"config\.seed is True \(bool\)"),
         (
             "from ml_collections import config_dict\n"
@@ -140,13 +233,7 @@ def test_missing_file_names_the_nearest(file):
 
 
 def test_shipped_configs_load():
-    from pathlib import Path
-
     files = sorted(Path(__file__).parents[1].glob("configs/*.py"))
     assert files
     for path in files:
         load_config(str(path))
-
-
-def test_nearest_lists_all_where_none_is_close():
-    assert nearest("zzz", ["b", "a"]) == "there are a, b"

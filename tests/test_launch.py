@@ -1,23 +1,11 @@
 """Starts under launchers, by the variables that they set: two real processes that find each other."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
-from jax.sharding import NamedSharding
-from test_mesh import free_port
+from runs import ROOT, environment, free_port
 
-from zett.checkpoint import Checkpoints
-from zett.config_file import load_config
-from zett.errors import UserError
-from zett.mesh import REPLICATED, one_device
-from zett.train.run import train
-
-ROOT = Path(__file__).parents[1]
 JOIN = """
 import jax
 from zett.mesh import start_processes
@@ -43,10 +31,7 @@ def open_mpi(i: int) -> dict:
 def outputs_of(code: str, launcher, *arguments: list[str]) -> list[tuple[int, str, str]]:
     """(exit code, stdout, stderr) of two processes that a launcher has started, each with arguments of its own."""
     # Both launchers leave the port to JAX, which takes one by the number of the job; here another job may have it.
-    common = os.environ | {
-        "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_COORDINATOR_PORT": str(free_port()),
-    }  # fmt: skip
+    common = environment(2) | {"JAX_COORDINATOR_PORT": str(free_port())}
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code, *own], cwd=ROOT, env=common | launcher(i), text=True,
@@ -70,38 +55,9 @@ def test_without_a_launcher_it_says_so():
 
 
 def test_a_workdir_that_is_not_shared_is_refused(tmp_path):
-    run = "import zett.train; zett.train.SHARED_TRIES = 1; from zett.cli import train_main; train_main()"
-    arguments = [["--config", "configs/pico.py", "--distributed", "--workdir", str(tmp_path / str(i))] for i in range(2)]
+    run = "import zett.train.run; zett.train.run.SHARED_TRIES = 1; from zett.cli import main; main()"
+    arguments = [
+        ["train", "--config", "configs/pico.py", "--distributed", "--workdir", str(tmp_path / str(i))] for i in range(2)
+    ]
     for code, _, stderr in outputs_of(run, slurm, *arguments):
         assert code == 2 and "is not the same folder on all hosts" in stderr
-
-
-def test_a_checkpoint_goes_on_on_other_devices(tmp_path):
-    """Saved on four, restored on one."""
-    state = {"a": np.arange(8.0, dtype=np.float32), "b": np.int32(3)}
-    save = """
-import jax, sys, numpy as np
-from pathlib import Path
-from jax.sharding import PartitionSpec
-from zett.checkpoint import Checkpoints
-from zett.config import MeshConfig
-from zett.mesh import make_mesh, state_shardings
-state = {"a": np.arange(8.0, dtype=np.float32), "b": np.int32(3)}
-where = state_shardings(make_mesh(MeshConfig(data=1, fsdp=4)), state, {"a": PartitionSpec("fsdp")})
-checkpoints = Checkpoints(Path(sys.argv[1]), 2)
-checkpoints.save(7, jax.device_put(state, where), None)
-checkpoints.close()
-"""
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    subprocess.run([sys.executable, "-c", save, str(tmp_path)], cwd=ROOT, env=os.environ | flags, check=True)
-    mesh = one_device()
-    blank = jax.device_put(jax.tree.map(np.zeros_like, state), NamedSharding(mesh, REPLICATED))
-    checkpoints = Checkpoints(tmp_path, 2)
-    assert checkpoints.steps() == [7]
-    jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(blank, 7), state)
-    checkpoints.close()
-
-
-def test_an_address_is_no_workdir():
-    with pytest.raises(UserError, match="such as a mounted bucket"):
-        train(load_config(str(ROOT / "configs" / "pico.py")), "gs://bucket/run")

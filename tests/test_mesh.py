@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,13 +14,13 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, PartitionSpec
+from runs import ROOT, environment, free_port
 from tiny import base_folder
 
 from zett import mesh as meshes
 from zett.config import HypernetConfig, MeshConfig
 from zett.errors import UserError
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("mesh")
 
 
@@ -99,12 +98,6 @@ def command(base, source, workdir, *more):
     return [sys.executable, "train.py", "--config", "configs/pico.py", "--workdir", str(workdir), *overrides, *more]
 
 
-def environment(devices: int, cache: Path | None = None) -> dict:
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    own = {} if cache is None else {"ZETT_CACHE": str(cache)}
-    return os.environ | own | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-
-
 @pytest.fixture(scope="module")
 def dataset(corpus, tmp_path_factory):
     """The corpus as a data set that is streamed, in two files and with a split of its own."""
@@ -151,12 +144,6 @@ def test_eight_devices_compute_what_one_does(alone, dataset, tmp_path):
     assert done.returncode == 0, done.stderr
     assert_close(records(tmp_path), expected)
     assert "8 x" in json.loads((tmp_path / "starts.jsonl").read_text())["devices"]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
 
 
 def processes(base, source, workdir, caches, *more):

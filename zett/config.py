@@ -255,6 +255,10 @@ class Config(Checked):
                 f"config.train.microbatches is {self.train.microbatches}; it has to divide config.data.batch_size "
                 f"({self.data.batch_size})"
             )
+        needed = {"lm": ("token",), "hypernet": ("token", "lexical")}[self.recipe]
+        if not any(getattr(self.loss, name) for name in needed):
+            names = " and ".join(f"config.loss.{name}" for name in needed)
+            raise UserError(f"{names} {'are both' if len(needed) > 1 else 'is'} 0, so that there is nothing to learn")
         if self.recipe == "lm" and self.start is None and self.train.trained != "all":
             raise UserError(f"config.train.trained is {self.train.trained!r}; without config.start it has to be 'all'")
         if self.data.batch_size % self.data.parts:
@@ -305,9 +309,14 @@ def with_new_names(given, where: str = "config") -> dict:
             continue
         field = name.split(".")[-1]
         if field in place:
-            raise UserError(f"{where} has both {name} and {old}, its old name; leave {old} out")
+            raise UserError(both_names(old, where))
         place[field] = place.pop(old_field)
     return new
+
+
+def both_names(old: str, where: str = "config") -> str:
+    """The error for a field that is there under its present name and under `old`, too."""
+    return f"{where} has both {RENAMED[old]} and {old}, its old name; leave {old} out"
 
 
 def to_dict(config) -> dict:

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable
 from pathlib import Path
 
-from zett.config import RENAMED, Config, from_dict, to_dict
+from zett.config import RENAMED, Config, both_names, from_dict, to_dict
 from zett.errors import UserError
 from zett.values import checked, nearest, parse
 
@@ -19,10 +19,12 @@ from zett.values import checked, nearest, parse
 def split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
     """Take `--config.a.b=value`, `--config.a.b value` and `--[no]config.flag` out of `argv`.
 
-    Returns the rest, and pairs such as ("a.b", "value"), with None where the value is missing.
+    Returns the rest, and pairs such as ("a.b", "value"), with None where the value is missing. UserError for a field that is
+    given under two names.
     """
     rest: list[str] = []
     overrides: list[tuple[str, str | None]] = []
+    spelled: dict[str, str] = {}  # fields, under which of their names they are given
     remaining = iter(argv)
     for argument in remaining:
         flag, equals, value = argument.partition("=")
@@ -30,8 +32,10 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[tuple[str, str | N
         if not flag.startswith("-") or not name.startswith(("config.", "noconfig.")):
             rest.append(argument)
             continue
-        path = name.split(".", 1)[1]
-        path = RENAMED.get(path, path)
+        given = name.split(".", 1)[1]
+        path = RENAMED.get(given, given)
+        if spelled.setdefault(path, given) != given:
+            raise UserError(both_names(next(old for old in (given, spelled[path]) if old in RENAMED), "the command line"))
         if name.startswith("noconfig."):
             overrides.append((path, "false"))
         elif equals:
@@ -66,14 +70,20 @@ def load_config(spec: str, overrides: Iterable[tuple[str, str | None]] = ()) -> 
 
 
 def _use_new_names(values) -> None:
-    """Give fields of a ConfigDict that have names of earlier versions the present ones."""
+    """Give fields of a ConfigDict that have names of earlier versions the present ones. UserError for a field with both."""
+    from ml_collections import ConfigDict
+
     for old, new in RENAMED.items():
         *section, old_field = old.split(".")
-        place = values.get(section[0]) if section else values
-        if place is not None and old_field in place:
-            with place.unlocked():
-                place[new.split(".")[-1]] = place[old_field]
-                del place[old_field]
+        place, field = values.get(section[0]) if section else values, new.split(".")[-1]
+        if not isinstance(place, ConfigDict) or old_field not in place:
+            continue
+        if field in place:
+            raise UserError(both_names(old))
+        with place.unlocked():
+            # With what it refers to, so that a reference follows overrides under its new name, too.
+            place[field] = dict(place.items(preserve_field_references=True))[old_field]
+            del place[old_field]
 
 
 def _get_config(spec: str):

@@ -20,7 +20,7 @@ from zett.plan.shapes import Checks, Shapes
 class Recipe(Protocol):
     """What the loop needs to know of what it trains. Made from a config, with all that a step reads opened and loaded."""
 
-    sections: ClassVar[frozenset[str]]  # of the config, those that belong to this recipe alone and that it reads
+    sections: ClassVar[frozenset[str]]  # of the config, those that it reads and that not every recipe does
 
     def __init__(self, config: Config, workdir: Path, mesh: Mesh): ...
 

@@ -107,9 +107,11 @@ class HypernetStep:
         valid, forms, data = int(batch["num_valid"]), batch["forms"], self.config.data
         # Token i is in group i % G, at place i // G.
         lengths = np.asarray(forms.lengths).T.reshape(-1)[:valid] + (forms.language is not None)
+        # With config.loss.token at 0 no text goes through the body.
+        read, targets = (data.batch_size, batch["targets"].shape[1]) if "targets" in batch else (0, 0)
         return hypernet_step(
-            *self._shapes, batch=data.batch_size, length=data.length, rows=valid, pieces=int(lengths.sum()),
-            distinct=len(np.unique(batch["sources"])), targets=data.batch_size * batch["targets"].shape[1],
+            *self._shapes, batch=read, length=data.length, rows=valid, pieces=int(lengths.sum()),
+            distinct=len(np.unique(batch["sources"])), targets=read * targets,
         ).total  # fmt: skip
 
     @functools.cached_property

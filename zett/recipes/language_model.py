@@ -48,7 +48,7 @@ ROWS = PartitionSpec("tensor", "fsdp")  # of the vocabulary, [V, D]
 class LanguageModelRecipe:
     """Parameters: "body" (not with config.train.trained "table"), "input", "output" if untied, "bias" if the model has one."""
 
-    sections: ClassVar[frozenset[str]] = frozenset({"tokenizer", "model"})
+    sections: ClassVar[frozenset[str]] = frozenset({"tokenizer", "model", "loss"})
     check = staticmethod(check_config)
     shapes = staticmethod(shapes_of)
 

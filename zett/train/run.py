@@ -78,7 +78,9 @@ def _check_same_run(config: Config, path: Path) -> None:
     if not path.exists():
         return
     try:
-        before = _flat(with_new_names(json.loads(path.read_text())))
+        before = _flat(with_new_names(json.loads(path.read_text()), f"{path}: config"))
+    except UserError:  # which is a ValueError, too
+        raise
     except (ValueError, AttributeError):
         raise UserError(f"{path} is not a config that a run has written; give another --workdir") from None
     # Through JSON, where tuples become lists; fields that only one of the two versions knows say nothing.

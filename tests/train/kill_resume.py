@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL at random moments, every other one while a checkpoint is written, and compare its end.
 
-    python tests/kill_resume.py --kills 50
+    python tests/train/kill_resume.py --kills 50
 
 The run that was killed has to end with the same bits as one that was left alone: parameters, metrics. Linux and macOS.
 """
@@ -61,9 +61,10 @@ def newest(workdir: Path) -> int:
 def kill_and_resume(folder: Path, kills: int, steps: int, seed: int = 0) -> dict:
     """Both runs; AssertionError if they differ. Returns counts."""
     import jax
-    import zett.tasks.lm
 
-    import zett.train  # noqa: F401  (imported before the forks)
+    # Imported before the forks.
+    import zett.recipes.language_model
+    import zett.train.run  # noqa: F401
 
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
@@ -128,5 +129,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     main()

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import tiny
-from test_train import tiny as tiny_run
+from runs import ROOT, tiny_run
 
-import zett.train
 from zett.config import Config, TrainConfig, to_dict
 from zett.errors import UserError
 from zett.train.run import train
@@ -24,13 +25,13 @@ def names(folder):
 def hypernet_run(corpus, **settings) -> Config:
     train_settings = settings.pop("train", TrainConfig(steps=2))
     lm = tiny_run(corpus)
-    return dataclasses.replace(lm, task="hypernet", **{"base": "pico", "train": train_settings} | settings)
+    return dataclasses.replace(lm, recipe="hypernet", **{"base": "pico", "train": train_settings} | settings)
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"base": "/no/such/model"}, "no folder /no/such/model"),
+        ({"base": "/no/such/model"}, "no folder /no/such/model with a base model"),
         ({"train": TrainConfig(eval_targets=("/no/such/tokenizer",))}, "/no/such/tokenizer"),
         ({"train": TrainConfig(eval_targets=("bpe8k",))}, "'bpe8k' is neither"),
         ({"start": "/no/such/hypernet"}, "/no/such/hypernet"),
@@ -63,7 +64,7 @@ def test_what_fails_in_the_first_step_leaves_nothing_either(corpus, tmp_path, mo
         raise MemoryError
 
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(zett.train, "make_step", lambda task, optimizer: fail)
+    monkeypatch.setattr("zett.train.loop.make_step", lambda recipe, optimizer: fail)
     with pytest.raises(MemoryError):
         train(tiny_run(corpus, steps=2), tmp_path / "run")
     assert names(tmp_path) == ["run"] and names(tmp_path / "run") == []  # the folder was there before
@@ -117,3 +118,18 @@ def test_a_start_that_is_refused_does_not_touch_the_run_that_is_going_on(corpus,
         with pytest.raises(UserError, match="another run is going on"):
             train(tiny_run(corpus), workdir)
         assert names(workdir) == [".lock", "config.json"]
+
+
+def test_a_second_run_in_a_live_workdir_is_refused(corpus, tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys, pathlib; from zett.train.workdir import only_run\n"
+         "with only_run(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", str(tmp_path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="another run is going on in"):
+        train(tiny_run(corpus), tmp_path)
+    holder.kill()  # SIGKILL: the lock goes with the process
+    holder.wait()
+    with only_run(tmp_path):
+        pass
