@@ -21,7 +21,7 @@ from zett.methods import Method, make_method
 from zett.values import check_seed
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.adapt import adapt_special, check_mode
-from zett.vocab.pairing import pairing
+from zett.vocab.pairing import Pairing, pairing
 
 
 def transfer(
@@ -74,9 +74,12 @@ def transfer(
             write_model(folder, base, target, table, tokenizer_file=file)
             check_written(folder, base.names, target, ported=base.config is not None)
         result = _measured(base, target, folder, windows, text) if windows else None
-        warnings = _write_card(folder, output.name, base, given, target, settings, (made_with or python_call)(settings), result)
+        made = (made_with or python_call)(settings)
+        warnings, advice = _write_card(folder, output.name, base, given, target, settings, made, result)
         folders.mark(folder, "transfer", settings)
     _warn(warnings, output)
+    if special != advice.mode:
+        logging.getLogger("zett").warning("zett: --special %s is recommended, because %s", advice.mode, advice.why)
     if push is not None:
         hub.push(output, push, "Tokenizer transferred by zett")
     return output
@@ -85,14 +88,14 @@ def transfer(
 def _write_card(
     folder: Path, title: str, base: BaseModel, given: Vocabulary, target: Vocabulary, settings: dict, made_with: str,
     result: str | None,
-) -> list[dict]:  # fmt: skip
-    """README.md; returns the warnings in it."""
-    pairs = pairing(target, base.vocab, len(given))
+) -> tuple[list[dict], Pairing]:  # fmt: skip
+    """README.md; returns the warnings in it, and the pairing of the tokenizer as it was given, which advises a mode."""
+    pairs, advice = pairing(target, base.vocab, len(given)), pairing(given, base.vocab)
     warnings = warnings_of(base.vocab, target, pairs)
     card = transfer_card(title, settings, f"{target.kind}, {len(target)} ids", made_with, result)
-    card += special_section(pairs, settings["special"], pairing(given, base.vocab)) + warnings_section(warnings)
+    card += special_section(pairs, settings["special"], advice) + warnings_section(warnings)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    return warnings
+    return warnings, advice
 
 
 def choose_method(method: str | Method, hypernet: str | Path | None, language: str | int | None) -> Method:

@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say; print the table, write report.json and report.png. Raises UserError."""
     from zett.belongs import check_belongs
     from zett.evaluate.saving import check_output, save
+    from zett.evaluate.targets import target_specs
     from zett.progress import phase, shown
 
     inputs = [args.model, *(args.hypernet or ()), *(args.tokenizer or ())]
@@ -83,8 +84,10 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise UserError(f"--batch-size is {args.batch_size}; it has to be greater than 0")
     hypernets = _named_hypernets(args.hypernet, args.model)
+    # Both in no time, since JAX takes its own.
+    target_specs(args.tokenizer)
     for folder in hypernets.values():
-        check_belongs(args.model, folder)  # in no time, since JAX takes its own
+        check_belongs(args.model, folder)
     clock = time.perf_counter()
     with shown(not args.json):
         with phase("loading JAX"):
