@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     output = check_output(args.output, args.overwrite, inputs=inputs)
     if args.batch_size < 1:
         raise UserError(f"--batch-size is {args.batch_size}; it has to be greater than 0")
-    hypernets = _named_hypernets(args.hypernet, args.model)
+    hypernets = named_hypernets(args.hypernet, args.model)
     # Both in no time, since JAX takes its own.
     target_specs(args.tokenizer)
     for folder in hypernets.values():
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _named_hypernets(given: Sequence[str] | None, model: str) -> dict[str, str]:
+def named_hypernets(given: Sequence[str] | None, model: str) -> dict[str, str]:
     """Folder by name; a folder without a name is called "hypernet", or by its own name where there are several."""
     if given is None:
         return {"hypernet": "pico"} if model == "pico" else {}
