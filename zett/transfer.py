@@ -17,7 +17,8 @@ from zett.lms.base import BaseModel, find_folder, load_base_model
 from zett.lms.folder import write_model
 from zett.lms.layers import product_dtype
 from zett.lms.reopen import check_written, try_tokenizer
-from zett.methods import Method, make_method
+from zett.methods import Method, make_method, spec_of
+from zett.methods.hypernet import HypernetMethod
 from zett.values import check_seed
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.adapt import adapt_special, check_mode
@@ -44,6 +45,8 @@ def transfer(
     check_seed(seed)
     output = folders.output_path(output)
     chosen = choose_method(method, hypernet, language)
+    if isinstance(chosen, HypernetMethod):  # recorded in one way, however it was given
+        method, hypernet, language = "hypernet", chosen.path, chosen.language
     chosen.precheck(model)
     text = [*several(text), *several(measure)]
     check_mode(special)
@@ -60,7 +63,7 @@ def transfer(
         given = load_tokenizer(tokenizer)
     settings = {
         "model": str(model), "revision": revision, "tokenizer": str(tokenizer),
-        "method": method if isinstance(method, str) else repr(method), "language": language,
+        "method": method if isinstance(method, str) else spec_of(method), "language": language,
         "hypernet": None if hypernet is None else str(hypernet), "special": special, "seed": seed,
         "text": [str(file) for file in text], "output": str(output),
     }  # fmt: skip
@@ -77,9 +80,7 @@ def transfer(
         made = (made_with or python_call)(settings)
         warnings, advice = _write_card(folder, output.name, base, given, target, settings, made, result)
         folders.mark(folder, "transfer", settings)
-    _warn(warnings, output)
-    if special != advice.mode:
-        logging.getLogger("zett").warning("zett: --special %s is recommended, because %s", advice.mode, advice.why)
+    _warn(warnings, output, None if special == advice.mode else advice)
     if push is not None:
         hub.push(output, push, "Tokenizer transferred by zett")
     return output
@@ -123,10 +124,12 @@ def _measured(base: BaseModel, target: Vocabulary, folder: Path, windows: list[s
     return result
 
 
-def _warn(warnings: Sequence[dict], output: Path) -> None:
-    """Say what is worth it; all of it is in the card."""
+def _warn(warnings: Sequence[dict], output: Path, advice: Pairing | None) -> None:
+    """Say what is worth it; all of it is in the card. advice: of a mode that would be better than the one that was used."""
     said = [warning for warning in warnings if warning["severity"] != "low"]
     for warning, line in zip(said, lines(said)):
         logging.getLogger("zett").warning("zett: warning: %s %s", HEADINGS[warning["severity"]].lower(), line)
     if len(said) < len(warnings):
         logging.getLogger("zett").warning("zett: minor warnings: %d, in %s", len(warnings) - len(said), output / "README.md")
+    if advice is not None:
+        logging.getLogger("zett").warning("zett: --special %s is recommended, because %s", advice.mode, advice.why)
