@@ -1,27 +1,25 @@
-"""Training-free methods, and the folder that a transfer writes."""
+"""A transfer as a whole: what is measured, said, recorded and pushed; bad input and bad luck; Hugging Face opens the result."""
 
 import errno
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 from flax import nnx
-from lms.folders import edit_json, shard
-from safetensors.numpy import load_file, save_file
 
+from zett.cli import run_command
 from zett.errors import UserError
-from zett.files.tensors import FLOATS, stored_tensors
 from zett.lms import load_base_model
-from zett.lms.folder import write_model
-from zett.methods import METHODS
-from zett.table import EmbeddingTable
-from zett.transfer import transfer, transfer_table
-from zett.vocab import SurfaceForms, load_tokenizer
+from zett.methods.fvt import FVT
+from zett.methods.hypernet import HypernetMethod
+from zett.methods.mean import Mean
+from zett.transfer import transfer
 
-VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
 
 
@@ -43,230 +41,79 @@ def target_folder(tmp_path_factory):
     return folder
 
 
-# --------------------------------------------------------------------------------------------------------------- methods
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
 
 
-def forms_of(pieces, lengths, same) -> SurfaceForms:
-    shape = (len(lengths), 5)
-    return SurfaceForms(np.asarray(pieces, np.int32), np.asarray(lengths), np.zeros(shape, np.float32), np.asarray(same))
+# ------------------------------------------------------------------------------------------------ what was run
 
 
-def test_methods_by_hand():
-    source, target = range(3), range(4)  # they only need a length
-    rows = np.asarray([[0, 0], [2, 4], [4, 8], [99, 99]], np.float32)  # the last is padding of the base's table
-    table = EmbeddingTable.of(rows, rows * 10, rows[:, 0])
-    # A shared token; two pieces; a byte that the source lacks beside a piece; only such a byte.
-    forms = forms_of([[2, 0], [0, 1], [3, 1], [3, 0]], [1, 2, 2, 1], [2, -1, -1, -1])
-    out = METHODS["fvt"](table, source, target, forms)
-    expected = np.asarray([[4, 8], [1, 2], [2, 4], [2, 4]], np.float32)
-    np.testing.assert_allclose(out.input, expected)
-    np.testing.assert_allclose(out.output, expected * 10)
-    np.testing.assert_allclose(out.bias, expected[:, 0])
-    out = METHODS["mean"](table, source, target, forms)
-    np.testing.assert_allclose(out.input, [[4, 8], [2, 4], [2, 4], [2, 4]])
-    out = METHODS["random"](table, source, target, forms, seed=1)
-    np.testing.assert_allclose(out.input[0], [4, 8])
-    assert not np.allclose(out.input[1], out.input[2])
-    same = METHODS["random"](table, source, target, forms, seed=1)
-    np.testing.assert_array_equal(out.input, same.input)
-    assert not np.array_equal(out.input, METHODS["random"](table, source, target, forms, seed=2).input)
+def made_with(folder: Path) -> str:
+    """What the card says that was run."""
+    return (folder / "README.md").read_text().split("Made with:\n\n```\n")[1].split("\n```")[0]
 
 
-def test_random_rows_have_the_source_rows_distribution():
-    rows = np.random.default_rng(0).normal([1.0, -3.0], [0.1, 2.0], (500, 2)).astype(np.float32)
-    many = range(20_000)
-    forms = forms_of(np.zeros((20_000, 1)), np.zeros(20_000), np.full(20_000, -1))
-    out = METHODS["random"](EmbeddingTable.of(rows), range(500), many, forms)
-    np.testing.assert_allclose(out.input.mean(0), rows.mean(0), atol=0.05)
-    np.testing.assert_allclose(out.input.std(0), rows.std(0), rtol=0.05)
-    assert out.output is None and out.bias is None
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_transfer_to_its_own_tokenizer_changes_nothing(method, base_folder):
-    base = load_base_model(base_folder)
-    table = transfer_table(base, base.vocab, method=method)
-    kept = [i for i, token in enumerate(base.vocab.tokens) if token or i in base.vocab.special.values()]
-    assert len(kept) > 290
-    np.testing.assert_array_equal(np.asarray(table.input)[kept], np.asarray(base.table.input)[kept])
-    np.testing.assert_array_equal(np.asarray(table.output)[kept], np.asarray(base.table.output)[kept])
+SETTINGS = [
+    {"method": "random", "seed": 3, "special": "add-missing", "text": ["with space.txt", "text.txt"]},
+    {"method": HypernetMethod("pico")},
+]
 
 
-# ------------------------------------------------------------------------------------------------------------ the folder
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_the_call_in_the_card_makes_the_same_again(settings, tmp_path, target_folder, monkeypatch):
+    import zett
+
+    write_texts(tmp_path, monkeypatch)
+    output = transfer("pico", target_folder, "it's out", **settings)
+    before, call = content(output), made_with(output)
+    assert call.startswith("zett.transfer('pico', ")
+    shutil.rmtree(output)
+    eval(call, {"zett": zett})
+    assert content(output) == before
 
 
-def raw_tensors(folder: Path) -> dict[str, tuple]:
-    """Type, shape, file and bytes of every tensor."""
-    tensors = {}
-    for name, t in stored_tensors(folder).items():
-        tensors[name] = (t.dtype, t.shape, t.file.name, t.file.read_bytes()[t.start : t.stop])
-    return tensors
+ARGUMENTS = [
+    "--method random --seed 3 --special add-missing --text 'with space.txt' text.txt",
+    "--method hypernet:pico",
+]
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-def test_only_the_vocabulary_changes(sharded, tmp_path, target_folder):
-    base_folder = tiny.base_folder(tmp_path / "base")
-    if sharded:
-        shard(base_folder)
-    (base_folder / "LICENSE").write_text("free")
-    output = transfer(base_folder, target_folder, tmp_path / "out", method="fvt")
-    before, after = raw_tensors(base_folder), raw_tensors(output)
-    assert before.keys() == after.keys()
-    for name in before:
-        if name in VOCABULARY:
-            assert after[name][:3] == ("BF16", (400, 16), before[name][2])
-        else:
-            assert after[name] == before[name], name
-    tokenizer_files = ["chat_template.jinja", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
-    for name in tokenizer_files:
-        assert (output / name).read_bytes() == (target_folder / name).read_bytes()
-    model_files = ["config.json", "generation_config.json", "README.md", "LICENSE", "zett.json"]
-    weight_files = sorted(p.name for p in base_folder.glob("model*"))
-    assert sorted(p.name for p in output.iterdir()) == sorted(tokenizer_files + model_files + weight_files)
-    if sharded:
-        old, new = (json.loads((f / "model.safetensors.index.json").read_text()) for f in (base_folder, output))
-        assert new["weight_map"] == old["weight_map"]
-        assert new["metadata"]["total_size"] == sum(len(t[3]) for t in after.values())
-    # It is a base model again, with the rows that the method made, in the precision of the file.
-    again = load_base_model(output)
-    table = transfer_table(load_base_model(base_folder), load_tokenizer(target_folder), method="fvt")
-    np.testing.assert_allclose(again.table.input, table.input, rtol=1e-2)
-    np.testing.assert_allclose(again.table.output, table.output, rtol=1e-2)
-    card = (output / "README.md").read_text()
-    for word in (str(base_folder), str(target_folder), "fvt", "zett transfer --model"):
-        assert word in card
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_the_command_in_the_card_makes_the_same_again(arguments, tmp_path, target_folder, monkeypatch):
+    write_texts(tmp_path, monkeypatch)
+    given = ["--model", "pico", "--tokenizer", str(target_folder), "--output", "it's out", *shlex.split(arguments)]
+    assert run_command("transfer", given, "zett transfer") == 0
+    output = Path("it's out")
+    before, command = content(output), made_with(output)
+    shutil.rmtree(output)
+    zett, name, *again = shlex.split(command)
+    assert (zett, name) == ("zett", "transfer") and run_command(name, again, "zett transfer") == 0
+    assert content(output) == before
 
 
-def test_configs(tmp_path, target_folder):
-    base_folder = tiny.base_folder(tmp_path / "base", tied=True)
-    edit_json(base_folder / "generation_config.json", temperature=0.6, eos_token_id=[1, 5], suppress_tokens=[7])
-    edit_json(base_folder / "config.json", tokenizer_class="LlamaTokenizer", some_field={"kept": 1})
-    output = transfer(base_folder, target_folder, tmp_path / "out", method="mean")
-    target = load_tokenizer(target_folder)
-    ids = {f"{role}_token_id": target.roles[role] for role in ("bos", "eos", "pad")}
-    before, after = (json.loads((f / "config.json").read_text()) for f in (base_folder, output))
-    expected = {**before, **ids, "vocab_size": 400, "tie_word_embeddings": True, "tokenizer_class": "PreTrainedTokenizerFast"}
-    assert after == expected
-    # Both ended a text in the base model, and so do their partners.
-    ends = [target.roles["eos"], target.roles["pad"]]
-    assert json.loads((output / "generation_config.json").read_text()) == {"temperature": 0.6, **ids, "eos_token_id": ends}
-    assert "lm_head.weight" not in raw_tensors(output)
+def write_texts(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    for name in ("with space.txt", "text.txt"):
+        (folder / name).write_text("".join(tiny.TEXT[:9]))
 
 
-def test_a_lone_tokenizer_file(tmp_path, base_folder, target_folder):
-    file = tmp_path / "given" / "tokenizer.json"
-    file.parent.mkdir()
-    file.write_bytes((target_folder / "tokenizer.json").read_bytes())
-    output = transfer(base_folder, file, tmp_path / "out", method="mean")
-    assert (output / "tokenizer.json").read_bytes() == file.read_bytes()
-    config = json.loads((output / "tokenizer_config.json").read_text())
-    assert config["tokenizer_class"] == "PreTrainedTokenizerFast" and config["eos_token"] == "<|endoftext|>"
-    assert not (output / "special_tokens_map.json").exists()
+class Own(Mean):
+    """A method that is nowhere registered."""
 
 
-def test_a_target_without_special_tokens(tmp_path, base_folder):
-    import tokenizers as tk
-
-    chars = tk.Tokenizer(tk.models.BPE())
-    chars.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    chars.decoder = tk.decoders.ByteLevel()
-    alphabet = tk.pre_tokenizers.ByteLevel.alphabet()
-    chars.train_from_iterator([], tk.trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False))
-    chars.save(str(tmp_path / "tokenizer.json"))
-    output = transfer(base_folder, tmp_path / "tokenizer.json", tmp_path / "out", method="fvt")
-    config = json.loads((output / "config.json").read_text())
-    # Null, not absent: an absent key would be Llama's 1 and 2.
-    assert [config[f"{r}_token_id"] for r in ("bos", "eos", "pad")] == [None, None, None]
-    assert json.loads((output / "generation_config.json").read_text()) == {}
-    from transformers import AutoConfig, AutoTokenizer
-
-    assert AutoConfig.from_pretrained(output).eos_token_id is None
-    assert AutoTokenizer.from_pretrained(output).eos_token is None
+def test_methods_of_ones_own(tmp_path, base_folder, target_folder):
+    output = transfer(base_folder, target_folder, tmp_path / "out", method=Own())
+    assert "method=Own()" in made_with(output)
+    assert json.loads((output / "zett.json").read_text())["settings"]["method"] == "Own()"
+    output = transfer(base_folder, target_folder, tmp_path / "fvt", method=FVT())
+    assert "method='fvt'" in made_with(output)
 
 
-def test_rows_of_a_hypernetwork(tmp_path, base_folder, target_folder):
-    from zett.config import HypernetConfig
-    from zett.hypernet.network import make_hypernet
-    from zett.hypernet.release import load_hypernet, save_hypernet
-    from zett.hypernet.trained import TrainedHypernet
-
-    base = load_base_model(base_folder)
-    config = HypernetConfig(width=16, layers=1, heads=2, feed_forward=16)
-    params = nnx.to_pure_dict(nnx.split(make_hypernet(config, 16, False, np.float32, 0))[1])
-    trained = TrainedHypernet(config, params, 16, False, {"name": "tiny", "fingerprint": base.fingerprint})
-    save_hypernet(tmp_path / "hypernet", trained, base.vocab, {})
-    output = transfer(base_folder, target_folder, tmp_path / "out", hypernet=tmp_path / "hypernet")
-    # In float32 also where a transfer reads the base's rows as they are stored.
-    expected = load_hypernet(tmp_path / "hypernet").table_for(base, load_tokenizer(target_folder))
-    tensors = load_file(output / "model.safetensors")
-    for name, rows in zip(VOCABULARY, (expected.input, expected.output)):
-        np.testing.assert_array_equal(tensors[name], np.asarray(rows).astype(tensors[name].dtype))
-    assert str(tmp_path / "hypernet") in (output / "README.md").read_text()
-    other = tiny.base_folder(tmp_path / "other", tied=True)
-    with pytest.raises(UserError, match="trained for the base model 'tiny'"):
-        transfer(other, target_folder, tmp_path / "out2", hypernet=tmp_path / "hypernet")
-
-
-def test_a_second_copy_of_tied_rows_changes_too(tmp_path, target_folder):
-    base_folder = tiny.base_folder(tmp_path / "base", tied=True)
-    tensors = load_file(base_folder / "model.safetensors")
-    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}, base_folder / "model.safetensors")
-    output = load_file(transfer(base_folder, target_folder, tmp_path / "out", method="fvt") / "model.safetensors")
-    assert output["lm_head.weight"].shape == (400, 16)
-    np.testing.assert_array_equal(output["lm_head.weight"], output["model.embed_tokens.weight"])
-    assert load_base_model(tmp_path / "out").table.output is None
-
-
-def test_a_tied_model_becomes_untied(tmp_path, target_folder):
-    base = load_base_model(tiny.base_folder(tmp_path / "base", tied=True), body=False)
-    target = load_tokenizer(target_folder)
-    rows = np.random.default_rng(0).standard_normal((400, 16)).astype(np.float32)
-    (tmp_path / "out").mkdir()
-    write_model(tmp_path / "out", base, target, EmbeddingTable.of(rows, -rows))
-    again = load_base_model(tmp_path / "out")
-    np.testing.assert_allclose(again.table.output, -rows, rtol=1e-2)
-    assert again.hf_config["tie_word_embeddings"] is False
-    body = [name for name in raw_tensors(tmp_path / "base") if name not in VOCABULARY]
-    assert all(raw_tensors(tmp_path / "out")[name] == raw_tensors(tmp_path / "base")[name] for name in body)
-
-
-def test_types_of_different_width_stay_aligned(tmp_path, target_folder):
-    """PyTorch cannot read a tensor that begins between two of its elements."""
-    base_folder = tiny.base_folder(tmp_path / "base")
-    tensors = load_file(base_folder / "model.safetensors")
-    norms = {name: value.astype(np.float32) for name, value in tensors.items() if "norm" in name}
-    save_file({**tensors, **norms}, base_folder / "model.safetensors")
-    target = load_tokenizer(target_folder)
-    base = load_base_model(base_folder, body=False)
-    rows = np.zeros((401, 16), np.float32)[:400]
-    (tmp_path / "out").mkdir()
-    write_model(tmp_path / "out", base, target, EmbeddingTable.of(rows, rows))
-    for name, t in stored_tensors(tmp_path / "out").items():
-        assert t.start % FLOATS[t.dtype].itemsize == 0, name
-        assert t.dtype == ("F32" if "norm" in name else "BF16")
-
-
-def test_the_table_of_a_transfer_is_not_read_before_it_is_used(base_folder):
-    table = load_base_model(base_folder, body=False).table
-    assert table.input.dtype == "bfloat16" and isinstance(table.input.base.base, np.memmap)
-
-
-def test_modules_of_a_sentence_embedding_model_follow(tmp_path, base_folder, target_folder):
-    import shutil
-
-    model = shutil.copytree(base_folder, tmp_path / "model")
-    (model / "1_Pooling").mkdir()
-    (model / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
-    modules = [{"idx": 0, "path": "", "type": "Transformer"}, {"idx": 1, "path": "1_Pooling", "type": "Pooling"}]
-    (model / "modules.json").write_text(json.dumps(modules))
-    (model / "sentence_bert_config.json").write_text('{"max_seq_length": 256}')
-    output = transfer(model, target_folder, tmp_path / "out", method="mean")
-    for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"):
-        assert (output / name).read_bytes() == (model / name).read_bytes()
-    (model / "modules.json").write_text('[{"path": "../model"}]')
-    with pytest.raises(UserError, match=r"modules.json names folders that are not in .*: \.\./model"):
-        transfer(model, target_folder, tmp_path / "other", method="mean")
-    assert names(tmp_path) == ["model", "out"]
+# ------------------------------------------------------------------------------------------ what goes with it
 
 
 def test_what_was_measured_is_in_the_card(tmp_path, base_folder, target_folder):
@@ -279,7 +126,7 @@ def test_what_was_measured_is_in_the_card(tmp_path, base_folder, target_folder):
     assert f"on all {text.stat().st_size + 18:,} bytes of text.txt, more" in card
     after, before, ratio = map(float, re.search(r"([\d.]+) bits per byte, ([\d.]+) before \(([\d.]+) times\)", card).groups())
     assert 1 < before < 30 and ratio == pytest.approx(after / before, abs=1e-3)
-    assert f"--text {text}" in card
+    assert f"text=[{str(text)!r}, " in made_with(output)
     (tmp_path / "folder").mkdir()  # a table in a folder: the same texts, the same numbers
     rows = json.dumps({"text": text.read_text()}) + "\n" + (tmp_path / "more" / "a.jsonl").read_text()
     (tmp_path / "folder" / "a.jsonl").write_text(rows)
@@ -343,118 +190,7 @@ def test_pushing_uploads_the_folder(tmp_path, base_folder, target_folder, monkey
     assert load_base_model(tmp_path / "out2", body=False)
 
 
-# ------------------------------------------------------------------------------------------------- other architectures
-
-
-LLAMA = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24, num_key_value_heads=2)
-OTHERS = {
-    "OPT": dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, ffn_dim=24, word_embed_proj_dim=8),
-    "Bloom": dict(hidden_size=16, n_layer=2, n_head=4),
-    "Falcon": dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, tie_word_embeddings=False),
-    "Mixtral": dict(**LLAMA, num_local_experts=4),
-    "Qwen2Moe": dict(**LLAMA, moe_intermediate_size=12, shared_expert_intermediate_size=12, num_experts=4),
-    "GPTJ": dict(n_embd=16, n_layer=2, n_head=2, rotary_dim=4, tie_word_embeddings=False),
-    "T5": dict(d_model=16, num_layers=2, num_heads=4, d_kv=4, d_ff=24, decoder_start_token_id=1),
-    "Albert": dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24, embedding_size=8),
-    "DistilBert": dict(dim=16, n_layers=2, n_heads=4, hidden_dim=24),
-}
-
-
-@pytest.mark.parametrize("kind", OTHERS)
-def test_architectures_that_are_not_ported(kind, tmp_path, target_folder):
-    """The result is the base model with its rows exchanged by hand, as PyTorch computes both."""
-    torch = pytest.importorskip("torch")
-    import transformers
-
-    from zett.vocab.train import save_tokenizer
-
-    head = {"T5": "Seq2SeqLM", "Albert": "MaskedLM", "DistilBert": "MaskedLM"}.get(kind, "CausalLM")
-    auto = getattr(transformers, f"AutoModelFor{head}")
-    torch.manual_seed(0)
-    config = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1, **OTHERS[kind]}
-    model = auto.from_config(getattr(transformers, f"{kind}Config")(**config)).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(tmp_path / "base")
-    save_tokenizer(tiny.tokenizer(), tmp_path / "base")
-    output = transfer(tmp_path / "base", target_folder, tmp_path / "out", method="fvt")
-
-    table = transfer_table(load_base_model(tmp_path / "base", body=False), load_tokenizer(target_folder), method="fvt")
-    assert (table.bias is not None) == (kind in ("GPTJ", "Albert", "DistilBert"))
-    model.resize_token_embeddings(400, mean_resizing=False)
-    with torch.no_grad():
-        model.get_input_embeddings().weight.copy_(torch.tensor(table.input))
-        model.get_output_embeddings().weight.copy_(torch.tensor(table.output_rows))
-        if table.bias is not None:
-            model.get_output_embeddings().bias.copy_(torch.tensor(table.bias))
-    again, info = auto.from_pretrained(output, output_loading_info=True)
-    assert not any(info.values()), info
-    ids = torch.arange(2, 400, 11)[None]
-    inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if kind == "T5" else {})}
-    with torch.no_grad():
-        np.testing.assert_array_equal(again.eval()(**inputs).logits, model(**inputs).logits)
-    before, after = raw_tensors(tmp_path / "base"), raw_tensors(output)
-    assert before.keys() == after.keys()
-    unchanged = {name for name in before if before[name] == after[name]}
-    assert all(300 in before[name][1] for name in before.keys() - unchanged) and len(before) - len(unchanged) in (1, 2, 3)
-    config = json.loads((output / "config.json").read_text())
-    assert config["vocab_size"] == 400 and config["architectures"] == [type(model).__name__]
-
-
-def write_strange(folder: Path, tensors: dict, **config) -> Path:
-    """A model of an unknown architecture with these tensors, by shape."""
-    tiny.tokenizer_folder(folder)
-    values = {name: np.full(shape, i, np.float32) for i, (name, shape) in enumerate(tensors.items())}
-    save_file(values, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "strange", "vocab_size": 300, "pad_token_id": 1, **config}))
-    return folder
-
-
-def test_nested_configs(tmp_path, target_folder):
-    """The language model in a multimodal one."""
-    tensors = {"vision.patches.weight": (7, 5), "language_model.model.embed_tokens.weight": (300, 4)}
-    config = {"vocab_size": 300, "pad_token_id": 1, "tie_word_embeddings": True}
-    model = write_strange(tmp_path / "model", tensors, text_config=config)
-    edit_json(model / "config.json", vocab_size=...)
-    after = json.loads((transfer(model, target_folder, tmp_path / "out", method="mean") / "config.json").read_text())
-    assert after["text_config"]["vocab_size"] == 400 and "vocab_size" not in after
-    assert raw_tensors(tmp_path / "out")["language_model.model.embed_tokens.weight"][1] == (400, 4)
-
-
-def test_ids_of_other_tokens_follow(tmp_path, target_folder):
-    model = write_strange(tmp_path / "model", {"wte.weight": (300, 4)}, decoder_start_token_id=0, image_token_index=None)
-    after = json.loads((transfer(model, target_folder, tmp_path / "out", method="mean") / "config.json").read_text())
-    assert after["decoder_start_token_id"] == load_tokenizer(target_folder).roles["bos"]
-    edit_json(model / "config.json", image_token_index=200)
-    with pytest.raises(UserError, match=r"image_token_index is the token '.+' \(200\), which the target tokenizer lacks"):
-        transfer(model, target_folder, tmp_path / "other", method="mean")
-
-
-@pytest.mark.parametrize(
-    ("tensors", "config", "message"),
-    [
-        ({"wte.weight": (300, 4), "codes": (300, 2)}, {}, "cannot tell .* 300 tokens; of the right size or name: codes, wte"),
-        ({"wte.weight": (300, 4), "head.kernel": (4, 300)}, {}, "cannot tell .*head.kernel"),
-        ({"wte.weight": (300, 4), "embed.weight": (300, 4)}, {}, "several tensors could be the input rows, .* embed.weight"),
-        ({"wte.weight": (300, 4), "head.weight": (300, 4)}, {"tie_word_embeddings": True}, "head.weight differs from wte"),
-        ({"wte.weight": (301, 4)}, {}, "cannot tell which .*: none"),
-        ({"wte.weight": (300, 4)}, {"vocab_size": "many"}, "vocab_size is 'many'; it has to be a whole number"),
-        ({"embeddings.position_embeddings.weight": (9, 4), "wte.weight": (300, 4)}, {"model_type": "mpnet", "pad_token_id": 5},
-         "positions of a model of type 'mpnet' count from its padding id, which would change from 5 to 1"),
-    ],
-)  # fmt: skip
-def test_vocabularies_that_are_not_certain(tensors, config, message, tmp_path, target_folder):
-    model = write_strange(tmp_path / "model", tensors, **config)
-    with pytest.raises(UserError, match=message):
-        transfer(model, target_folder, tmp_path / "out", method="fvt")
-    assert names(tmp_path) == ["model"]
-
-
 # ----------------------------------------------------------------------------------------------------- bad input, bad luck
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
 
 
 def test_bad_input(tmp_path, base_folder, target_folder):
@@ -466,7 +202,7 @@ def test_bad_input(tmp_path, base_folder, target_folder):
         ((base_folder, tmp_path / "absent", out, "fvt", None), "absent"),
         ((base_folder, base_folder / "config.json", out, "fvt", None), "config.json"),
         ((base_folder, target_folder, out, "fvvt", None), "method 'fvvt' does not exist; did you mean fvt"),
-        ((base_folder, target_folder, out, "fvt", "x"), "method 'fvt' uses none"),
+        ((base_folder, target_folder, out, "fvt", "x"), "hypernet is 'x', but the method 'fvt' makes no use of it"),
         ((base_folder, target_folder, out, "hypernet", None), "needs a hypernetwork made for"),
     ]
     for (model, tokenizer, output, method, hypernet), message in cases:
@@ -530,7 +266,7 @@ def test_full_disk(tmp_path, base_folder, target_folder, monkeypatch):
         file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("zett.files.tensors.write_tensors", full)
+    monkeypatch.setattr("zett.lms.folder.write_tensors", full)
     with pytest.raises(UserError, match="no space left"):
         transfer(base_folder, target_folder, out, method="fvt", overwrite=True)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zett.methods import METHODS
 from zett.vocab.modes import MODES
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def transfer_card(title: str, settings: dict, tokenizer: str, made_with: str, re
     settings: of `zett.transfer`. tokenizer: what kind it is. made_with: what was run. result: what was measured, or None.
     """
     base, revision, method, hypernet = (settings[name] for name in ("model", "revision", "method", "hypernet"))
-    trained = method.partition(":")[0] == "hypernet"
-    hypernet = (hypernet or method.partition(":")[2] or "pico") if trained else None
+    trained = method == "hypernet"
+    hypernet = (hypernet or "pico") if trained else None
     made_by = f"the hypernetwork `{hypernet}`, zero-shot" if trained else f"the training-free method `{method}`"
     return f"""{front_matter(base)}# {title}
 
@@ -49,7 +50,7 @@ All other weights are the base model's, bit for bit.
 |---|---|
 | base model | `{base}`{f", revision `{revision}`" if revision else ""} |
 | tokenizer | `{settings["tokenizer"]}`: {tokenizer} |
-| method | {method.partition(":")[0] if trained else method} |
+| method | {method} |
 | hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |
 | result | {result or "not measured"} |
 
@@ -69,6 +70,8 @@ def python_call(settings: dict) -> str:
     usual = {"method": "hypernet", "special": "keep-target", "seed": 0, "text": []}
     rest = {name: value for name, value in settings.items() if name not in ("model", "tokenizer", "output")}
     words = [f"{name}={value!r}" for name, value in rest.items() if value != usual.get(name)]
+    if rest["method"].partition(":")[0] not in METHODS:  # one's own, which is recorded by its repr
+        words = [f"method={rest['method']}" if word.startswith("method=") else word for word in words]
     return f"zett.transfer({', '.join([first, *words])})"
 
 

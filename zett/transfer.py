@@ -18,11 +18,12 @@ from zett.lms.base import BaseModel, find_folder, load_base_model
 from zett.lms.folder import write_model
 from zett.lms.layers import product_dtype
 from zett.lms.reopen import check_written, try_tokenizer
-from zett.methods import Method, make_method
+from zett.methods import Method, make_method, spec_of
+from zett.methods.hypernet import HypernetMethod
 from zett.values import check_seed
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.adapt import adapt_special, check_mode
-from zett.vocab.pairing import pairing
+from zett.vocab.pairing import Pairing, pairing
 
 
 def transfer(
@@ -45,6 +46,8 @@ def transfer(
     check_seed(seed)
     output = folders.output_path(output)
     chosen = choose_method(method, hypernet, language)
+    if isinstance(chosen, HypernetMethod):  # recorded in one way, however it was given
+        method, hypernet, language = "hypernet", chosen.path, chosen.language
     chosen.precheck(model)
     text = [*several(text), *several(measure)]
     check_mode(special)
@@ -62,7 +65,7 @@ def transfer(
         given = load_tokenizer(tokenizer)
     settings = {
         "model": str(model), "revision": revision, "tokenizer": str(tokenizer),
-        "method": method if isinstance(method, str) else repr(method), "language": language,
+        "method": method if isinstance(method, str) else spec_of(method), "language": language,
         "hypernet": None if hypernet is None else str(hypernet), "special": special, "seed": seed,
         "text": [str(file) for file in text], "output": str(output),
     }  # fmt: skip
@@ -76,9 +79,10 @@ def transfer(
             write_model(folder, base, target, table, tokenizer_file=file)
             check_written(folder, base.names, target, ported=base.config is not None)
         result = _measured(base, target, folder, windows, text) if windows else None
-        warnings = _write_card(folder, output.name, base, given, target, settings, (made_with or python_call)(settings), result)
+        made = (made_with or python_call)(settings)
+        warnings, advice = _write_card(folder, output.name, base, given, target, settings, made, result)
         folders.mark(folder, "transfer", settings)
-    _warn(warnings, output)
+    _warn(warnings, output, None if special == advice.mode else advice)
     if push is not None:
         hub.push(output, push, "Tokenizer transferred by zett")
     return output
@@ -87,14 +91,14 @@ def transfer(
 def _write_card(
     folder: Path, title: str, base: BaseModel, given: Vocabulary, target: Vocabulary, settings: dict, made_with: str,
     result: str | None,
-) -> list[dict]:  # fmt: skip
-    """README.md; returns the warnings in it."""
-    pairs = pairing(target, base.vocab, len(given))
+) -> tuple[list[dict], Pairing]:  # fmt: skip
+    """README.md; returns the warnings in it, and the pairing of the tokenizer as it was given, which advises a mode."""
+    pairs, advice = pairing(target, base.vocab, len(given)), pairing(given, base.vocab)
     warnings = warnings_of(base.vocab, target, pairs)
     card = transfer_card(title, settings, f"{target.kind}, {len(target)} ids", made_with, result)
-    card += special_section(pairs, settings["special"], pairing(given, base.vocab)) + warnings_section(warnings)
+    card += special_section(pairs, settings["special"], advice) + warnings_section(warnings)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    return warnings
+    return warnings, advice
 
 
 def _is_json(tokenizer: str | Path) -> bool:
@@ -127,10 +131,12 @@ def _measured(base: BaseModel, target: Vocabulary, folder: Path, windows: list[s
     return result
 
 
-def _warn(warnings: Sequence[dict], output: Path) -> None:
-    """Say what is worth it; all of it is in the card."""
+def _warn(warnings: Sequence[dict], output: Path, advice: Pairing | None) -> None:
+    """Say what is worth it; all of it is in the card. advice: of a mode that would be better than the one that was used."""
     said = [warning for warning in warnings if warning["severity"] != "low"]
     for warning, line in zip(said, lines(said)):
         logging.getLogger("zett").warning("zett: warning: %s %s", HEADINGS[warning["severity"]].lower(), line)
     if len(said) < len(warnings):
         logging.getLogger("zett").warning("zett: minor warnings: %d, in %s", len(warnings) - len(said), output / "README.md")
+    if advice is not None:
+        logging.getLogger("zett").warning("zett: --special %s is recommended, because %s", advice.mode, advice.why)

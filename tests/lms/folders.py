@@ -4,6 +4,8 @@ import json
 
 from safetensors.numpy import load_file, save_file
 
+from zett.files.tensors import stored_tensors
+
 
 def edit_json(path, **changes):
     """Set fields of a JSON file, which need not be there; those that are `...` go."""
@@ -23,3 +25,11 @@ def shard(folder, parts: int = 3):
         weight_map |= dict.fromkeys(names, file)
     index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def raw_tensors(folder) -> dict[str, tuple]:
+    """Type, shape, file and bytes of every tensor."""
+    tensors = {}
+    for name, t in stored_tensors(folder).items():
+        tensors[name] = (t.dtype, t.shape, t.file.name, t.file.read_bytes()[t.start : t.stop])
+    return tensors

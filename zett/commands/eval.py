@@ -77,14 +77,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say; print the table, write report.json and report.png. Raises UserError."""
     from zett.evaluate.saving import check_output, save
+    from zett.evaluate.targets import target_specs
 
     inputs = [args.model, *(args.hypernet or ()), *(args.tokenizer or ())]
     output = check_output(args.output, args.overwrite, inputs=inputs)
     if args.batch_size < 1:
         raise UserError(f"--batch-size is {args.batch_size}; it has to be greater than 0")
-    hypernets = _named_hypernets(args.hypernet, args.model)
+    hypernets = named_hypernets(args.hypernet, args.model)
+    # Both in no time, since JAX takes its own.
+    target_specs(args.tokenizer)
     for folder in hypernets.values():
-        check_belongs(args.model, folder)  # in no time, since JAX takes its own
+        check_belongs(args.model, folder)
     clock = time.perf_counter()
     with shown(not args.json):
         with phase("loading JAX"):
@@ -107,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _named_hypernets(given: Sequence[str] | None, model: str) -> dict[str, str]:
+def named_hypernets(given: Sequence[str] | None, model: str) -> dict[str, str]:
     """Folder by name; a folder without a name is called "hypernet", or by its own name where there are several."""
     if given is None:
         return {"hypernet": "pico"} if model == "pico" else {}

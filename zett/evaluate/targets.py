@@ -2,13 +2,16 @@
 
 import hashlib
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from zett.arguments import several
 from zett.data.documents import Documents, first_bytes
 from zett.data.sources import open_text
 from zett.errors import UserError
 from zett.files.cache import cache_folder
 from zett.files.folders import new_folder
+from zett.progress import phase
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.modes import KINDS
 from zett.vocab.train import RECIPE, save_tokenizer, train_tokenizer
@@ -58,6 +61,36 @@ def parse_target(spec: str) -> tuple[bool, str, int] | None:
             f"that hold all bytes, to {LARGEST // 1024}k"
         )
     return bool(match["prose"]), match["kind"], size
+
+
+def target_specs(given: str | Path | Vocabulary | Sequence[str | Path] | Mapping[str, Vocabulary] | None) -> list[str]:
+    """Those of the targets that are to be loaded, each once; "default" is those of `DEFAULT_TARGETS`. UserError if absurd."""
+    if isinstance(given, Mapping | Vocabulary):
+        return []
+    named = ["default"] if given is None else map(str, several(given))
+    specs = list(dict.fromkeys(spec for name in named for spec in (DEFAULT_TARGETS if name == "default" else (name,))))
+    for spec in specs:
+        parse_target(spec)
+    return specs
+
+
+def named_targets(given, specs: Sequence[str], bar: Callable, **texts: str) -> dict[str, Vocabulary]:
+    """Vocabularies by name: those that are given, else those of the specs. bar: shows progress. texts: of `load_target`."""
+    if isinstance(given, Vocabulary):
+        return {given.folder.name if given.folder else "tokenizer": given}
+    if isinstance(given, Mapping):
+        return dict(given)
+    if not specs:
+        raise UserError("there is no target tokenizer to evaluate")
+    with phase("reading the tokenizers, and training those that are not in the cache"):
+        return {_short_name(s, specs): load_target(s, **texts) for s in bar(specs, desc="tokenizers", unit="tokenizer")}
+
+
+def _short_name(spec: str, specs: Sequence[str]) -> str:
+    """The last part of a path, as long as no other target ends in it."""
+    short = Path(spec).parent.name if Path(spec).name == "tokenizer.json" else Path(spec).name
+    clash = [s for s in specs if s != spec and short in (Path(s).name, Path(s).parent.name)]
+    return spec if clash or not short else short
 
 
 def trained_tokenizer(kind: str, size: int, documents: Documents) -> Path:

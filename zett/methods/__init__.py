@@ -5,6 +5,7 @@ A method is a frozen dataclass whose fields are its settings. Called with a base
 and one line in METHODS.
 """
 
+import dataclasses
 import importlib
 
 from zett.errors import UserError
@@ -33,3 +34,19 @@ def make_method(spec: str, **settings) -> Method:
     name, _, rest = spec.partition(":")
     made = method_class(name)
     return made(**settings_of(made, rest, f"method {name}", settings))
+
+
+def spec_of(method: Method) -> str:
+    """The text from which `make_method` makes the same method; where there is none, as of a method of one's own, its repr."""
+    kind = type(method)
+    for name, where in METHODS.items():
+        if where != f"{kind.__module__}:{kind.__qualname__}":
+            continue
+        fields = dataclasses.fields(method)  # type: ignore[arg-type]
+        given = {field.name: getattr(method, field.name) for field in fields if getattr(method, field.name) != field.default}
+        spec = ":".join([name, ",".join(f"{setting}={value}" for setting, value in given.items())] if given else [name])
+        try:
+            return spec if make_method(spec) == method else repr(method)
+        except UserError:  # a value with a comma in it
+            return repr(method)
+    return repr(method)

@@ -1,6 +1,7 @@
 """Settings of a method as text: `k=64,donor=DIR` -> checked values of a dataclass's fields."""
 
 import dataclasses
+import difflib
 import typing
 
 from zett.errors import UserError
@@ -10,15 +11,16 @@ from zett.values import checked, nearest, parse
 def settings_of(cls, text: str, where: str, given: dict | None = None) -> dict:
     """Values for the fields of the dataclass `cls` from `text`, and from `given` Python values.
 
-    A first part without a known name and "=" is the field that `cls.first` names, so that "hypernet:DIR" is enough. UserError
-    for an unknown field, with the nearest, and for a value that is not of the field's type. where: for the message.
+    A first part without "=" is the value of the field that `cls.first` names, so that "hypernet:DIR" is enough; a path may
+    hold "=", unless what is before it looks like a field's name. UserError for an unknown field, with the nearest, and for a
+    value that is not of the field's type. where: for the message.
     """
     hints = {field.name: typing.get_type_hints(cls)[field.name] for field in dataclasses.fields(cls)}
     values: dict = {}
     for number, part in enumerate(text.split(",") if text else []):
         name, equals, value = part.partition("=")
         first = getattr(cls, "first", None)
-        if number == 0 and first is not None and not (equals and name in hints):
+        if number == 0 and first is not None and not (equals and difflib.get_close_matches(name, list(hints))):
             name, value = first, part
         elif not equals:
             raise UserError(f"{where}: {part!r} is not SETTING=VALUE; {_known(hints)}")
