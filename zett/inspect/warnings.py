@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zett.errors import UserError
-from zett.inspect.tokenizer import digit_scheme, splits_marks
+from zett.inspect.describe import digit_scheme, splits_marks
 from zett.vocab import Vocabulary
 from zett.vocab.adapt import OLD_TOKEN_SETTINGS, of_same_text, takes_token_types
 from zett.vocab.bytes import UTF8_BYTES

@@ -23,7 +23,7 @@ from zett.inspect.compare import inspect
 from zett.inspect.page import page
 from zett.inspect.terminal import WIDTH, columns, tables
 from zett.inspect.texts import parallel_texts, texts_by_language
-from zett.inspect.tokenizer import (
+from zett.inspect.describe import (
     describe,
     digit_scheme,
     normaliser_words,
