@@ -2,6 +2,8 @@
 
 import json
 
+import tokenizers
+
 
 def characters(vocab: dict[str, int], added: dict[str, int] | None = None) -> str:
     """A tokenizer.json that the library itself would not write."""
