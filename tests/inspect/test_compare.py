@@ -76,7 +76,7 @@ def test_bytes_that_never_occur_in_utf8_are_no_loss():
 
 
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="there is no folder .*absent with a tokenizer"):
+    with pytest.raises(UserError, match=r"there is no folder .*absent with a tokenizer"):
         inspect("pico", tmp_path / "absent")
 
 

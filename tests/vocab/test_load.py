@@ -72,8 +72,8 @@ def test_a_missing_or_wrong_path_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("no tokenizer")
     for path, message in [
         (tmp_path, "holds no tokenizer"),
-        (tmp_path / "nowhere", "no such tokenizer folder"),
-        ("./nowhere", "no such tokenizer folder: ./nowhere"),
+        (tmp_path / "nowhere", "there is no folder .*nowhere with a tokenizer"),
+        ("./nowhere", "there is no folder nowhere with a tokenizer"),
         (tmp_path / "notes.txt", "notes.txt is not a tokenizer"),
     ]:
         with pytest.raises(UserError, match=message):
