@@ -45,7 +45,7 @@ class Batches:
         ids, lengths = self._encode(draw, step, rows)
         predicted, targets, room, log_weight = self._choose(ids, draw, step)
         forms = draw.forms.take(np.pad(predicted, (0, room - len(predicted)), mode="edge"))
-        language = draw.source if c.hypernet.languages else None
+        language = draw.text_number if c.hypernet.languages else None
         packed = pack_forms(forms, multiple=max(256, room // 32), language=language, groups=self._groups)
         sources, packed = renumbered(packed, self._source_size, multiple=self._groups)
         ordinary = np.flatnonzero(forms.lengths[: len(predicted)])
@@ -62,7 +62,7 @@ class Batches:
 
     def _encode(self, draw: Draw, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids `[B, L]` in the tokenizer of the step, and how many of them each text has."""
-        texts, seed = self.texts[draw.source or 0], [self.config.seed, step, 0]
+        texts, seed = self.texts[draw.text_number or 0], [self.config.seed, step, 0]
         excerpts = [_excerpt(texts[b], np.random.default_rng([*seed, b]), self._length) for b in map(int, rows)]
         ids, lengths = draw.encode(excerpts, self._length)
         inside = np.arange(self._length) < np.maximum(lengths, 1)[:, None]
