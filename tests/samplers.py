@@ -24,7 +24,7 @@ def make(text, *, seed=0, **changes) -> Sampler:
 def content(draw):
     arrays = [getattr(draw.forms, f.name).tobytes() for f in dataclasses.fields(draw.forms)]
     ids, lengths = draw.encode(ODD, 50)
-    return draw.kind, draw.tokenizer.to_str(), list(draw.tokens), arrays, ids.tobytes(), lengths.tolist(), draw.source
+    return draw.kind, draw.tokenizer.to_str(), list(draw.tokens), arrays, ids.tobytes(), lengths.tolist(), draw.text_number
 
 
 def digests(folder: str, changes: dict, steps: range) -> list[str]:

@@ -17,6 +17,7 @@ from zett.vocab.train import KINDS, train_tokenizer
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
 FOLDERS = sorted(p.name for p in SHARED.iterdir() if (p / "tokenizer.json").exists()) if SHARED.is_dir() else []
 OTHERS = FOLDERS or [pytest.param("others", marks=pytest.mark.skip(reason=f"no tokenizers in {SHARED}"))]
+DIGIT_MERGES = [(a, b) for a in map(bytes, zip(b"123456789")) for b in map(bytes, zip(b"123456789"))]  # of two digits
 NO_FALLBACK = "sentencepiece-bpe without bytes"  # unknown characters become <unk>
 
 TEXTS = [Path(module.__file__).read_text() for module in (argparse, ast, json, random, textwrap)]
@@ -65,6 +66,23 @@ def byte_tokenizer(tokens: list[bytes], merges=()):
     tokenizer = Tokenizer(models.BPE({to_alphabet(t): i for i, t in enumerate(tokens)}, pairs))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return tokenizer
+
+
+def shared(name: str) -> Vocabulary:
+    """One of the folders; skips a test where it is absent."""
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"{SHARED / name} is not on this machine")
+    return vocabulary(name)
+
+
+def bytes_and(tokens, merges, pattern=None):
+    """A byte-level BPE of all bytes and these tokens; `pattern` cuts texts before the model does."""
+    from tokenizers import Regex, pre_tokenizers
+
+    made = byte_tokenizer(list(dict.fromkeys([bytes([b]) for b in range(256)] + tokens)), merges)
+    parts = [pre_tokenizers.Split(Regex(pattern), "isolated")] if pattern else []
+    made.pre_tokenizer = pre_tokenizers.Sequence([*parts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return made
 
 
 # ------------------------------------------------------------------------- tokenizers built like those that models come with

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 from lms import parity
 from safetensors.numpy import load_file, save_file
-from zett.evaluate.bpb import EncodedWindows, window_nats
 
+from zett.evaluate.tasks.bits_per_byte import BitsPerByte
 from zett.lms import load_base_model
 from zett.lms.family import FAMILIES, family_of, is_tied
 from zett.lms.llama import LlamaConfig
@@ -65,22 +65,16 @@ def test_causality_and_windows(tmp_path):
 def test_bits_per_byte_know_the_cap_of_the_logits(tmp_path):
     base = load_base_model(parity.base_folder("gemma3_text-softcap", tmp_path))
     assert base.config.logit_softcap == 3.0
-    ids = np.arange(5, 15, dtype=np.int32)[None]
-    nats = window_nats(
-        base.graphdef,
-        base.params,
-        base.table,
-        base.bos_row,
-        EncodedWindows(ids, np.asarray([10]), 10),
-        batch_size=1,
-        multiple=10,
-    )
+    task = BitsPerByte()
+    items = task.items(base, ["e t a o i n s h r d"])
+    ids = np.arange(5, 15)[None]
+    assert base.vocab.tokenizer.encode(items.texts[0]).ids == ids[0].tolist()
     x = jnp.concatenate([base.bos_row[None], base.table.embed(ids[0, :-1])])[None]
     products = np.asarray(nnx.merge(base.graphdef, base.params)(x))[0] @ np.asarray(base.table.output_rows).T
     assert np.abs(products).max() > 4
     logits = 3.0 * np.tanh(products / 3.0)
     expected = (np.log(np.exp(logits).sum(-1)) - logits[np.arange(10), ids[0]]).sum()
-    assert nats[0] == pytest.approx(expected, rel=1e-4)
+    assert task.score(base, items)[0] * np.log(2) == pytest.approx(expected, rel=1e-4)
 
 
 # ---------------------------------------------------------------------------------------------------------- configs

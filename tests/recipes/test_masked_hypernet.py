@@ -286,7 +286,7 @@ class OwnTokenizer:
         self._base = base
         forms = surface_forms(base.vocab, base.vocab, max_pieces)
         self._draw = types.SimpleNamespace(
-            forms=forms, tokens=PackedTokens.of(base.vocab.tokens), source=None, encode=self._encode
+            forms=forms, tokens=PackedTokens.of(base.vocab.tokens), text_number=None, encode=self._encode
         )
 
     def draw(self, step: int):

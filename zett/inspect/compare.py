@@ -10,8 +10,8 @@ from zett import progress
 from zett.arguments import renamed, several
 from zett.config import HypernetConfig
 from zett.errors import UserError
+from zett.inspect.describe import describe, show_id
 from zett.inspect.texts import parallel_texts, texts_by_language
-from zett.inspect.tokenizer import describe, show_id
 from zett.inspect.warnings import warnings_of
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.bytes import UTF8_BYTES

@@ -118,16 +118,16 @@ def suffix(file: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def files(path: Path, kinds: Iterable[str]) -> list[Path]:
-    """A file, or all files of these kinds in a folder and its subfolders. Raises TextError if there are none."""
-    kinds = tuple(dict.fromkeys(kinds))
+def files(path: Path, suffixes: Iterable[str]) -> list[Path]:
+    """A file, or all files with these suffixes in a folder and its subfolders. Raises TextError if there are none."""
+    known = tuple(dict.fromkeys(suffixes))
     if not path.exists():
         raise TextError(f"no such file or folder: {path}")
-    if path.is_file() and suffix(path) not in kinds:
-        raise TextError(f"{path}: unknown kind of file; known: {', '.join(kinds)}, each also with .gz or .zst")
-    found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and suffix(p) in kinds)
+    if path.is_file() and suffix(path) not in known:
+        raise TextError(f"{path}: unknown kind of file; known: {', '.join(known)}, each also with .gz or .zst")
+    found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and suffix(p) in known)
     if not found:
-        raise TextError(f"{path}: no file of a known kind ({', '.join(kinds)})")
+        raise TextError(f"{path}: no file of a known kind ({', '.join(known)})")
     return found
 
 
@@ -143,11 +143,11 @@ def language_of(file: Path, given: Path) -> str:
 
 def read_table(file: Path) -> dict[str, list[str]]:
     """The columns of a parquet, jsonl, tsv or csv file as strings, "" where there is none. Raises TextError."""
-    kind = suffix(file)
-    if kind == ".parquet":
+    ending = suffix(file)
+    if ending == ".parquet":
         return _parquet(file)
     text = file_text(file).removeprefix("\ufeff")
-    if kind == ".jsonl":
+    if ending == ".jsonl":
         rows = []
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
@@ -161,7 +161,7 @@ def read_table(file: Path) -> dict[str, list[str]]:
     else:
         csv.field_size_limit(2**31 - 1)
         lines = io.StringIO(text, newline="")
-        tabs = kind == ".tsv"
+        tabs = ending == ".tsv"
         rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.DictReader(lines))
     names = dict.fromkeys(name for row in rows for name in row if name is not None)
     return {name: ["" if row.get(name) is None else str(row[name]) for row in rows] for name in names}

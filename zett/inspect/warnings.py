@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zett.errors import UserError
-from zett.inspect.tokenizer import digit_scheme, splits_marks
+from zett.inspect.describe import digit_scheme, splits_marks
 from zett.vocab import Vocabulary
 from zett.vocab.adapt import OLD_TOKEN_SETTINGS, of_same_text, takes_token_types
 from zett.vocab.bytes import UTF8_BYTES
@@ -282,23 +282,23 @@ def _generates(source: Vocabulary) -> bool:
 
 def _warn_vocabulary(warn: Warn, report: dict, source: Vocabulary) -> None:
     new, pair = report["target"], report["pair"]
-    measured = report["text"] and report["text"]["all"]
-    if measured and measured["target_unknown"] > measured["source_unknown"]:
+    in_text = report["text"] and report["text"]["all"]
+    if in_text and in_text["target_unknown"] > in_text["source_unknown"]:
         warn(
             "high",
             "unknown tokens",
-            f"{measured['target_unknown']} of {measured['target_tokens']} tokens of your text are unknown to the tokenizer.",
+            f"{in_text['target_unknown']} of {in_text['target_tokens']} tokens of your text are unknown to the tokenizer.",
             "That text is lost. Take a tokenizer with byte fallback, or one made for these languages.",
         )
-    if measured and measured["relative_length"] > 1.1:
+    if in_text and in_text["relative_length"] > 1.1:
         warn(
             "medium",
             "length",
-            f"Your text takes {measured['relative_length']:.0%} of the source's tokens: pieces are finer.",
+            f"Your text takes {in_text['relative_length']:.0%} of the source's tokens: pieces are finer.",
             "Generation gets slower, and the body has seldom seen such short pieces: measure it with `zett eval`.",
         )
     if pair["longer"]:
-        share = f", {measured['target_longer_share']:.2%} of those in your text" if measured else ""
+        share = f", {in_text['target_longer_share']:.2%} of those in your text" if in_text else ""
         examples = ", ".join(f"{t['token']} ({t['pieces']})" for t in pair["longest"][:3])
         warn(
             "low",

@@ -80,8 +80,8 @@ class BaseModel:
         return rows.mean(0, dtype=np.float32) if row is None else rows[row].astype(np.float32)
 
     def __repr__(self) -> str:
-        kind, body = self.hf_config.get("model_type"), "without its body" if self.params is None else "with its body"
-        return f"BaseModel({self.name!r}, {kind}, {len(self.vocab):,} tokens, {body}, in {self.folder})"
+        model_type, body = self.hf_config.get("model_type"), "without its body" if self.params is None else "with its body"
+        return f"BaseModel({self.name!r}, {model_type}, {len(self.vocab):,} tokens, {body}, in {self.folder})"
 
     def with_vocabulary(self, table: EmbeddingTable, vocab: Vocabulary) -> "BaseModel":
         """This model with the tokens of `vocab`, whose rows are `table`: a model like any other."""
@@ -195,8 +195,8 @@ def _table(folder: Path, stored, names: VocabularyNames, *, tied: bool) -> tuple
 def check_causal(base: BaseModel) -> None:
     """UserError for an encoder."""
     if not base.causal:
-        kind = base.hf_config["model_type"]
-        raise UserError(f"{base.name} is a bidirectional encoder ({kind}); this needs a causal language model")
+        model_type = base.hf_config["model_type"]
+        raise UserError(f"{base.name} is a bidirectional encoder ({model_type}); this needs a causal language model")
 
 
 @functools.cache

@@ -50,9 +50,9 @@ class BertConfig(BodyConfig):
 
     @classmethod
     def from_hf(cls, hf: dict) -> Self:
-        kind = hf.get("position_embedding_type", "absolute")
-        if kind != "absolute":
-            raise ValueError(f"position_embedding_type is {kind!r}; only 'absolute' positions are computed here")
+        positions = hf.get("position_embedding_type", "absolute")
+        if positions != "absolute":
+            raise ValueError(f"position_embedding_type is {positions!r}; only 'absolute' positions are computed here")
         for switch in ("is_decoder", "add_cross_attention"):
             if hf.get(switch):
                 raise ValueError(f"{switch} is true; only bidirectional encoders are computed here")

@@ -36,7 +36,7 @@ NUMBERS: dict[str, Within] = {
     **dict.fromkeys(("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"), BASE),
 }
 FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_bias", "use_parallel_residual")
-# What Transformers knows, of which the ports compute a part (`rope.KINDS`, `layers.ACTIVATIONS`).
+# What Transformers knows, of which the ports compute a part (`rope.ROPE_TYPES`, `layers.ACTIVATIONS`).
 ACTIVATIONS = (
     "gelu gelu_10 gelu_accurate gelu_fast gelu_new gelu_python gelu_python_tanh gelu_pytorch_tanh hardswish laplace leaky_relu "
     "linear mish prelu quick_gelu relu relu2 relu6 sigmoid silu sqrtsoftplus swish tanh xielu"
@@ -60,10 +60,10 @@ QUANTISATION_FILES = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ"
 
 def check_config(hf_config: dict, where: Path, *, ported: bool) -> None:
     """UserError for what no model has. ported: of an architecture that is computed here, whose fields have one meaning."""
-    kind = hf_config.get("model_type")
-    if not isinstance(kind, str):
+    model_type = hf_config.get("model_type")
+    if not isinstance(model_type, str):
         raise UserError(
-            f"{where} has no model_type, or {kind!r}; it has to name the architecture, such as 'llama': without it no program "
+            f"{where} has no model_type, or {model_type!r}; it has to name the architecture, such as 'llama': without it no program "
             "can load the model"
         )
     # A language model inside a larger one has a part of its own.
@@ -105,12 +105,12 @@ def _check_ropes(part: dict, where: Path, *, own_code: bool) -> None:
             continue
         if not isinstance(value, dict):
             raise UserError(f"{where}: {name} is {value!r}; it has to be an object with a rope_type, or null")
-        by_layer = {f"{name}.{kind}": one for kind, one in value.items() if isinstance(one, dict)}
+        by_layer = {f"{name}.{layers}": one for layers, one in value.items() if isinstance(one, dict)}
         for path, one in (by_layer or {name: value}).items():
-            kind = one.get("rope_type") or one.get("type") or "default"
-            if kind not in ROPES and not own_code:
+            rope_type = one.get("rope_type") or one.get("type") or "default"
+            if rope_type not in ROPES and not own_code:
                 raise UserError(
-                    f"{where}: the rope type in {path} is {kind!r}, which does not exist; there are {', '.join(ROPES)}"
+                    f"{where}: the rope type in {path} is {rope_type!r}, which does not exist; there are {', '.join(ROPES)}"
                 )
             _check_rope_numbers(one, f"{where}: {path}")
 
@@ -173,7 +173,7 @@ def check_quantisation_file(folder: Path, hf_config: dict) -> None:
             )
 
 
-# Kinds of adapters that are no change of weights.
+# Adapters that add prompts and change no weights, so that nothing could be merged.
 PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT")
 
 
@@ -184,12 +184,12 @@ def check_adapter(folder: Path) -> None:
         return
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-        kind, base = settings["peft_type"], settings.get("base_model_name_or_path")
+        adapter_type, base = settings["peft_type"], settings.get("base_model_name_or_path")
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{folder} holds an adapter, not a model, and its {file.name} cannot be read") from None
-    if kind in PROMPTS:
+    if adapter_type in PROMPTS:
         raise UserError(
-            f"{folder} holds an adapter ({kind}, of {base}) that cannot be merged into a model; give the model alone"
+            f"{folder} holds an adapter ({adapter_type}, of {base}) that cannot be merged into a model; give the model alone"
         )
     merged = json.dumps(f"{folder.resolve().as_posix()}-merged")
     adapter = json.dumps(folder.resolve().as_posix())
@@ -201,6 +201,6 @@ def check_adapter(folder: Path) -> None:
         f"T.from_pretrained({tokenizer}).save_pretrained({merged})"
     )
     raise UserError(
-        f"{folder} holds an adapter ({kind}, of {base}), not a whole model; merge it first, with this command, and give its "
+        f"{folder} holds an adapter ({adapter_type}, of {base}), not a whole model; merge it first, with this command, and give its "
         f"result: python -c {shlex.quote(program)}"
     )

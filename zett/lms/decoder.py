@@ -117,7 +117,7 @@ def layer_windows(hf: dict, sliding: list[bool]) -> tuple[int | None, ...] | Non
         return None
     if not hf.get("sliding_window"):
         raise ValueError("layer_types has sliding_attention, but there is no sliding_window")
-    return tuple(hf["sliding_window"] if kind == "sliding_attention" else None for kind in types)
+    return tuple(hf["sliding_window"] if layer_type == "sliding_attention" else None for layer_type in types)
 
 
 class Attention(nnx.Module):

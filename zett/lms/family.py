@@ -114,7 +114,7 @@ FAMILIES = {
     "smollm3": "zett.lms.smollm3",
     "starcoder2": "zett.lms.starcoder2",
 }
-# Kinds of model that are refused, with the reason, and model types of each.
+# Why a model is refused, and the model types that are refused for it.
 REFUSED = {
     "a mixture of experts": (
         "dbrx deepseek_v2 deepseek_v3 ernie4_5_moe glm4_moe gpt_oss granitemoe granitemoeshared jetmoe llama4_text minimax "
@@ -149,19 +149,19 @@ def is_tied(hf_config: dict) -> bool:
 
 def read_family(hf_config: dict, where: Path) -> tuple[Family, BodyConfig]:
     """The family and the config of a config.json at `where`. Unported if it is not computed here, else UserError."""
-    kind = hf_config.get("model_type")
-    check_config(hf_config, where, ported=isinstance(kind, str) and kind in FAMILIES)
+    model_type = hf_config.get("model_type")
+    check_config(hf_config, where, ported=isinstance(model_type, str) and model_type in FAMILIES)
     method = quantised(hf_config, where)
     if method is not None:
         raise Unported(
             f"{where}: the weights are quantised with {method}, which is not computed here; give the model that they were made "
             "from (a transfer that measures nothing takes this one, too)"
         )
-    reason = next((reason for reason, kinds in REFUSED.items() if kind in kinds), None)
+    reason = next((reason for reason, refused in REFUSED.items() if model_type in refused), None)
     if reason:
-        raise Unported(f"{where}: model_type is {kind!r}, {reason}, which is not computed here")
-    if kind not in FAMILIES:
-        raise Unported(f"{where}: model_type is {kind!r}; supported: {', '.join(sorted(FAMILIES))}")
+        raise Unported(f"{where}: model_type is {model_type!r}, {reason}, which is not computed here")
+    if model_type not in FAMILIES:
+        raise Unported(f"{where}: model_type is {model_type!r}; supported: {', '.join(sorted(FAMILIES))}")
     family = family_of(hf_config)
     try:
         config = family.Config.from_hf(hf_config)
@@ -170,7 +170,7 @@ def read_family(hf_config: dict, where: Path) -> tuple[Family, BodyConfig]:
     except UserError:
         raise
     except KeyError as error:
-        raise UserError(f"{where} has no field {error}; a model of type {kind!r} needs it") from error
+        raise UserError(f"{where} has no field {error}; a model of type {model_type!r} needs it") from error
     except TypeError as error:
         raise UserError(f"{where}: {error}") from error
     except ValueError as error:

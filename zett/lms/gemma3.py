@@ -1,6 +1,6 @@
 """The Gemma 3 family, text: Gemma 2 without soft caps, with normalised queries and keys, five local layers to a global one.
 
-The two kinds of layer rotate with different frequencies.
+Local and global layers rotate with different frequencies.
 """
 
 import dataclasses
@@ -52,10 +52,10 @@ class Gemma3Config(DecoderConfig):
         return cls._rope_of(hf, "full_attention")
 
     @classmethod
-    def _rope_of(cls, hf: dict, kind: str) -> Rope:
+    def _rope_of(cls, hf: dict, layer_type: str) -> Rope:
         # Older files have rope_theta and rope_scaling for the global layers, and rope_local_base_freq for the local ones.
-        parameters = dict((hf.get("rope_parameters") or {}).get(kind) or {})
-        if kind == "sliding_attention":
+        parameters = dict((hf.get("rope_parameters") or {}).get(layer_type) or {})
+        if layer_type == "sliding_attention":
             hf = {**hf, "rope_theta": hf.get("rope_local_base_freq", 10000.0)}
         else:
             parameters |= hf.get("rope_scaling") or {}

@@ -91,7 +91,7 @@ class ModernBertConfig(BodyConfig):
             attention_bias=hf.get("attention_bias", False),
             mlp_bias=hf.get("mlp_bias", False),
             head_bias=hf.get("classifier_bias", False),
-            local=tuple(kind == "sliding_attention" for kind in types),
+            local=tuple(layer_type == "sliding_attention" for layer_type in types),
             window=hf.get("local_attention", 128) // 2,
             rope=Rope.from_hf(hf, theta=everywhere, parameters=ropes.get("full_attention")),
             local_rope=Rope.from_hf(

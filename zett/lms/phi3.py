@@ -32,9 +32,9 @@ class Phi3Config(DecoderConfig):
     def _rope(cls, hf: dict) -> Rope:
         parameters = dict(hf.get("rope_scaling") or hf.get("rope_parameters") or {})
         # Microsoft's first files call LongRoPE "su", some "yarn".
-        kind = parameters.pop("type", None)
-        kind = parameters.get("rope_type") or kind or "default"
-        parameters["rope_type"] = "longrope" if kind in ("su", "yarn") else kind
+        rope_type = parameters.pop("type", None)
+        rope_type = parameters.get("rope_type") or rope_type or "default"
+        parameters["rope_type"] = "longrope" if rope_type in ("su", "yarn") else rope_type
         return Rope.from_hf(hf, parameters=parameters)
 
 

@@ -55,8 +55,8 @@ def try_tokenizer(folder: Path, base: BaseModel, target: Vocabulary, file: Path 
     folder: a new one, for the files. file: see `copy_tokenizer`.
     """
     folder.mkdir()
-    kind = copy_tokenizer(folder, target, file)
-    write_json(folder / "config.json", {"model_type": base.hf_config.get("model_type"), "tokenizer_class": kind})
+    class_name = copy_tokenizer(folder, target, file)
+    write_json(folder / "config.json", {"model_type": base.hf_config.get("model_type"), "tokenizer_class": class_name})
     check_tokenizer(folder, target)
 
 
@@ -101,18 +101,18 @@ def _line(error: Exception) -> str:
 
 
 def _check_tokens(tokenizer, target: Vocabulary) -> None:
-    theirs, ours, kind = tokenizer.get_vocab(), target.tokenizer.get_vocab(), type(tokenizer).__name__
+    theirs, ours, class_name = tokenizer.get_vocab(), target.tokenizer.get_vocab(), type(tokenizer).__name__
     rowless = sorted((i, text) for text, i in theirs.items() if i >= len(target))
     if rowless:
         listed = ", ".join(f"{text!r} ({i})" for i, text in rowless[:3]) + (" and others" if len(rowless) > 3 else "")
         raise UserError(
-            f"Transformers' {kind} adds tokens that the tokenizer's files do not name: {listed}; put them into tokenizer.json, "
+            f"Transformers' {class_name} adds tokens that the tokenizer's files do not name: {listed}; put them into tokenizer.json, "
             f"or {AS_IT_IS}"
         )
     for text, i in ours.items():
         if theirs.get(text, i) != i:
             raise UserError(
-                f"Transformers' {kind} gives the token {text!r} the id {theirs[text]}, tokenizer.json {i}; {AS_IT_IS}"
+                f"Transformers' {class_name} gives the token {text!r} the id {theirs[text]}, tokenizer.json {i}; {AS_IT_IS}"
             )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-# Kinds of scaling and the fields that each of them needs.
-KINDS: dict[str, tuple[str, ...]] = {
+# Ways to scale frequencies (Hugging Face's rope_type), and the fields that each of them needs.
+ROPE_TYPES: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
     "dynamic": ("factor",),
@@ -31,26 +31,26 @@ class Rope:
 
     @classmethod
     def from_hf(cls, hf: dict, *, theta: float = 10000.0, parameters: dict | None = None) -> "Rope":
-        """Read a `config.json`; `theta` is the family's default. ValueError for a kind that is not computed.
+        """Read a `config.json`; `theta` is the family's default. ValueError for a rope_type that is not computed.
 
-        parameters: the entry of one kind of layer, where the config has several.
+        parameters: where the config has several entries, that of the layers that are meant.
         """
         # Transformers 5 writes rope_parameters, 4 wrote rope_theta and rope_scaling.
         found = dict(parameters if parameters is not None else hf.get("rope_scaling") or hf.get("rope_parameters") or {})
         theta = found.pop("rope_theta", None) or hf.get("rope_theta") or theta
         partial = found.pop("partial_rotary_factor", None) or hf.get("partial_rotary_factor") or 1.0
-        kind = found["rope_type"] = found.get("rope_type") or found.pop("type", None) or "default"
+        rope_type = found["rope_type"] = found.get("rope_type") or found.pop("type", None) or "default"
         found.pop("type", None)
-        if kind not in KINDS:
-            raise ValueError(f"rope type {kind!r} is not supported; supported: {', '.join(KINDS)}")
-        missing = [field for field in KINDS[kind] if field not in found]
+        if rope_type not in ROPE_TYPES:
+            raise ValueError(f"rope type {rope_type!r} is not supported; supported: {', '.join(ROPE_TYPES)}")
+        missing = [field for field in ROPE_TYPES[rope_type] if field not in found]
         if missing:
-            raise ValueError(f"rope type {kind!r} needs {', '.join(missing)} beside it")
-        if kind in ("llama3", "yarn", "longrope"):
+            raise ValueError(f"rope type {rope_type!r} needs {', '.join(missing)} beside it")
+        if rope_type in ("llama3", "yarn", "longrope"):
             original = hf.get("original_max_position_embeddings") or found.get("original_max_position_embeddings")
             found["original_max_position_embeddings"] = original or hf["max_position_embeddings"]
         scaling = tuple(sorted((key, tuple(value) if isinstance(value, list) else value) for key, value in found.items()))
-        return cls(float(theta), float(partial), None if kind == "default" else scaling)
+        return cls(float(theta), float(partial), None if rope_type == "default" else scaling)
 
     def to_hf(self) -> dict:
         """Hugging Face's `rope_parameters`."""
@@ -69,7 +69,7 @@ class Rope:
     def frequencies(self, head_dim: int, max_positions: int, positions_BL):
         """Inverse frequencies `[head_dim * partial / 2]` and the factor of cosines and sines.
 
-        max_positions: the model's, by which some kinds scale. "dynamic" and "longrope" depend on the batch's largest position.
+        max_positions: the model's, by which some rope_types scale. "dynamic" and "longrope" depend on the batch's largest position.
         """
         width = int(head_dim * self.partial)
         exponents = np.arange(0, width, 2, dtype=np.float64) / width

@@ -26,24 +26,24 @@ PADDED_POSITIONS = (
 def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> VocabularyNames:
     """The names of the vocabulary's tensors; UserError, with the candidates, if they are not certain.
 
-    A tensor of any kind with a dimension of the vocabulary's size counts: one that stays as it was would be wrong.
+    A tensor of any use with a dimension of the vocabulary's size counts: one that stays as it was would be wrong.
     """
     where = folder / "config.json"
     owner = vocabulary_config(hf_config, where)
     size = owner["vocab_size"]
     shaped = {name: t for name, t in stored.items() if size in t.shape}
-    kinds: dict[str, list[str]] = {"input": [], "output": [], "bias": [], "unknown": []}
+    by_use: dict[str, list[str]] = {"input": [], "output": [], "bias": [], "unknown": []}
     for name, tensor in shaped.items():
         *path, last = name.split(".")
         module = path[-1] if path and last in ("weight", "bias") else last
-        kind = "unknown"
+        use = "unknown"
         if len(tensor.shape) == 2 and tensor.shape[0] == size:
-            kind = "input" if module in INPUT else "output" if module in OUTPUT else "unknown"
+            use = "input" if module in INPUT else "output" if module in OUTPUT else "unknown"
         elif len(tensor.shape) == 1 and last == "bias" and module in (*OUTPUT, "predictions"):
-            kind = "bias"
-        kinds[kind].append(name)
+            use = "bias"
+        by_use[use].append(name)
     per_layer = [name for name in stored if "embed_tokens_per_layer" in name and name not in shaped]
-    if kinds["unknown"] or per_layer or not kinds["input"]:
+    if by_use["unknown"] or per_layer or not by_use["input"]:
         raise UserError(
             f"{folder}: cannot tell which tensors have a row for each of the {size} tokens; "
             f"of the right size or name: {listed([*shaped, *per_layer]) or 'none'}"
@@ -51,21 +51,21 @@ def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> V
     coded = [f"{name} is {t.dtype}" for name, t in shaped.items() if t.dtype not in FLOATS]
     if coded:
         raise UserError(f"{folder}: not one of {', '.join(FLOATS)} (quantised?): {listed(coded)}")
-    for kind, names in kinds.items():
+    for use, names in by_use.items():
         names.sort(key=len)
         if any(not same(stored, names[0], name) for name in names[1:]):
-            raise UserError(f"{folder}: several tensors could be the {kind} rows, and they differ: {listed(names)}")
+            raise UserError(f"{folder}: several tensors could be the {use} rows, and they differ: {listed(names)}")
     tied = owner.get("tie_word_embeddings", hf_config.get("tie_word_embeddings"))
-    if kinds["output"] and tied is not False:
-        one, other = kinds["input"][0], kinds["output"][0]
+    if by_use["output"] and tied is not False:
+        one, other = by_use["input"][0], by_use["output"][0]
         if same(stored, one, other):  # a copy of the input rows, to be changed with them
-            return VocabularyNames((*kinds["input"], *kinds["output"]), (), tuple(kinds["bias"]))
+            return VocabularyNames((*by_use["input"], *by_use["output"]), (), tuple(by_use["bias"]))
         if tied:
             raise UserError(
                 f"{where} says tie_word_embeddings, but {other} differs from {one}; "
                 "if the output rows are meant, set tie_word_embeddings to false"
             )
-    return VocabularyNames(tuple(kinds["input"]), tuple(kinds["output"]), tuple(kinds["bias"]))
+    return VocabularyNames(tuple(by_use["input"]), tuple(by_use["output"]), tuple(by_use["bias"]))
 
 
 # What the vocabulary's modules, and no others, are called, one of them somewhere in a tensor's name.

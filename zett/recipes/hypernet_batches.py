@@ -81,7 +81,7 @@ class Batches:
 
     def _encode(self, draw: Draw, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids `[B, L]` in the tokenizer of the step, and how many of them each text has."""
-        texts, seed = self.texts[draw.source or 0], [self.config.seed, step, 0]
+        texts, seed = self.texts[draw.text_number or 0], [self.config.seed, step, 0]
         excerpts = [_excerpt(texts[b], np.random.default_rng([*seed, b]), self._length) for b in map(int, rows)]
         ids, lengths = draw.encode(excerpts, self._length)
         inside = np.arange(self._length) < np.maximum(lengths, 1)[:, None]

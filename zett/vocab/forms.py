@@ -50,8 +50,11 @@ def surface_forms(target: Vocabulary, source: Vocabulary, max_pieces: int = 8) -
 
 def token_features(tokens: Sequence[bytes], log_prior: np.ndarray) -> np.ndarray:
     """`[V, 5]` float32; the meaning of a token depends on the longer ones that are used instead of it where they fit."""
+    from zett.vocab.compiled.counting import extensions  # imports numba, which most of what reads a tokenizer does not need
+
     lengths = np.asarray([len(t) for t in tokens])
-    return feature_columns(lengths, _extensions(tokens), _extensions([t[::-1] for t in tokens]), log_prior)
+    data, starts = np.frombuffer(b"".join(tokens), np.uint8), np.concatenate([[0], np.cumsum(lengths)])
+    return feature_columns(lengths, extensions(data, starts), extensions(data, starts, backwards=True), log_prior)
 
 
 def feature_columns(lengths: np.ndarray, prefixes: np.ndarray, suffixes: np.ndarray, log_prior: np.ndarray) -> np.ndarray:
@@ -59,10 +62,3 @@ def feature_columns(lengths: np.ndarray, prefixes: np.ndarray, suffixes: np.ndar
     log_size = np.full(len(lengths), np.log(max((lengths > 0).sum(), 1)))
     columns = [(log_prior + 9) / 2, log_size - 8.5, np.log1p(prefixes) - 1, np.log1p(suffixes) - 1, np.log1p(lengths) - 1.5]
     return np.stack(columns, 1).astype(np.float32)
-
-
-def _extensions(tokens: Sequence[bytes]) -> np.ndarray:
-    """For each token, how many longer tokens begin with it."""
-    from zett.vocab.compiled.counting import extensions  # imports numba, which most of what reads a tokenizer does not need
-
-    return extensions(np.frombuffer(b"".join(tokens), np.uint8), np.cumsum([0, *map(len, tokens)]))

@@ -196,10 +196,10 @@ def test_sources_are_mixed_by_weight(text, other, queue):
 def test_one_source_a_step(text, other, queue):
     sampler = two(text, other, bpe=1.0, substring=1.0, one_text=True, text_weights=(3.0, 1.0), queue=queue)
     draws = [sampler.draw(step) for step in range(40)]
-    assert 4 <= sum(draw.source == 1 for draw in draws) <= 18
+    assert 4 <= sum(draw.text_number == 1 for draw in draws) <= 18
     for draw in draws:
         latin = sum(t.isalpha() and t.isascii() for t in draw.tokens)
-        assert (latin == 52) == (draw.source == 1), draw.kind
+        assert (latin == 52) == (draw.text_number == 1), draw.kind
 
 
 def test_pools_of_weighted_sources_are_mixtures(text, other):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from samplers import CONFIG
 
-from zett.vocab.sampling.texts import source_shares
+from zett.vocab.sampling.texts import text_shares
 
 
 def test_shares(text, other):
@@ -15,4 +15,4 @@ def test_shares(text, other):
         ((2.0, 3.0), 0.1, [2 * large**0.1, 3 * small**0.1]),
     ):  # fmt: skip
         config = dataclasses.replace(CONFIG, texts=("a", "b"), text_weights=weights, text_exponent=exponent)
-        np.testing.assert_allclose(source_shares([text, other], config, 0), np.asarray(expected) / sum(expected), rtol=1e-6)
+        np.testing.assert_allclose(text_shares([text, other], config, 0), np.asarray(expected) / sum(expected), rtol=1e-6)

@@ -1,7 +1,7 @@
 """Counting the frequent substrings of words, which tokenizers are drawn from.
 
-An inventory holds the frequent substrings of a text's words with their counts in every part ("cell") of the text, so that the
-candidates of a mixture of cells are ranked by an indexing operation.
+An inventory holds the frequent substrings of the texts' words, with their counts in every part ("cell") of the texts. What is
+frequent in a mixture of cells then takes a weighted sum of counts, and no text has to be read again.
 """
 
 from collections.abc import Sequence
@@ -22,21 +22,22 @@ REQUIRED = (*BYTES, *SPACES)  # in every drawn vocabulary of substrings
 
 
 def count_inventory(texts: Sequence[Documents], config: SamplerConfig, seed: int) -> dict[str, np.ndarray]:
-    """One pass over a sample of the text: tokens (`data`, `starts`; REQUIRED first), `counts [C, N]`, `source [C]`.
+    """The inventory of a sample of the texts: tokens (`data`, `starts`; REQUIRED first), `counts [C, N]`, `source [C]`.
 
-    Every source has its own cells; the counts of a cell add up to 1. Raises UserError where there is too little text.
+    Each text has cells of its own, and `source` says of which text a cell is; the counts of a cell add up to 1. Raises UserError
+    where there is too little text.
     """
     rng = np.random.default_rng([seed, 4])
     shards = max(config.shards // len(texts), 1)
     found, cells = [], []
-    for s, source in enumerate(texts):
-        for number, text in enumerate(random_texts(source, config.inventory_bytes // len(texts), rng)):
+    for t, documents in enumerate(texts):
+        for number, text in enumerate(random_texts(documents, config.inventory_bytes // len(texts), rng)):
             found.append(text)
-            cells.append(s * shards + number % shards)
+            cells.append(t * shards + number % shards)
     tokens, counts = count_candidates(found, np.asarray(cells, np.int64), len(texts) * shards, config)
     check_found(tokens, texts)
-    source_of = np.repeat(np.arange(len(texts)), shards)
-    return {"data": tokens.data, "starts": tokens.starts, "counts": counts, "source": source_of}
+    of_text = np.repeat(np.arange(len(texts)), shards)
+    return {"data": tokens.data, "starts": tokens.starts, "counts": counts, "source": of_text}
 
 
 def count_candidates(

@@ -15,35 +15,37 @@ from zett.vocab.forms import SurfaceForms
 from zett.vocab.regexes import PIECES, STYLES
 from zett.vocab.sampling.packed import PackedTokens
 
-Model = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]  # packed words -> all ids, number of each word's
+Model = Callable[
+    [np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
+]  # packed words -> the ids of all words, how many each word has
 
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
     """A drawn tokenizer: encodes text to ids `[0, V)`; `tokens[id]` are its bytes; `forms` the tokens in source pieces.
 
-    lowercase: whether it reads text in lower case; otherwise the tokens of a text spell that text. source: the number of the
-    source that it was drawn from, with config.one_text.
+    lowercase: whether it reads text in lower case; otherwise the tokens of a text spell that text. text_number: with
+    config.one_text, which of the texts it was drawn from.
     """
 
     kind: str
     tokens: PackedTokens
     forms: SurfaceForms
-    style: int  # a number of zett.vocab.compiled.cutting.STYLES
+    style: int  # how it cuts words: an index into zett.vocab.regexes.STYLES
     model: Model
     build: Callable[[], Any]
     lowercase: bool = False
-    source: int | None = None
+    text_number: int | None = None
 
     @functools.cached_property
     def tokenizer(self):
-        """The `tokenizers.Tokenizer` that encodes to the same ids."""
+        """The same tokenizer as a `tokenizers.Tokenizer`, which encodes to the same ids."""
         return self.build()
 
     def encode(self, texts: Sequence[str], limit: int) -> tuple[np.ndarray, np.ndarray]:
         """The first `limit` ids of each text, `[B, limit]` int64 padded with 0, and how many there are, `[B]`."""
         if self.lowercase:
-            # Python has another small sigma for the ends of words, the `tokenizers` library has not.
+            # Python writes a sigma at the end of a word in another way; the `tokenizers` library does not.
             texts = [text.replace("Σ", "σ").lower() for text in texts]
         if self.style == PIECES:
             texts = [text.replace("▁", " ") for text in texts]
@@ -81,7 +83,7 @@ def bpe_model(tokens: PackedTokens, left: np.ndarray, right: np.ndarray, merged:
 
 
 def wordpiece_model(tokens: PackedTokens) -> Model:
-    """The longest match first. The space before a word tells its beginning from its rest, so every piece may stand anywhere."""
+    """Always the longest match. A word begins with its space, so pieces need no mark of their place, and each may stand anywhere."""
     byte_ids = ids_of_bytes(tokens)
     edges, ends = _trie(tokens, np.flatnonzero(tokens.lengths), 1)
     return lambda text, starts: models.wordpiece(text, starts, np.ones(len(starts) - 1, np.uint8), edges, ends, byte_ids)
@@ -90,7 +92,7 @@ def wordpiece_model(tokens: PackedTokens) -> Model:
 def unigram_model(
     tokens: PackedTokens, pieces: np.ndarray, scores: np.ndarray, byte_ids: np.ndarray, *, by_byte: bool
 ) -> Model:
-    """pieces: `[V]` bool, whether a token stands for its text, or else for nothing or a byte of last resort."""
+    """The most probable pieces. pieces: `[V]` bool, False for tokens that stand for nothing or for a byte of last resort."""
     edges, ends = _trie(tokens, np.flatnonzero(pieces), 0)
     unknown = scores.min() - UNKNOWN_PENALTY
     return lambda text, starts: models.unigram(text, starts, by_byte, edges, ends, scores, unknown, byte_ids)

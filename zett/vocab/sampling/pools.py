@@ -1,4 +1,4 @@
-"""Pools of tokenizers that are trained once: a draw keeps some of the entries of one of them."""
+"""Pools of tokenizers that are trained once; a draw keeps some entries of one of them."""
 
 import concurrent.futures
 import dataclasses
@@ -42,7 +42,7 @@ class Member:
 
 
 class Pools:
-    """`members` by kind: the trained tokenizers. `shares` are those of the texts."""
+    """The trained tokenizers, `members`, by kind. shares: how much of the training each text is, adding up to 1."""
 
     def __init__(self, config: SamplerConfig, texts: Sequence[Documents], shares: np.ndarray, seed: int, store: Store):
         self._config, self._texts, self._shares, self._seed, self._store = config, texts, shares, seed, store
@@ -59,9 +59,9 @@ class Pools:
                 self.members[kind].append(member)
                 advance(1)
 
-    def draw(self, kind: str, rng: np.random.Generator, size: int, source: int | None) -> Draw:
-        """A smaller tokenizer from a random member; with a `source`, from one trained on the text source of that number."""
-        members = self.members[kind] if source is None else self.members[kind][source :: len(self._texts)]
+    def draw(self, kind: str, rng: np.random.Generator, size: int, text_number: int | None) -> Draw:
+        """A smaller tokenizer from a random member; with a `text_number`, from one trained on that text."""
+        members = self.members[kind] if text_number is None else self.members[kind][text_number :: len(self._texts)]
         member = members[rng.integers(len(members))]
         return thin_unigram(member, size, rng) if kind == "unigram" else cut(member, size, kind)
 
@@ -70,7 +70,7 @@ class Pools:
 
         c = self._config
         lowercase = kind == "wordpiece" and (number + 1) * c.lowercase // 1 > number * c.lowercase // 1
-        # The BPE members of every source have the three ways to cut words in turn.
+        # The BPE members of each text take turns with the three ways to cut words.
         style = {"bpe": number // len(self._texts) % 3, "unigram": PIECES, "wordpiece": BERT}[kind]
         what = f"{kind} {number} {style} {lowercase} {tokenizers.__version__}"
         folder = self._store.folder(what, "max_size", "pool_bytes", "text_weights", "one_text")
@@ -97,16 +97,16 @@ class Pools:
         return arrays | {"left": merges[:, 0], "right": merges[:, 1], "merged": merges[:, 2]}
 
     def _sample(self, number: int, rng: np.random.Generator) -> list[str]:
-        """The text of a pool's member: of one source, or of a random mixture of them by their weights."""
+        """What a member of a pool is trained on: documents of one text, or of a random mixture of the texts by their weights."""
         limit = self._config.pool_bytes
         if self._config.one_text or not self._config.text_weights:
             return list(random_texts(self._texts[number % len(self._texts)], limit, rng))
         mixture = rng.dirichlet(self._shares * len(self._texts))
-        return [text for source, share in zip(self._texts, mixture) for text in random_texts(source, share * limit, rng)]
+        return [text for documents, share in zip(self._texts, mixture) for text in random_texts(documents, share * limit, rng)]
 
 
 def cut(member: Member, size: int, kind: str) -> Draw:
-    """The first `size` entries and their merges: the smaller tokenizer, since the trainer gives ids in the order of merges."""
+    """The first `size` entries and their merges. Ids are in the order of merges, so this is the smaller tokenizer of the same training."""
     arrays, longest = member.arrays, len(member.candidates.tokens)
     size = int(np.clip(size, longest - len(arrays["merged"]) + 1, longest))  # special tokens and bytes always stay
     kept = arrays["merged"] < size
@@ -123,7 +123,7 @@ def thin_unigram(member: Member, size: int, rng: np.random.Generator) -> Draw:
     required = member.candidates.tokens.lengths <= 1
     keep = np.flatnonzero(required)
     others = np.flatnonzero(~required)
-    # Better pieces stay; the noise makes every draw of one member another vocabulary.
+    # The better pieces stay; the noise makes each draw from the same member another vocabulary.
     order = np.argsort(-(scores[others] + rng.normal(0, rng.uniform(0, 1), len(others))), kind="stable")
     keep = np.sort(np.concatenate([keep, others[order[: max(size - len(keep), 1)]]]))
     tokens, forms = member.candidates.take(keep, unigram_prior(scores[keep], member.candidates.tokens.lengths[keep].tolist()))

@@ -1,4 +1,4 @@
-"""What drawing needs, worked out once and memory-mapped from the cache, under names that say all that it depends on."""
+"""What drawing needs: worked out once, kept in the cache under a hash of all that it depends on, and memory-mapped."""
 
 import functools
 import hashlib
@@ -21,7 +21,7 @@ RECIPE = 3  # part of the cache's key; to be raised when what is cached is made 
 
 
 def stored(folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """What `make()` gives, memory-mapped from `folder`, where it is kept, one file an array, whole or not at all."""
+    """The arrays that `make()` returns, kept in `folder` (one file for each array, all or none) and memory-mapped from there."""
     try:
         return _mapped(folder)
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def _mapped(folder: Path) -> dict[str, np.ndarray]:
 
 
 class Store:
-    """What one sampler keeps: what is known of its texts, and tokens in pieces of the vocabulary `base`."""
+    """The cache of one sampler: what was counted in its texts or trained on them, and tokens in pieces of the vocabulary `base`."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Store:
 
     @functools.cached_property
     def _text_key(self) -> list:
-        """What identifies the sources and their shares."""
+        """What identifies the texts and their shares."""
         return [[text.fingerprint() for text in self._texts], self._shares.tolist()]
 
     @functools.cached_property
@@ -79,14 +79,14 @@ class Store:
         return cache_folder() / "sampler" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def candidates(self, tokens: PackedTokens) -> Candidates:
-        """The tokens in pieces of the base model; kept, since whoever trains on the same text decomposes the same tokens."""
+        """The tokens in pieces of the base model. They are kept, since another run on the same texts needs the same ones."""
         key = hashlib.sha256(json.dumps([RECIPE, decompose.RECIPE, self._base_key, self._max_pieces]).encode())
         key.update(tokens.data.tobytes() + tokens.starts.tobytes())
         folder = cache_folder() / "sampler" / key.hexdigest()[:32]
         return Candidates(tokens, **stored(folder, lambda: self._decomposed(tokens)))
 
     def new_candidates(self, tokens: PackedTokens) -> Candidates:
-        """The same, not kept: for tokens that will hardly be seen again."""
+        """The same, but not kept: for tokens that will hardly be seen again."""
         return Candidates(tokens, **self._decomposed(tokens))
 
     def _decomposed(self, tokens: PackedTokens) -> dict[str, np.ndarray]:

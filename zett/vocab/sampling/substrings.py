@@ -1,4 +1,4 @@
-"""Draws of frequent substrings, as in the ZeTT paper (arXiv 2405.07883, section 3.3), corrected; see sampler.py."""
+"""Draws of frequent substrings, as in the ZeTT paper (arXiv 2405.07883, section 3.3), with the corrections that sampler.py lists."""
 
 import functools
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from zett.vocab.sampling.stored import Store, stored
 
 
 class Substrings:
-    """Draws among the substrings of an inventory, `candidates`, or of the newest texts with config.queue."""
+    """Draws from the substrings of an inventory (`candidates`), or with config.queue from those of the newest texts."""
 
     def __init__(self, config: SamplerConfig, texts: Sequence[Documents], shares: np.ndarray, seed: int, store: Store):
         self._config, self._shares, self._store = config, shares, store
@@ -32,21 +32,21 @@ class Substrings:
                 self._inventory = stored(folder, lambda: count_inventory(texts, config, seed))
                 self.candidates = store.candidates(PackedTokens(self._inventory["data"], self._inventory["starts"]))
 
-    def draw(self, rng: np.random.Generator, size: int, step: int, source: int | None) -> Draw:
-        """About `size` of the most frequent substrings in a random mixture of the text's parts, or in the queue of `step`."""
+    def draw(self, rng: np.random.Generator, size: int, step: int, text_number: int | None) -> Draw:
+        """About `size` of the substrings that are most frequent in a random mixture of the texts' cells, or in the queue of `step`."""
         c = self._config
         if self._queue is not None:
-            tokens, counts = self._queue.count(step, source)
+            tokens, counts = self._queue.count(step, text_number)
             weights = np.ones(1, np.float32)
         else:
             assert self._inventory is not None  # it is there where substrings are drawn and there is no queue
             tokens, counts = self.candidates.tokens, self._inventory["counts"]
-            of_source = self._inventory["source"]
-            if source is not None:
-                counts, of_source = counts[of_source == source], np.zeros((of_source == source).sum(), np.int64)
-            shares = self._shares if source is None else np.ones(1)
-            weights = rng.dirichlet(0.5 * len(shares) * shares[of_source]).astype(np.float32)
-        # Cell by cell, since a matrix product rounds differently on other machines and with other numbers of threads.
+            of_text = self._inventory["source"]  # the text that each cell is of; caches have it under this name
+            if text_number is not None:
+                counts, of_text = counts[of_text == text_number], np.zeros((of_text == text_number).sum(), np.int64)
+            shares = self._shares if text_number is None else np.ones(1)
+            weights = rng.dirichlet(0.5 * len(shares) * shares[of_text]).astype(np.float32)
+        # Added up cell by cell: a matrix product would round differently on other machines and with other numbers of threads.
         scores = np.zeros(len(tokens), np.float32)
         for weight, cell in zip(weights, counts):
             scores += weight * cell
@@ -55,7 +55,7 @@ class Substrings:
         noise = min(rng.lognormal(c.noise_mean, c.noise_std), 1e-3)
         noisy = scores + np.float32(noise) * rng.standard_normal(len(scores), np.float32)
         required = len(REQUIRED)
-        noisy[scores == 0] = -np.inf  # what is nowhere in the mixture is not drawn for its noise
+        noisy[scores == 0] = -np.inf  # what does not occur in the mixture is not drawn because of its noise
         others = min(max(size - required, 1), int((scores[required:] > 0).sum()))
         best = np.argpartition(-noisy[required:], others - 1)[:others]
         keep = np.concatenate([np.arange(required), np.sort(best) + required])
@@ -74,7 +74,7 @@ class Substrings:
 def _build_substrings(tokens: PackedTokens, log_scores: np.ndarray):
     import tokenizers as tk
 
-    # Without an unknown token, of which the library makes one of several in a row: there are all bytes.
+    # It has no unknown token, since it has all bytes; and the library would merge several unknown tokens in a row into one.
     tokenizer = tk.Tokenizer(tk.models.Unigram([(to_alphabet(t), float(s)) for t, s in zip(tokens, log_scores)]))
     tokenizer.pre_tokenizer = byte_words(WORDS)
     return tokenizer

@@ -1,4 +1,4 @@
-"""Which texts tokenizers are drawn from: random documents, and the shares of sources."""
+"""What tokenizers are drawn from: random documents of each text, and how much each text counts."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,14 +19,14 @@ def random_texts(documents: Documents, limit: float, rng: np.random.Generator) -
         total += len(text)
 
 
-def source_shares(texts: Sequence[Documents], config: SamplerConfig, seed: int) -> np.ndarray:
-    """`[sources]`, adding up to 1: the weights times the sizes to the power of config.text_exponent.
+def text_shares(texts: Sequence[Documents], config: SamplerConfig, seed: int) -> np.ndarray:
+    """`[texts]`, adding up to 1: the weight of each text times its size to the power of config.text_exponent.
 
-    Sizes are the number of documents times the mean length of some.
+    A size is the number of documents times the mean length of 256 of them.
     """
     shares = np.asarray(config.text_weights or [1.0] * len(texts), np.float64)
     if config.text_exponent:
-        for s, source in enumerate(texts):
-            chosen = np.random.default_rng([seed, s, 6]).permutation(len(source))[:256]
-            shares[s] *= (len(source) * np.mean([len(source[int(i)]) for i in chosen])) ** config.text_exponent
+        for t, documents in enumerate(texts):
+            chosen = np.random.default_rng([seed, t, 6]).permutation(len(documents))[:256]
+            shares[t] *= (len(documents) * np.mean([len(documents[int(i)]) for i in chosen])) ** config.text_exponent
     return shares / shares.sum()

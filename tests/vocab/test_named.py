@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import tiny
+from lms.folders import edit_json
 from safetensors.numpy import load_file
-from test_weights import edit_json
 
 from zett.lms import load_base_model
 from zett.transfer import transfer

@@ -103,21 +103,21 @@ def normaliser_words(vocab: Vocabulary) -> list[str]:
     """What is done to a text first, a phrase for each step."""
     words = []
     for step in components(vocab.tokenizer.normalizer):
-        kind = step["type"]
-        if kind == "BertNormalizer":
+        step_type = step["type"]
+        if step_type == "BertNormalizer":
             accents = step["strip_accents"] if step["strip_accents"] is not None else step["lowercase"]
             words += ["removes control characters, unifies spaces"] * step["clean_text"]
             words += ["spaces around Chinese characters"] * step["handle_chinese_chars"]
             words += ["removes accents"] * accents + ["lower case"] * step["lowercase"]
-        elif kind == "Replace":
+        elif step_type == "Replace":
             words.append(_replaced(step))
-        elif kind == "Prepend":
+        elif step_type == "Prepend":
             words.append(f"puts {step['prepend']!r} in front")
-        elif kind == "Strip":
+        elif step_type == "Strip":
             sides = [side for side in ("left", "right") if step[f"strip_{side}"]]
             words.append(f"strips spaces on the {' and '.join(sides)}")
         else:
-            words.append(_NORMALISERS.get(kind, kind))
+            words.append(_NORMALISERS.get(step_type, step_type))
     return words
 
 

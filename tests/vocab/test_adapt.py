@@ -5,41 +5,23 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny
 import tokenizers
 from safetensors.numpy import load_file
+from special_tokens import bpe, text_pairs
+from vocabularies import SHARED
 
-from tests import tiny
-from tests.vocabularies import SHARED
 from zett.errors import UserError
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
 from zett.vocab.adapt import adapt_special, follow_ids
 from zett.vocab.load import vocabulary_of
-from zett.vocab.pairing import MARKERS, MODES, WELL_KNOWN, pair_special, pairing
+from zett.vocab.modes import MODES
+from zett.vocab.pairing import MARKERS, WELL_KNOWN, pair_special, pairing
 from zett.vocab.prompts import chat_template, missing_in_template
 
 LLAMA3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"]
 CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
-
-
-def bpe(special, others=(), declared=None, folder=None):
-    """Byte-level BPE of 256 bytes, then special tokens, then added ones that are not special."""
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    made = tokenizers.Tokenizer(tokenizers.models.BPE({char: i for i, char in enumerate(alphabet)}, []))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = tokenizers.decoders.ByteLevel()
-    made.add_special_tokens([tokenizers.AddedToken(text, special=True) for text in special])
-    made.add_tokens([tokenizers.AddedToken(text, special=False) for text in others])
-    if folder is None:
-        return vocabulary_of(made, declared)
-    folder.mkdir()
-    made.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({f"{r}_token": t for r, t in (declared or {}).items()}))
-    return load_tokenizer(folder)
-
-
-def text_pairs(target, source):
-    return {target.tokenizer.id_to_token(i): source.tokenizer.id_to_token(j) for i, j in pair_special(target, source).items()}
 
 
 # --------------------------------------------------------------------------------------------------------------- pairing

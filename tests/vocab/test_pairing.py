@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
+import tiny
+from special_tokens import bpe, text_pairs
 
-from tests import tiny
-from tests.test_special import bpe, text_pairs
 from zett.files.jsonfile import read_json
 from zett.inspect.compare import inspect
 from zett.inspect.page import page
@@ -13,7 +14,33 @@ from zett.inspect.terminal import tables
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
 from zett.vocab.adapt import adapt_special, follow_ids
-from zett.vocab.pairing import pairing
+from zett.vocab.pairing import pair_special, pairing
+from zett.vocab.vocabulary import Vocabulary
+
+
+def specials(**roles: str) -> Vocabulary:
+    """A vocabulary of special tokens only, by role."""
+    special = {text: i for i, text in enumerate(dict.fromkeys(roles.values()))}
+    ids = {role: special[text] for role, text in roles.items()}
+    return Vocabulary((b"",) * len(special), special, ids, np.zeros(len(special), np.float32), "", (), None)
+
+
+@pytest.mark.parametrize(
+    "target, source, pairs",
+    [
+        (dict(bos="<s>", eos="</s>"), dict(bos="<|x|>", eos="<|x|>"), {0: 0, 1: 0}),
+        (dict(bos="<s>", eos="</s>"), dict(eos="<s>", bos="</s>"), {0: 0, 1: 1}),  # the text says more than the role
+        (dict(cls="[CLS]", sep="[SEP]", mask="[MASK]"), dict(bos="<s>", eos="</s>"), {0: 0, 1: 1}),
+        (dict(bos="<s>", pad="<pad>"), dict(cls="[CLS]", sep="[SEP]"), {0: 0}),
+        (dict(pad="<pad>", unk="<unk>"), dict(eos="</s>"), {0: 0}),
+        (dict(bos="<e>", eos="<e>", pad="<e>"), dict(pad="<pad>", bos="<s>", eos="</s>"), {0: 2}),  # what ends a text does
+        (dict(eos="</s>", pad="<pad>"), dict(bos="<s>"), {}),  # what begins a text neither ends nor pads one
+        (dict(bos="<s>"), {}, {}),
+    ],
+)
+def test_special_tokens_find_their_partners(target, source, pairs):
+    assert pair_special(specials(**target), specials(**source)) == pairs
+
 
 # As in SmolLM2: an instructed model keeps the token that its texts ended with, and begins and ends with others.
 SMOL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

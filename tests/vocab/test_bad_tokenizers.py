@@ -101,10 +101,8 @@ def test_the_budget_is_of_processor_time():
 
 
 def test_a_text_that_slips_through_is_an_error_of_one_line(monkeypatch, capsys):
-    import zett.cli
-
     text = patterns.slow_text(CATASTROPHES[0])
-    monkeypatch.setattr(zett.cli, "_inspect", lambda argv, prog: made(CATASTROPHES[0]).encode(text))
+    monkeypatch.setattr("zett.commands.inspect.run", lambda args: made(CATASTROPHES[0]).encode(text))
     with pytest.raises(SystemExit) as exit:
         main(["inspect"])
     assert exit.value.code == 2

@@ -4,12 +4,12 @@ import json
 import logging
 
 import pytest
+import tiny
 import tokenizers
+from special_tokens import bpe
 from tokenizers import normalizers
+from vocabularies import DIGIT_MERGES, SHARED, bytes_and
 
-from tests import tiny
-from tests.test_special import bpe
-from tests.vocabularies import SHARED
 from zett.cards import warnings_section
 from zett.inspect.compare import inspect
 from zett.inspect.terminal import tables
@@ -174,3 +174,37 @@ def test_generate_takes_what_an_adapted_tokenizer_makes(tmp_path):
             assert "token_type_ids" not in card
             with torch.no_grad():
                 assert model.generate(**inputs, max_new_tokens=1).shape[1] == inputs["input_ids"].shape[1] + 1
+
+
+# --------------------------------------------------------------------------------------------------------- in the report
+
+
+def topics(report):
+    return [warning["topic"] for warning in report["warnings"]]
+
+
+def test_warnings(tmp_path):
+    plain, grouped = bytes_and([], []), bytes_and([a + b for a, b in DIGIT_MERGES], DIGIT_MERGES, r"\d{1,2}")
+    assert topics(inspect(vocabulary_of(plain), vocabulary_of(grouped), max_pieces=2)) == ["digits"]
+    assert topics(inspect(vocabulary_of(plain), vocabulary_of(grouped), max_pieces=1)) == ["digits", "long tokens"]
+    plain.normalizer = normalizers.Lowercase()
+    found = inspect(vocabulary_of(bytes_and([], [])), vocabulary_of(plain))
+    assert topics(found) == ["losses", "unreachable tokens"] and "letter case" in found["warnings"][0]["what"]
+    assert topics(inspect(vocabulary_of(plain), vocabulary_of(bytes_and([], [])))) == ["unreachable tokens"]
+    base, chat = bpe(["<s>", "<think>"], declared=dict(bos="<s>")), bpe(["<s>", "<image>"], declared=dict(bos="<s>"))
+    found = inspect(base, chat)
+    assert [w["what"] for w in found["warnings"] if w["topic"] == "special tokens"] == [
+        "Of the tokenizer's, <image> has no counterpart in the base model.",
+        "Of the base model's, <think> has no counterpart in the tokenizer.",
+    ]
+    framed = bpe(["<s>"], declared=dict(bos="<s>"))
+    framed.tokenizer.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 256)])
+    assert topics(inspect(framed, bpe(["<s>"], declared=dict(bos="<s>")))) == ["beginning of text", "combining marks"]
+
+
+def test_hindi_and_premium_warnings(tmp_path):
+    (tmp_path / "p.csv").write_text("en,de\nab,abababababab\n")
+    short = vocabulary_of(bytes_and([b"ab", b"abab"], [(b"a", b"b"), (b"ab", b"ab")]))
+    long = vocabulary_of(bytes_and([b"ab"], [(b"a", b"b")], r"\p{L}+"))
+    found = inspect(short, long, parallel=[tmp_path / "p.csv"])
+    assert topics(found) == ["combining marks", "token premium"] and "de (3.0 to 6.0)" in found["warnings"][-1]["what"]
