@@ -13,8 +13,8 @@ Measured is the step that training compiles, under the settings of configs/NAME.
 - loss-chunked and loss-whole: the logits, the loss and its gradients alone, by both ways, over all rows of the config
 
 All have the same batch, whose surface forms are drawn with the lengths of sampled vocabularies (2.3 of at most 7 on average).
-What a step has to compute is counted by zett/plan/flops.py. Unless told what to cut, an accelerator measures whole shapes and a CPU
-what it can do in minutes; the report says what was cut. With several devices, one is measured.
+What a step has to compute is counted by zett/plan/flops.py. Unless told what to cut, an accelerator measures whole shapes and a
+CPU what it can do in minutes; the report says what was cut. With several devices, one is measured.
 """
 
 import dataclasses
