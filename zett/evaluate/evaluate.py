@@ -84,9 +84,23 @@ def evaluate(
         trial = _start(base, task, texts, chosen, seed)
         runs.update()
         results = [_target_result(trial, name, target, runs) for name, target in targets.items()]
-    settings = {"measure": task.unit, "seed": seed, "batch_size": batch_size, "dtype": dtype}
-    settings |= {"bootstrap_resamples": RESAMPLES, "language": language}
-    return _report(trial, record, hypernets, results, settings)
+    return Report(
+        base={"name": base.name, "fingerprint": base.fingerprint},
+        text=record,
+        original=_original(trial),
+        hypernets={name: str(path) for name, path in hypernets.items()},
+        targets=results,
+        settings={
+            "measure": task.unit,
+            "seed": seed,
+            "batch_size": batch_size,
+            "dtype": dtype,
+            "bootstrap_resamples": RESAMPLES,
+            "language": language,
+        },
+        environment=environment(),
+        baselines=tuple(name for name, method in chosen.items() if method.baseline),
+    )
 
 
 def _loaded(base: BaseModel | str | Path, dtype: str, methods: Mapping[str, Method]) -> BaseModel:
@@ -187,19 +201,6 @@ def _target_result(trial: _Trial, name: str, target: Vocabulary, runs) -> Target
         bytes_lost=bytes_lost(items.texts, encoded, target),
         losses=tuple(target.losses),
         scores=compared(scores, trial.original, items, trial.draws, seconds),
-    )
-
-
-def _report(trial: _Trial, text: dict, hypernets: Mapping, results: list[TargetResult], settings: dict) -> Report:
-    return Report(
-        base={"name": trial.base.name, "fingerprint": trial.base.fingerprint},
-        text=text,
-        original=_original(trial),
-        hypernets={name: str(path) for name, path in hypernets.items()},
-        targets=results,
-        settings=settings,
-        environment=environment(),
-        baselines=tuple(name for name, method in trial.methods.items() if method.baseline),
     )
 
 

@@ -124,104 +124,86 @@ def _of_torch(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     return (f"{module}.scale", value) if value.ndim == 1 else (f"{module}.kernel", value.T)
 
 
-class _Reader:
-    """Takes tensors in the published form out of all that there are, and notes which are missing or misshapen."""
+def _params(tensors: dict, where: str, c: HypernetConfig, d: int, tied: bool, content: dict) -> dict:
+    """The parameters of our Hypernet. UserError names all tensors that are missing, misshapen or unknown."""
+    sides, w = 1 if tied else 2, c.width
+    e = sides * d
+    left = {name: value for name, value in tensors.items() if not UNREAD.fullmatch(name)}
+    faults = []
 
-    def __init__(self, tensors: dict, config: HypernetConfig):
-        self.left = {name: value for name, value in tensors.items() if not UNREAD.fullmatch(name)}
-        self.faults: list[str] = []
-        self._heads, self._width, self._feed_forward = config.heads, config.width, config.feed_forward
-
-    def take(self, name: str, *shape: int) -> np.ndarray:
-        value = self.left.pop(name, None)
+    def take(name: str, *shape: int) -> np.ndarray:
+        value = left.pop(name, None)
         if value is None or value.shape != shape:
             found = "missing" if value is None else f"{list(value.shape)}, not {list(shape)}"
-            self.faults.append(f"{name} is {found}")
+            faults.append(f"{name} is {found}")
             return np.zeros(shape, np.float32)
         return np.asarray(value, np.float32)
 
-    def dense(self, name: str, n_in: int, n_out: int) -> dict:
-        return {"kernel": self.take(f"{name}.kernel", n_in, n_out), "bias": self.take(f"{name}.bias", n_out)}
+    def dense(name: str, n_in: int, n_out: int) -> dict:
+        return {"kernel": take(f"{name}.kernel", n_in, n_out), "bias": take(f"{name}.bias", n_out)}
 
-    def norm(self, name: str) -> dict:
-        return {"scale": self.take(f"{name}.scale", self._width), "bias": self.take(f"{name}.bias", self._width)}
+    def norm(name: str) -> dict:
+        return {"scale": take(f"{name}.scale", w), "bias": take(f"{name}.bias", w)}
 
-    def projector(self, name: str) -> dict:
-        up = self.dense(f"{name}.dense1", self._width, self._feed_forward)
-        down = self.dense(f"{name}.dense2", self._feed_forward, self._width)
-        return {"up": up, "down": down, "norm": self.norm(f"{name}.ln")}
+    def projector(name: str) -> dict:
+        up, down = dense(f"{name}.dense1", w, c.feed_forward), dense(f"{name}.dense2", c.feed_forward, w)
+        return {"up": up, "down": down, "norm": norm(f"{name}.ln")}
 
-    def layer(self, name: str) -> dict:
-        w = self._width
-        heads = [self.dense(f"{name}.attention.self.{part}", w, w) for part in ("query", "key", "value")]
+    def layer(name: str) -> dict:
+        heads = [dense(f"{name}.attention.self.{part}", w, w) for part in ("query", "key", "value")]
         # Ours keeps query, key and value of a head together.
-        qkv = {k: np.concatenate([h[k].reshape(*h[k].shape[:-1], self._heads, -1) for h in heads], -1) for k in heads[0]}
+        qkv = {key: np.concatenate([h[key].reshape(*h[key].shape[:-1], c.heads, -1) for h in heads], -1) for key in heads[0]}
         return {
             "qkv": {"kernel": qkv["kernel"].reshape(w, 3 * w), "bias": qkv["bias"].reshape(3 * w)},
-            "out": self.dense(f"{name}.attention.output.dense", w, w),
-            "norm_attention": self.norm(f"{name}.attention.output.LayerNorm"),
-            "up": self.dense(f"{name}.intermediate.dense", w, self._feed_forward),
-            "down": self.dense(f"{name}.output.dense", self._feed_forward, w),
-            "norm_mlp": self.norm(f"{name}.output.LayerNorm"),
+            "out": dense(f"{name}.attention.output.dense", w, w),
+            "norm_attention": norm(f"{name}.attention.output.LayerNorm"),
+            "up": dense(f"{name}.intermediate.dense", w, c.feed_forward),
+            "down": dense(f"{name}.output.dense", c.feed_forward, w),
+            "norm_mlp": norm(f"{name}.output.LayerNorm"),
         }
 
-    def scale(self, e: int, *names: str) -> dict:
-        """Factors of the `e` columns of all `names` side by side."""
-        parts = [[self.take(f"{name}.{key}", 1, e // len(names))[0] for name in names] for key in ("w", "b")]
+    def scale(*names: str) -> dict:
+        """Of the columns of all `names` side by side."""
+        if not content.get("hn_rescale_embeddings"):
+            return {"scale": np.ones(e, np.float32), "shift": np.zeros(e, np.float32)}
+        parts = [[take(f"{name}.{key}", 1, e // len(names))[0] for name in names] for key in ("w", "b")]
         return {"scale": np.concatenate(parts[0]), "shift": np.concatenate(parts[1])}
 
-    def output_heads(self, d: int, sides: int, *, single: bool) -> dict:
-        w = self._width
-        if not single:
+    def output_heads() -> dict:
+        if not content.get("hn_single_head"):
             names = ("output_projection", "output_projection_out")[:sides]
-            return {
-                i: {"projector": self.projector(f"{name}.0"), "dense": self.dense(f"{name}.1", w, d)}
-                for i, name in enumerate(names)
-            }
+            return {i: {"projector": projector(f"{name}.0"), "dense": dense(f"{name}.1", w, d)} for i, name in enumerate(names)}
         # One head for both kinds of rows is two heads with the same projector.
-        shared, both = self.projector("output_projection.0"), self.dense("output_projection.1", w, sides * d)
+        shared, both = projector("output_projection.0"), dense("output_projection.1", w, e)
         return {
             i: {"projector": shared, "dense": {key: x[..., i * d : (i + 1) * d] for key, x in both.items()}}
             for i in range(sides)
         }
 
-
-def _params(tensors: dict, where: str, c: HypernetConfig, d: int, tied: bool, content: dict) -> dict:
-    """The parameters of our Hypernet. UserError names all tensors that are missing, misshapen or unknown."""
-    sides, w = 1 if tied else 2, c.width
-    e = sides * d
-    reader = _Reader(tensors, c)
     embeddings = "model.embeddings"
     number = tensors.get(f"{embeddings}.position_embeddings.embedding", np.zeros((514, 0))).shape[0]
-    positions = reader.take(f"{embeddings}.position_embeddings.embedding", number, w)
+    positions = take(f"{embeddings}.position_embeddings.embedding", number, w)
     params: dict = {
-        "piece": reader.dense("input_projection.0", e, w),
-        "projector": reader.projector("input_projection.1"),
+        "piece": dense("input_projection.0", e, w),
+        "projector": projector("input_projection.1"),
         # Every position is of the one token type there is.
-        "positions": positions[: c.max_pieces] + reader.take(f"{embeddings}.token_type_embeddings.embedding", 1, w),
-        "norm_pieces": reader.norm(f"{embeddings}.LayerNorm"),
-        "layers": {i: reader.layer(f"model.encoder.layer.{i}") for i in range(c.layers)},
-        "heads": reader.output_heads(d, sides, single=bool(content.get("hn_single_head"))),
-        "fallback": reader.take("fallback_embeddings.embedding", c.fallback_rows, e),
-        **_scales(reader, e, tied, content),
+        "positions": positions[: c.max_pieces] + take(f"{embeddings}.token_type_embeddings.embedding", 1, w),
+        "norm_pieces": norm(f"{embeddings}.LayerNorm"),
+        "layers": {i: layer(f"model.encoder.layer.{i}") for i in range(c.layers)},
+        "heads": output_heads(),
+        "fallback": take("fallback_embeddings.embedding", c.fallback_rows, e),
+        "scale_in": scale("in_scaler"),
+        "scale_out": scale("scaler") if tied else scale("scaler", "out_scaler"),
     }
     if c.languages:
-        params["languages"] = reader.take("lang_embeddings.embedding", len(c.languages), w)
+        params["languages"] = take("lang_embeddings.embedding", len(c.languages), w)
     if content.get("hn_predict_bias", True):
-        head = reader.dense("bias_projection", w, 1)
+        head = dense("bias_projection", w, 1)
         params |= {"bias": head} if c.bias else {}
-    faults = reader.faults
     if len(params["positions"]) < c.max_pieces:
         faults.append(f"{embeddings}.position_embeddings.embedding has {number} rows for hn_surface_maxlen {c.max_pieces}")
-    faults += [f"{name} is not known" for name in sorted(reader.left)]
+    faults += [f"{name} is not known" for name in sorted(left)]
     if faults:
         more = f" and {len(faults) - 12} more" if len(faults) > 12 else ""
         raise UserError(f"{where} does not fit its config.json: {'; '.join(faults[:12])}{more}")
     return params
-
-
-def _scales(reader: _Reader, e: int, tied: bool, content: dict) -> dict:
-    if not content.get("hn_rescale_embeddings"):
-        return {name: {"scale": np.ones(e, np.float32), "shift": np.zeros(e, np.float32)} for name in ("scale_in", "scale_out")}
-    out = ("scaler",) if tied else ("scaler", "out_scaler")
-    return {"scale_in": reader.scale(e, "in_scaler"), "scale_out": reader.scale(e, *out)}
