@@ -1,11 +1,11 @@
 """What training minimises: objectives, each in a file of its own, added up by the weights in `config.loss`.
 
 An objective reads an `EmbeddingTable`, a body and its own part of a batch. A new one is a class in one file, a line in
-OBJECTIVES and a weight of the same name in `zett.config.LossConfig`.
+OBJECTIVES and a weight of the same name in `zett.config.LossConfig`; CONTRIBUTING.md adds one as an example.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from zett.config import LossConfig
+from zett.errors import UserError
 from zett.lms.body import Body
 from zett.objectives.lexical import Lexical
 from zett.objectives.masked_token import MaskedToken
@@ -40,7 +41,10 @@ def token(setting: Setting) -> Objective:
 
 
 # By the name of its weight in config.loss.
-OBJECTIVES = {"token": token, "lexical": Lexical}
+OBJECTIVES = {
+    "token": token,
+    "lexical": Lexical,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +54,12 @@ class WeightedSum:
     terms: tuple[tuple[float, Objective], ...]
 
     @classmethod
-    def of(cls, names: Sequence[str], weights: LossConfig, setting: Setting) -> "WeightedSum":
-        """Those of `names` whose weight is not 0."""
-        weighed = [(getattr(weights, name), name) for name in names]
-        made = cls(tuple((weight, OBJECTIVES[name](setting)) for weight, name in weighed if weight))
+    def of(cls, names: Iterable[str], weights: LossConfig, setting: Setting) -> "WeightedSum":
+        """Those of `names` whose weight is not 0. UserError if there are none."""
+        weighed = {name: weight for name in names if (weight := getattr(weights, name))}
+        if not weighed:
+            raise UserError(f"config.loss.{', .'.join(names)}: all weights are 0, so that nothing would be trained")
+        made = cls(tuple((weight, OBJECTIVES[name](setting)) for name, weight in weighed.items()))
         brought = [name for _, term in made.terms for name in term.specs]
         if len(set(brought)) < len(brought):
             raise ValueError(f"two objectives bring a part of a batch of the same name: {sorted(brought)}")
