@@ -5,6 +5,7 @@ OBJECTIVES and a weight of the same name in `zett.config.LossConfig`; CONTRIBUTI
 """
 
 import dataclasses
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,9 +16,6 @@ from jax.sharding import PartitionSpec
 from zett.config import LossConfig
 from zett.errors import UserError
 from zett.lms.body import Body
-from zett.objectives.lexical import Lexical
-from zett.objectives.masked_token import MaskedToken
-from zett.objectives.next_token import NextToken
 from zett.objectives.setting import Encoded, Setting
 from zett.table import EmbeddingTable
 
@@ -35,16 +33,17 @@ class Objective(Protocol):
     def __call__(self, table: EmbeddingTable, body: Body, frozen: dict, batch: dict) -> tuple[jax.Array, dict]: ...
 
 
-def token(setting: Setting) -> Objective:
-    """Predicting text: the next token, or of an encoder the tokens that are hidden. The base decides, here and nowhere else."""
-    return NextToken(setting) if setting.base.config.causal else MaskedToken(setting)
-
-
-# By the name of its weight in config.loss.
+# By the name of its weight in config.loss: what makes an objective from a `Setting`.
 OBJECTIVES = {
-    "token": token,
-    "lexical": Lexical,
+    "token": "zett.objectives.token:token",
+    "lexical": "zett.objectives.lexical:Lexical",
 }
+
+
+def make_objective(name: str, setting: Setting) -> Objective:
+    """The objective called `name`."""
+    module, _, attribute = OBJECTIVES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(setting)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +58,7 @@ class WeightedSum:
         weighed = {name: weight for name in names if (weight := getattr(weights, name))}
         if not weighed:
             raise UserError(f"config.loss.{', .'.join(names)}: all weights are 0, so that nothing would be trained")
-        made = cls(tuple((weight, OBJECTIVES[name](setting)) for name, weight in weighed.items()))
+        made = cls(tuple((weight, make_objective(name, setting)) for name, weight in weighed.items()))
         brought = [name for _, term in made.terms for name in term.specs]
         if len(set(brought)) < len(brought):
             raise ValueError(f"two objectives bring a part of a batch of the same name: {sorted(brought)}")
