@@ -23,8 +23,8 @@ BATCH, LENGTH = 8, 512
 
 def config(family: str, depth: int) -> DecoderConfig:
     if family == "llama":
-        return llama.Config(**SHAPE, num_layers=depth)
-    return gemma2.Config(**SHAPE, num_layers=depth, windows=(256, None) * (depth // 2), attention_softcap=50.0)
+        return llama.LlamaConfig(**SHAPE, num_layers=depth)
+    return gemma2.Gemma2Config(**SHAPE, num_layers=depth, windows=(256, None) * (depth // 2), attention_softcap=50.0)
 
 
 def compile_gradient(family: str, depth: int, *, unrolled: bool, remat: layers.Remat = "none"):

@@ -16,8 +16,7 @@ from flax import nnx
 
 from benchmarks.common import arguments, finish, median_seconds
 from zett.evaluate.targets import load_target
-from zett.hypernet import Layer
-from zett.hypernet.network import predict_rows
+from zett.hypernet.network import Layer, predict_rows
 from zett.hypernet.packing import PackedForms, limit_pieces, pack_forms, renumbered
 from zett.hypernet.release import load_hypernet
 from zett.hypernet.scaling import column_stats, source_rows

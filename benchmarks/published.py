@@ -24,7 +24,6 @@ from benchmarks.common import SEED, arguments, finish, forget_peak, held_bytes, 
 from benchmarks.packing import one_a_row, predict_everywhere, without_savings
 from zett.files.tensors import write_tensors
 from zett.hypernet.release import load_hypernet
-from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "hypernet" / "golden"))
@@ -81,16 +80,15 @@ def main() -> None:
     args.tokens = -(-args.tokens // chunk) * chunk  # the last chunk is always filled up
     d, vocab, sides = config["n_embd"], config["original_vocab_size"], 1 + config["separate_out_embeddings"]
     rows = [(rng.standard_normal((vocab, d), dtype=np.float32) * 0.02).astype(ml_dtypes.bfloat16) for _ in range(sides)]
-    table = EmbeddingTable.of(*rows)
     lengths = rng.choice(np.arange(1, 8), args.tokens, p=PIECES).astype(np.int32)
     pieces = np.where(np.arange(7) < lengths[:, None], rng.integers(0, vocab, (args.tokens, 7)), 0).astype(np.int32)
     forms = SurfaceForms(pieces, lengths, np.zeros((args.tokens, 5), np.float32), np.full(args.tokens, -1, np.int32))
     params = jax.tree.map(jnp.asarray, trained.params)
     forget_peak()
     held = held_bytes()
-    trained(table, range(vocab), None, forms.take(np.arange(chunk)))  # compiles
+    trained.predicted(rows, forms.take(np.arange(chunk)))  # compiles
     clock = time.perf_counter()
-    packed = trained(table, range(vocab), None, forms)
+    packed = trained.predicted(rows, forms)
     emitting = {"packed": time.perf_counter() - clock}
     above = peak_bytes() - held
     used = forms.take(np.arange(chunk))
@@ -109,7 +107,7 @@ def main() -> None:
         "seconds_to_read": seconds,
         "seconds_to_emit": emitting,
         "padded_over_packed": emitting["padded"] / emitting["packed"],
-        "largest_difference": float(np.abs(np.asarray(packed.input)[: len(used)] - reference[:, :d]).max()),
+        "largest_difference": float(np.abs(packed[: len(used), :d] - reference[:, :d]).max()),
         "memory_mb": {"weights": size / 2**20, "above_them_while_emitting": above / 2**20},
     }
     finish(report, args.output)

@@ -13,8 +13,8 @@ Measured is the step that training compiles, under the settings of configs/NAME.
 - loss-chunked and loss-whole: the logits, the loss and its gradients alone, by both ways, over all rows of the config
 
 All have the same batch, whose surface forms are drawn with the lengths of sampled vocabularies (2.3 of at most 7 on average).
-What a step has to compute is counted by zett/flops.py. Unless told what to cut, an accelerator measures whole shapes and a CPU
-what it can do in minutes; the report says what was cut. With several devices, one is measured.
+What a step has to compute is counted by zett/plan/flops.py. Unless told what to cut, an accelerator measures whole shapes and a
+CPU what it can do in minutes; the report says what was cut. With several devices, one is measured.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ def draw_forms(vocab_size: int, rows: int, max_pieces: int):
 
 
 def make_batch(config, vocab_size: int, variant: str) -> dict:
-    """What HypernetTask.batch gives with config.sampler.rows = 0, but drawn at random; for one device."""
+    """What HypernetRecipe.batch gives with config.sampler.rows = 0, but drawn at random; for one device."""
     from benchmarks.packing import one_a_row, without_savings
     from zett.hypernet.packing import pack_forms, renumbered
 
@@ -156,14 +156,13 @@ def whole_cross_entropy(h, out_rows, bias, targets, weights, *, num_valid, softc
 
 
 def take_savings_away(variant: str) -> None:
-    """Of this process."""
-    import zett.tasks.hypernet as task_module
-
+    """Make this process compute what `variant` computes."""
     from benchmarks.packing import everywhere
-    from zett.hypernet import Layer
+    from zett.hypernet.network import Layer
+    from zett.objectives import likelihood
 
     if variant == "whole-logits":
-        task_module.chunked_cross_entropy = whole_cross_entropy
+        likelihood.chunked_cross_entropy = whole_cross_entropy
     elif variant != "lean":
         Layer.__call__ = everywhere
 
@@ -224,15 +223,16 @@ def measure_loss(args) -> dict:
 def measure(args) -> dict:
     """One variant of one shape, in this process."""
     import jax
-    from zett.tasks.hypernet import HypernetLoss
 
+    from zett.lms.layers import activation_dtype
     from zett.mesh import global_batch, one_device, paths
     from zett.optim import make_optimizer
     from zett.plan.devices import find_device
     from zett.plan.flops import hypernet_step
-    from zett.train.step import initial_state, make_step
+    from zett.recipes.hypernet import HypernetStep
+    from zett.train.step import abstract_state, initial_state, make_step
 
-    class Task(HypernetLoss):
+    class Step(HypernetStep):
         def init(self):
             # The correction starts at zero, and with it the gradient of all that comes before.
             params = super().init()
@@ -246,19 +246,19 @@ def measure(args) -> dict:
     config = configure(args)
     mesh = one_device()
     base = random_base(config, args.layers)
-    task = Task(config, base, mesh)
+    recipe = Step(config, base, mesh)
     optimizer = make_optimizer(config.optim, config.train.steps)
-    state = initial_state(task, optimizer, mesh)
+    state = initial_state(recipe, optimizer, abstract_state(recipe, optimizer, mesh))
     vocab_size = base.hf_config["vocab_size"]
     batch = make_batch(config, vocab_size, variant)
-    placed = global_batch(mesh, batch, task.batch_specs, config.data.batch_size)
+    placed = global_batch(mesh, batch, recipe.batch_specs, config.data.batch_size)
     clock = time.perf_counter()
-    step = make_step(task, optimizer).lower(state, task.frozen, placed).compile()
+    step = make_step(recipe, optimizer).lower(state, recipe.frozen, placed).compile()
     compile_seconds = time.perf_counter() - clock
     metrics: dict = {}
 
     def run(state):
-        state, values = jax.block_until_ready(step(state, task.frozen, placed))
+        state, values = jax.block_until_ready(step(state, recipe.frozen, placed))
         if not metrics:
             metrics.update({name: float(values[name]) for name in ("loss", "lm", "lexical", "grad_norm")})
         return state
@@ -292,8 +292,8 @@ def measure(args) -> dict:
             "hypernet_parameters": sum(x.size for x in jax.tree.leaves(state.params)),
             "microbatches": config.train.microbatches,
             "remat": [config.train.remat, config.train.remat_hypernet],
-            "products": task.dtype.name,
-            "activations": task.activations.name,
+            "products": recipe.dtype.name,
+            "activations": activation_dtype(config.train.activations, recipe.dtype).name,
             "device": jax.devices()[0].device_kind,
             "peak_tflop_per_second": device and device.peak / 1e12,
         },

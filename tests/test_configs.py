@@ -8,7 +8,6 @@ import pytest
 from zett.config import Config
 from zett.config_file import load_config
 from zett.plan.report import GIB, plan
-from zett.gguf.tokenizer import UNUSED
 from zett.recipes import RECIPES, recipe_class
 
 FOLDER = Path(__file__).parents[1] / "configs"

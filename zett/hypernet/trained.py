@@ -120,7 +120,7 @@ class TrainedHypernet(Method):
                 f"the hypernetwork has no row for the source id {forms.pieces.max()}; its source tokenizer is another"
             )
         sides = [np.asarray(rows)[:size] for rows in (table.input, table.output) if rows is not None]
-        predicted = self._predicted(sides, forms, number, dtype, chunk or self.chunk())
+        predicted = self.predicted(sides, forms, language=number, dtype=dtype, chunk=chunk)
         special = np.asarray([i for i in range(len(forms)) if 0 <= forms.same[i] < size and not target.tokens[i]], np.int64)
         d, columns = self.hidden_size, self.hidden_size * len(sides)
         predicted[special, :columns] = _side_by_side(sides, forms.same[special])
@@ -138,9 +138,15 @@ class TrainedHypernet(Method):
         # Its ids begin with the base's, whose special tokens are the better described ones.
         return dataclasses.replace(found, special=base.vocab.special, roles=base.vocab.roles, ends=base.vocab.ends)
 
-    def _predicted(self, sides: list[np.ndarray], forms: SurfaceForms, language: int | None, dtype, chunk: int) -> np.ndarray:
-        """What the network says of all tokens, `[V, E]` float32, or `[V, E + 1]` with a bias; chunk by chunk."""
-        size = len(sides[0])
+    def predicted(
+        self, sides: list[np.ndarray], forms: SurfaceForms, *, language: int | None = None, dtype=jnp.float32,
+        chunk: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """What the network says of all tokens, `[V, E]` float32, or `[V, E + 1]` with a bias; chunk by chunk.
+
+        sides: the source's input rows, and its output rows if they are others. language: its number.
+        """
+        size, chunk = len(sides[0]), chunk or self.chunk()
         # Rescaled with the table's own mean and deviation, each row depends on all of them.
         stats = column_stats(sides, size) if self.config.rescale == "source" else None
         graphdef = self.graphdef(dtype)

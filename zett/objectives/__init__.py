@@ -1,11 +1,12 @@
 """What training minimises: objectives, each in a file of its own, added up by the weights in `config.loss`.
 
 An objective reads an `EmbeddingTable`, a body and its own part of a batch. A new one is a class in one file, a line in
-OBJECTIVES and a weight of the same name in `zett.config.LossConfig`.
+OBJECTIVES and a weight of the same name in `zett.config.LossConfig`; CONTRIBUTING.md adds one as an example.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -13,10 +14,8 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from zett.config import LossConfig
+from zett.errors import UserError
 from zett.lms.body import Body
-from zett.objectives.lexical import Lexical
-from zett.objectives.masked_token import MaskedToken
-from zett.objectives.next_token import NextToken
 from zett.objectives.setting import Encoded, Setting
 from zett.table import EmbeddingTable
 
@@ -34,13 +33,17 @@ class Objective(Protocol):
     def __call__(self, table: EmbeddingTable, body: Body, frozen: dict, batch: dict) -> tuple[jax.Array, dict]: ...
 
 
-def token(setting: Setting) -> Objective:
-    """Predicting text: the next token, or of an encoder the tokens that are hidden. The base decides, here and nowhere else."""
-    return NextToken(setting) if setting.base.config.causal else MaskedToken(setting)
+# By the name of its weight in config.loss: what makes an objective from a `Setting`.
+OBJECTIVES = {
+    "token": "zett.objectives.token:token",
+    "lexical": "zett.objectives.lexical:Lexical",
+}
 
 
-# By the name of its weight in config.loss.
-OBJECTIVES = {"token": token, "lexical": Lexical}
+def make_objective(name: str, setting: Setting) -> Objective:
+    """The objective called `name`."""
+    module, _, attribute = OBJECTIVES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(setting)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +53,12 @@ class WeightedSum:
     terms: tuple[tuple[float, Objective], ...]
 
     @classmethod
-    def of(cls, names: Sequence[str], weights: LossConfig, setting: Setting) -> "WeightedSum":
-        """Those of `names` whose weight is not 0."""
-        weighed = [(getattr(weights, name), name) for name in names]
-        made = cls(tuple((weight, OBJECTIVES[name](setting)) for weight, name in weighed if weight))
+    def of(cls, names: Iterable[str], weights: LossConfig, setting: Setting) -> "WeightedSum":
+        """Those of `names` whose weight is not 0. UserError if there are none."""
+        weighed = {name: weight for name in names if (weight := getattr(weights, name))}
+        if not weighed:
+            raise UserError(f"config.loss.{', .'.join(names)}: all weights are 0, so that nothing would be trained")
+        made = cls(tuple((weight, make_objective(name, setting)) for name, weight in weighed.items()))
         brought = [name for _, term in made.terms for name in term.specs]
         if len(set(brought)) < len(brought):
             raise ValueError(f"two objectives bring a part of a batch of the same name: {sorted(brought)}")

@@ -29,7 +29,7 @@ from zett.lms.base import BaseModel, load_base_model
 from zett.lms.body import Body
 from zett.lms.layers import activation_dtype, product_dtype
 from zett.mesh import EVERYWHERE, REPLICATED, Rules, local_rows, paths, place, same_everywhere, sharding
-from zett.objectives import WeightedSum
+from zett.objectives import OBJECTIVES, WeightedSum
 from zett.objectives.setting import Setting
 from zett.plan.flops import hypernet_step
 from zett.progress import phase
@@ -61,7 +61,7 @@ class HypernetStep:
             base, mesh, self.dtype, activations, config.train.microbatches,
             mask_share=config.loss.mask_share, source_rows=rows,
         )  # fmt: skip
-        self.objective = WeightedSum.of(("token", "lexical"), config.loss, setting)
+        self.objective = WeightedSum.of(OBJECTIVES, config.loss, setting)
         self.batch_specs = {"forms": EVERYWHERE, **self.objective.specs}
         self.frozen = {
             "body": base.params,

@@ -150,7 +150,7 @@ class Batches:
         forms = draw.forms.take(np.pad(predicted, (0, missing), mode="edge"))
         # Rows that only fill up have no pieces, so that nothing is computed for them.
         forms = dataclasses.replace(forms, lengths=np.where(np.arange(size.rows) < len(predicted), forms.lengths, 0))
-        language = draw.source if self.config.hypernet.languages else None
+        language = draw.text_number if self.config.hypernet.languages else None
         packed = pack_forms(forms, multiple=1, language=language, groups=self._groups)
         return _Chosen(size, forms, packed, targets, len(predicted), log_weight)
 

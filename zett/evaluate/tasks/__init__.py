@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from zett.errors import UserError
 from zett.evaluate.tasks.items import Items
 from zett.lms.base import BaseModel
+from zett.values import nearest
 
 
 class EvalTask(Protocol):
@@ -32,7 +34,9 @@ TASKS = {
 
 
 def make_task(name: str, **settings: Any) -> EvalTask:
-    """The task called `name`."""
+    """The task called `name`. UserError names the nearest where there is none."""
+    if name not in TASKS:
+        raise UserError(f"there is no evaluation task {name!r}; {nearest(name, TASKS)}")
     module, _, attribute = TASKS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)(**settings)
 
