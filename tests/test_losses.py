@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from zett.losses import chunked_cross_entropy, summed
+from zett.table import EmbeddingTable
 
 
 def reference(h, rows, bias, targets, weights, num_valid, softcap=None):
@@ -108,3 +109,27 @@ def test_a_sum_over_parts_is_the_sum_over_all(number):
     np.testing.assert_allclose(value, 3 * wanted, rtol=1e-5)
     np.testing.assert_allclose(summed(f, x, 2.0, batch, number), wanted, rtol=1e-5)  # without a gradient
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, 3 * w, rtol=1e-4, atol=1e-4), gradient, wanted_gradient)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_sum_over_parts_with_a_table(number):
+    """Its number of rows is an integer, which has no gradient and may be traced. It is tied, and stays so."""
+    rng = np.random.default_rng(0)
+    rows, bias = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((7, 4), (7,)))
+    batch = {"ids": jnp.asarray(rng.integers(0, 5, 12)), "weights": jnp.arange(12.0)}
+
+    def nats(table, scale, batch):
+        assert table.output is None
+        logits = table.unembed(scale * table.embed(batch["ids"]))
+        return -(jax.nn.log_softmax(logits)[:, 1] * batch["weights"]).sum()
+
+    def loss(rows, bias, num_valid, number):
+        return summed(nats, EmbeddingTable(rows, None, bias, num_valid), 0.5, batch, number)
+
+    run = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=3)
+    for valid in (5, 7):
+        wanted, wanted_gradient = run(rows, bias, np.int32(valid), 1)
+        value, gradient = run(rows, bias, np.int32(valid), number)
+        np.testing.assert_allclose(value, wanted, rtol=1e-5)
+        jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-4), gradient, wanted_gradient)
+        assert np.abs(gradient[0]).max() > 0.1 and not np.asarray(gradient[1])[valid:].any()

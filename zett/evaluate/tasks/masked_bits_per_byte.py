@@ -53,7 +53,7 @@ class MaskedBitsPerByte:
         """UserError if the model has fewer positions than a text has tokens."""
         original = model.original or model
         frame = frame_of(original)
-        encoded, hidden = encode_items(items, model.vocab), _hidden(items, model.vocab)
+        encoded, hidden = encode_items(items, model.vocab), hidden_tokens(items, model.vocab)
         room, longest = text_room(original, frame), int(encoded.lengths.max(initial=0))
         if longest > room:
             raise UserError(
@@ -108,7 +108,7 @@ def token_spans(text: str, tokenizer) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=32)
-def _hidden(items: Items, vocab: Vocabulary) -> np.ndarray:
+def hidden_tokens(items: Items, vocab: Vocabulary) -> np.ndarray:
     """`[N, L]`, whether a token of the texts touches a hidden word."""
     hidden = np.zeros(encode_items(items, vocab).ids.shape, np.bool_)
     for row, text in enumerate(items.texts):
