@@ -56,7 +56,8 @@ def imports(tree: ast.AST, inside: ast.AST | None = None) -> Iterator[tuple[str,
         yield from imports(node, node if isinstance(node, ast.FunctionDef) else inside)
 
 
-OWN = {"zett", *REST, *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+# Test files import helpers by name, from their own folder and others.
+OWN = {"zett", *REST, *(path.stem for path in (ROOT / "tests").rglob("*") if path.is_dir() or path.suffix == ".py")}
 DISTRIBUTIONS = importlib.metadata.packages_distributions()
 
 

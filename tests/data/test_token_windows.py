@@ -13,30 +13,32 @@ LENGTH, BATCH = 8, 4
 
 
 def batches(n=LENGTH * 10 + 5, **settings):
-    return LMBatches(tokens=np.arange(100, 100 + n, dtype=np.int32), bos=1, batch_size=BATCH, length=LENGTH, seed=3, **settings)
+    return LMBatches(tokens=np.arange(100, 100 + n, dtype=np.int32), batch_size=BATCH, length=LENGTH, seed=3, **settings)
 
 
-def test_rows_are_windows_after_bos():
-    batch = batches()(0)
-    assert batch["inputs"].shape == batch["targets"].shape == (BATCH, LENGTH)
-    assert batch["inputs"].dtype == np.int32
-    assert (batch["inputs"][:, 0] == 1).all()
-    np.testing.assert_array_equal(batch["inputs"][:, 1:], batch["targets"][:, :-1])
-    for row in batch["targets"]:
+def test_rows_are_windows():
+    rows = batches()(0)
+    assert rows.shape == (BATCH, LENGTH) and rows.dtype == np.int32
+    for row in rows:
         assert (row[0] - 100) % LENGTH == 0 and (np.diff(row) == 1).all()
 
 
 def test_a_batch_is_a_function_of_seed_and_step():
-    forward = [batches()(step)["targets"] for step in range(5)]
-    backward = [batches()(step)["targets"] for step in reversed(range(5))]
+    forward = [batches()(step) for step in range(5)]
+    backward = [batches()(step) for step in reversed(range(5))]
     np.testing.assert_array_equal(forward, backward[::-1])
     other = dataclasses.replace(batches(), seed=4)
-    assert not np.array_equal(other(0)["targets"], forward[0])
+    assert not np.array_equal(other(0), forward[0])
+
+
+def test_some_rows_of_a_batch_are_those_of_the_whole():
+    which = np.asarray([1, 3])
+    np.testing.assert_array_equal(batches()(2, which), batches()(2)[which])
 
 
 def test_every_window_once_an_epoch():
     make = batches()  # 10 windows: steps 0 to 4 are two epochs
-    starts = np.concatenate([make(step)["targets"][:, 0] for step in range(5)])
+    starts = np.concatenate([make(step)[:, 0] for step in range(5)])
     windows = 100 + LENGTH * np.arange(10)
     first, second = starts[:10], starts[10:]
     np.testing.assert_array_equal(np.sort(first), windows)
@@ -72,11 +74,11 @@ def test_a_vocabulary_without_cuts():
 
 def test_resegmented_rows_are_deterministic_and_of_full_length():
     make = LMBatches(
-        tokens=np.full(200, 5, np.int32), bos=0, batch_size=16, length=LENGTH, seed=0,
+        tokens=np.full(200, 5, np.int32), batch_size=16, length=LENGTH, seed=0,
         splits=Splits.of(TOKENS), resegment_share=0.5, resegment_rate=1.0,
     )  # fmt: skip
-    rows = make(2)["targets"]
-    np.testing.assert_array_equal(rows, make(2)["targets"])
+    rows = make(2)
+    np.testing.assert_array_equal(rows, make(2))
     changed = (rows != 5).any(1)
     assert 0 < changed.sum() < 16
 

@@ -10,13 +10,12 @@ import pytest
 import tiny
 
 import zett
-from zett import config as config_lib
 from zett.cli import main
 from zett.config import Config, TrainConfig, from_dict
 from zett.errors import UserError
 from zett.evaluate.targets import load_target
-from zett.train.run import train
 from zett.transfer import transfer
+from zett.values import check_seed, nearest
 
 
 def numbers():
@@ -83,6 +82,10 @@ def test_a_whole_number_may_be_written_as_any():
         TrainConfig(steps="many")
 
 
+def test_nearest_lists_all_where_none_is_close():
+    assert nearest("zzz", ["b", "a"]) == "there are a, b"
+
+
 def refused(argv: list, capsys) -> str:
     with pytest.raises(SystemExit) as exit:
         main([str(word) for word in argv])
@@ -113,12 +116,12 @@ def test_seeds_in_python(seed, tmp_path):
     calls = [
         lambda: zett.evaluate("pico", seed=seed),
         lambda: transfer("pico", tmp_path, tmp_path / "out", method="fvt", seed=seed),
-        lambda: config_lib.check_seed(seed),
+        lambda: check_seed(seed),
     ]
     for call in calls:
         with pytest.raises(UserError, match=f"^seed is {seed!r}; it has to be a whole number"):
             call()
-    config_lib.check_seed(np.int64(2**32 - 1))
+    check_seed(np.int64(2**32 - 1))
 
 
 # ---------------------------------------------------------------------------------------------------------- targets
@@ -137,41 +140,3 @@ def test_targets_of_an_absurd_size(spec, corpus):
 def test_the_command_line_says_so_too(tmp_path, capsys):
     error = refused(["eval", "--model", "no/such/model", "--tokenizer", "bpe-999999999k", "--output", tmp_path / "out"], capsys)
     assert "target 'bpe-999999999k' asks for 999999999k entries" in error
-
-
-@pytest.mark.parametrize(
-    ("targets", "messages"),
-    [
-        (("bpe8k", "no/such/folder"), ["'bpe8k'", r"config\.train\.eval_targets names 'no/such/folder'"]),
-        (("bpe-999999999k",), ["asks for 999999999k entries"]),
-        (("EMPTY",), ["holds no tokenizer"]),
-        ((), [r"config\.train\.eval_targets is empty; name a tokenizer"]),
-    ],
-)
-def test_targets_of_a_run_are_looked_for_before_it_starts(targets, messages, tmp_path):
-    (tmp_path / "empty").mkdir()
-    given = [str(tmp_path / "empty") if target == "EMPTY" else target for target in targets]
-    config = from_dict({"recipe": "hypernet", "train": {"eval_targets": given}})
-    for message in messages:
-        with pytest.raises(UserError, match=message):
-            train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_targets_on_the_hub_are_looked_for_as_well(tmp_path, monkeypatch):
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def offline(*_, **__):
-        raise LocalEntryNotFoundError("cannot be reached")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(UserError, match="no tokenizer 'someone/typo'"):
-        train(from_dict({"train": {"eval_targets": ["someone/typo"]}}), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_language_model_is_trained_without_targets():
-    from zett.plan.checks import check_inputs
-
-    check_inputs(from_dict({"recipe": "lm", "train": {"eval_targets": ["no/such/folder"]}}))
