@@ -90,7 +90,7 @@ class BaseModel:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """By what a hypernetwork knows its base model: SHA-256 (hex) of the body's shape and the input and output rows' values."""
+        """By what a hypernetwork knows its base model: SHA-256 (hex) of the body's shape and of its rows' values."""
         digest = hashlib.sha256(json.dumps([self.hf_config.get(field) for field in SHAPE_FIELDS]).encode())
         for rows in (self.table.input, self.table.output):
             # Values are hashed, not files: stored in a wider dtype or in other shards, it is the same model.

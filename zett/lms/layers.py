@@ -217,8 +217,8 @@ def attention(q_BLHK, k_BLNK, v_BLNK, *, mask=None, causal=True, window=None, sc
 
     mask: broadcastable to `[B, 1 or H, L, L]`, True where a query may look; causality is added here. window: counted as in
     Transformers, where a query sees keys less than `window` back if causal, else at most `window` away; it may be a traced
-    scalar. scale: factor of the logits (None: `K ** -0.5`). softcap: logits become `softcap * tanh(logits / softcap)`. On NVIDIA
-    GPUs, cuDNN's flash attention is used if it takes these arguments.
+    scalar. scale: factor of the logits (None: `K ** -0.5`). softcap: logits become `softcap * tanh(logits / softcap)`.
+    On NVIDIA GPUs, cuDNN's flash attention is used if it takes these arguments.
     """
     length = q_BLHK.shape[1]
     dtype = jnp.dtype(dtype)

@@ -209,7 +209,7 @@ def _equal(text, a, b, length):
 
 
 def distinct_words(text: np.ndarray, starts: np.ndarray, style: int = WORDS):
-    """The distinct words of packed texts: where each first begins and ends `[W]`; the texts as numbers of words `[N]`; and where
-    in these each text ends `[T]`.
+    """The distinct words of packed texts: where each first begins and ends `[W]`; the texts as numbers of words `[N]`; and
+    where in these each text ends `[T]`.
     """
     return _distinct(text, starts, classify(text, character_classes()), style)

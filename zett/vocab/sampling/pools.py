@@ -99,7 +99,7 @@ class Pools:
 
 
 def cut(member: Member, size: int, kind: str) -> Draw:
-    """The first `size` entries and their merges, which are the smaller tokenizer of the same training: ids follow the merges."""
+    """The first `size` entries and their merges, which are the smaller tokenizer of that training: ids follow the merges."""
     arrays, longest = member.arrays, len(member.candidates.tokens)
     size = int(np.clip(size, longest - len(arrays["merged"]) + 1, longest))  # special tokens and bytes always stay
     kept = arrays["merged"] < size
