@@ -43,7 +43,7 @@ def inspect(
     text, parallel = several(text), several(parallel)
     names = [str(given.folder or "tokenizer") if isinstance(given, Vocabulary) else str(given) for given in (source, target)]
     vocabs = [given if isinstance(given, Vocabulary) else load_tokenizer(given) for given in (source, target)]
-    # Read first: a mistake in the files should not cost the time of the rest.
+    # Texts are read first, so that a mistake in their files is found before anything slow is done.
     texts = texts_by_language(text, text_column, text_bytes) if text else None
     pairs = parallel_texts(parallel, reference, text_bytes) if parallel else None
     base, new = vocabs
@@ -64,7 +64,7 @@ def inspect(
 
 
 def _pair(source: Vocabulary, target: Vocabulary, lengths: np.ndarray, size: int) -> dict:
-    """How the target's tokens look in the source's pieces."""
+    """What the target's tokens are in the source's pieces."""
     present = [i for i, token in enumerate(target.tokens) if token]
     shared = {target.tokens[i] for i in present} & source.id_of.keys()
     used = lengths[present]
@@ -85,11 +85,11 @@ def _pair(source: Vocabulary, target: Vocabulary, lengths: np.ndarray, size: int
 
 
 def _one_piece(source: Vocabulary, target: Vocabulary, lengths: np.ndarray) -> dict:
-    """Of what the target's ids in one source piece consist: both + repeated - cut + normalised + bytes.
+    """How the number of target ids in one source piece comes about: both + repeated - cut + normalised + bytes.
 
-    both: tokens that are in both; repeated: further ids of the target with the bytes of one of these; cut: ids of both that the
-    source's model makes of several pieces; normalised: ids that are a source token after the source's normaliser; bytes: single
-    bytes that the source has no token for.
+    both: tokens that both have. repeated: further ids of the target with the bytes of one of these. cut: ids of both for which
+    the source's model makes several pieces. normalised: ids that become a source token by the source's normaliser. bytes:
+    single bytes that the source has no token for.
     """
     present = [i for i, token in enumerate(target.tokens) if token]
     both = [i for i in present if target.tokens[i] in source.id_of]
@@ -106,7 +106,7 @@ def _one_piece(source: Vocabulary, target: Vocabulary, lengths: np.ndarray) -> d
 
 
 def _on_text(source: Vocabulary, target: Vocabulary, texts: dict[str, list[str]], lengths: np.ndarray, size: int) -> dict:
-    """Tokens per byte and what the target's tokens in use are made of, by language and over all."""
+    """Tokens per byte, and how many of the target's tokens in texts are shared, long or unknown; by language and in all."""
     shared = np.asarray([token in source.id_of for token in target.tokens])
     languages = {}
     for language, documents in texts.items():
@@ -143,7 +143,7 @@ def _ids(vocab: Vocabulary, texts: list[str]) -> np.ndarray:
 
 
 def _premium(source: Vocabulary, target: Vocabulary, reference: str, pairs: dict[str, list[tuple[str, str]]]) -> dict:
-    """Tokens and bytes that a language takes for what the reference language says, and unknown tokens."""
+    """How many tokens and bytes a language takes for what the reference language says in one, and its unknown tokens."""
     languages = {}
     for language, both in pairs.items():
         unknown: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Facts about one tokenizer, found by reading its settings and by trying it."""
+"""Facts about one tokenizer, found by reading its settings and by trying it on texts."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ from zett.vocab.bytes import RESERVED_TOKEN, UTF8_BYTES, components
 from zett.vocab.prompts import around, chat_template, missing_in_template
 
 SAMPLE = "The cat's 3 kittens\n    cost_of(x)==12345.67; naïve हिन्दी 東京タワー 🙂"
-# What stands before and after a token when it is tried; one after another, on those that came out of none yet.
+# Texts before and after a token when it is tried. Each pair is tried on the tokens that came out of none of those before it.
 CONTEXTS = (
     ("", ""), ("\n", ""), ("a", ""), (" ", ""), ("", "m"), ("", " a"), ("zq", ""), ("Xk", ""), ("7", ""), ("-", ""), ("о", ""),
     ("中", ""), ("", "1"), ("", "\n"), ("a", "q"), ("7", "7"),
@@ -21,14 +21,14 @@ BATCH = 20_000  # tokens tried at once, which bounds the memory
 
 @dataclasses.dataclass(frozen=True)
 class Digits:
-    """How numbers are cut. scheme: in words, equal for tokenizers that cut alike; example: pieces of 1234567."""
+    """How numbers are cut. scheme: in words, the same for tokenizers that cut alike. example: the pieces of 1234567."""
 
     scheme: str
     example: tuple[str, ...]
 
 
 def describe(vocab: Vocabulary, name: str) -> dict:
-    """What there is to say about a tokenizer by itself, as JSON has it."""
+    """The facts about a tokenizer by itself, as JSON values."""
     present = [t for t in vocab.tokens if t]
     counts = np.bincount([len(t) for t in present])
     before, after = ([vocab.tokenizer.id_to_token(i) for i in side] for side in around(vocab))
@@ -73,7 +73,7 @@ def show(token: bytes) -> str:
 
 
 def show_id(vocab: Vocabulary, i: int) -> str:
-    """The same for a token by id; with its marks where tokens mark the parts of words."""
+    """A token in print by its id; where tokens mark the parts of words, with its marks."""
     marked = vocab.format is not None and (vocab.format.word_end or vocab.format.continuing)
     return vocab.tokenizer.id_to_token(i) if marked else show(vocab.tokens[i])
 
@@ -100,7 +100,7 @@ _NORMALISERS = {
 
 
 def normaliser_words(vocab: Vocabulary) -> list[str]:
-    """What is done to a text first, a phrase for each step."""
+    """What the normaliser does to a text, a phrase for each step."""
     words = []
     for step in components(vocab.tokenizer.normalizer):
         step_type = step["type"]
@@ -215,9 +215,9 @@ def _digit_split(vocab: Vocabulary, number: str) -> list[int]:
 def unreachable(vocab: Vocabulary) -> dict[int, str]:
     """Ids of tokens that stand for text but come out of no encoding, with the reason: their rows are never used.
 
-    "model": it prefers other pieces, whatever is around them (told exactly for BPE and Unigram). "normaliser": the text is
-    changed before. "pre-tokeniser": it is cut, in every context that was tried. Parts of characters are judged by the model
-    alone.
+    "model": the model makes other pieces of its text, whatever stands around it (exact for BPE and Unigram). "normaliser": the
+    normaliser changes its text. "pre-tokeniser": its text is cut, in every context that was tried. Tokens that are parts of
+    characters are judged by the model alone.
     """
     texts = {}
     added = vocab.tokenizer.get_added_tokens_decoder()
@@ -235,7 +235,7 @@ def unreachable(vocab: Vocabulary) -> dict[int, str]:
             for i, encoding in zip(batch, encodings):
                 if i in encoding.ids:
                     del left[i]
-    # A model that marks the parts of words makes nothing of a marked part alone.
+    # Given a marked part of a word alone, a model that marks parts would take the mark for text: it cannot be asked.
     marked = vocab.format is not None and bool(vocab.format.word_end or vocab.format.continuing)
     found = {i: "model" for i in fragments if not marked and not _in_one_piece(vocab, i)}
     for i, text in left.items():

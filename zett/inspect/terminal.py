@@ -24,7 +24,7 @@ def tables(report: dict) -> str:
 
 
 def facts(old: dict, new: dict) -> list[tuple[str, str, str]]:
-    """(what, of the source, of the target), for tables."""
+    """Rows of the table of facts: (what, the source's, the target's)."""
     rows = [
         ("ids", _ids),
         ("kind", lambda t: t["kind"]),
@@ -55,7 +55,7 @@ def _single_bytes(number: int) -> str:
 
 
 def one_piece_words(pair: dict) -> str:
-    """How the number in one piece comes about, where it is not that of the tokens in both; else nothing."""
+    """Why the number of tokens in one piece is not the number of tokens in both; "" if it is."""
     ways = (
         ("repeated", "again with the same bytes"), ("normalised", "that are one after the source's normaliser"),
         ("bytes", "single bytes that the source has no token for"), ("cut", "less, which the source itself cuts"),
@@ -140,7 +140,7 @@ def _premium(premium: dict) -> str:
 
 
 def premium_rows(languages: Sequence[tuple[str, dict]]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table of premiums, with unknown tokens where there are any: what is lost is cheap."""
+    """Head and rows of the table of premiums. Unknown tokens are shown if there are any, since lost text looks cheap."""
     heads = ["language", "pairs", "bytes", "source tokens", "target tokens"]
     rows = [[name, f"{p['pairs']:,}", *(f"{p[k]:.2f}" for k in ("bytes", "source", "target"))] for name, p in languages]
     for side in ("source", "target"):
@@ -179,7 +179,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal that a text takes."""
+    """How many columns of a terminal a text takes."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 

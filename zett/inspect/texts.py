@@ -1,4 +1,4 @@
-"""Text for `zett inspect`: by language, and the same content in several languages."""
+"""Texts for `zett inspect`: texts by language, and the same content in several languages."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from zett.data.documents import TextError
 from zett.data.local import PLAIN, SUFFIXES, file_bytes, file_text
 
 TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
-# BCP 47 with a two- or three-letter language: de, pt-BR, zh-Hans, es-419.
+# Language tags as in BCP 47, with two or three letters for the language: de, pt-BR, zh-Hans, es-419.
 _TAG = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{4})?([-_]([A-Z]{2}|[0-9]{3}))?")
 _NO_KEY = {"source", "url", "meta"}
 
@@ -19,8 +19,8 @@ _NO_KEY = {"source", "url", "meta"}
 def texts_by_language(paths: Iterable[str | Path], column: str = "text", limit: int = 1_000_000) -> dict[str, list[str]]:
     """Documents by language, up to about `limit` bytes of each.
 
-    A table's language is its column `lang`, else as for other files: the name of the file, or of a folder around it, if that
-    is a language tag; else the name of the path that was given. Raises TextError.
+    The language is in a table's column `lang`, if it has one. Else it is the name of the file, or of a folder around it, if
+    that is a language tag; else the name of the path that was given. Raises TextError.
     """
     found: dict[str, list[str]] = {}
     room: dict[str, int] = {}
@@ -84,11 +84,11 @@ def _have(counts: dict[str, int]) -> str:
 
 
 def _aligned(file: Path, reference: str) -> Iterable[tuple[tuple, str, str]]:
-    """(what texts with the same content share, language, text)."""
+    """Triples of a key that texts with the same content share, the language, and the text."""
     table = read_table(file)
     number = range(len(next(iter(table.values()), [])))
     if {reference, "xx", "lang"} <= table.keys():
-        # The reference text is the key, so that its translations into several languages meet.
+        # The reference text is the key, under which its translations into several languages come together.
         for text, other, language in zip(table[reference], table["xx"], table["lang"]):
             yield (text,), reference, text
             yield (text,), language, other
@@ -99,7 +99,7 @@ def _aligned(file: Path, reference: str) -> Iterable[tuple[tuple, str, str]]:
         for i in number:
             yield tuple(table[name][i] for name in keys), table["lang"][i], table["text"][i]
     else:
-        # "id" is Indonesian where it holds text, else it numbers the rows.
+        # A column "id" is Indonesian if it holds text, and else numbers the rows.
         languages = [name for name in table if _TAG.fullmatch(name) and (name != "id" or any(" " in t for t in table[name]))]
         if len(languages) < 2:
             forms = f"a column for each language, or {reference}, xx and lang, or text, lang and id"
@@ -113,7 +113,7 @@ def _aligned(file: Path, reference: str) -> Iterable[tuple[tuple, str, str]]:
 
 
 def suffix(file: Path) -> str:
-    """The suffix that says what a file is, without a compression's."""
+    """The suffix that says what a file is; that of a compression is left out."""
     suffixes = [s for s in file.suffixes if s not in (".gz", ".zst")]
     return suffixes[-1] if suffixes else ""
 
@@ -132,7 +132,7 @@ def files(path: Path, suffixes: Iterable[str]) -> list[Path]:
 
 
 def language_of(file: Path, given: Path) -> str:
-    """The language tag in a file's name or in that of a folder around it, up to the given path; else the given path's name."""
+    """The language tag that names a file or a folder around it, up to the given path; else the name of the given path."""
     names = [file.name.split(".")[0]]
     folder = file.parent
     while file != given and folder.is_relative_to(given):
@@ -142,7 +142,7 @@ def language_of(file: Path, given: Path) -> str:
 
 
 def read_table(file: Path) -> dict[str, list[str]]:
-    """The columns of a parquet, jsonl, tsv or csv file as strings, "" where there is none. Raises TextError."""
+    """The columns of a parquet, jsonl, tsv or csv file as strings; an empty cell is "". Raises TextError."""
     ending = suffix(file)
     if ending == ".parquet":
         return _parquet(file)

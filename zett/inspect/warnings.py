@@ -12,29 +12,29 @@ from zett.vocab.bytes import UTF8_BYTES
 from zett.vocab.pairing import Pairing, followed_ends, listed
 from zett.vocab.prompts import around, chat_template, missing_in_template
 
-# high: output is wrong or lost; medium: the result is worse than need be; low: good to know.
+# high: output is wrong or lost. medium: the result is worse than it could be. low: good to know.
 HEADINGS = {"high": "Grave:", "medium": "Worth knowing:", "low": "Minor:"}
 SEVERITIES = tuple(HEADINGS)
-# Of what a tokenizer loses, what readers seldom miss.
+# Losses of a tokenizer that readers seldom notice.
 _SLIGHT = {
     "composition (NFC)", "compatibility forms (NFKC)", "accents on compatibility forms", "control characters",
     "a space at the beginning", "a space at the end",
 }  # fmt: skip
-# Models whose folders Transformers suspects of a tokenizer with a wrong pattern, by model_type, up to this version.
+# Transformers suspects folders of these model types, written by a version below this one, of a tokenizer with a wrong pattern.
 _SUSPECTED = ("mistral", "mistral3", "voxtral", "ministral", "pixtral")
 _TRUSTED_FROM = 5
-_LARGE = 100_000  # ids; it looks at no smaller tokenizers
-# Classes that make token_type_ids unless told otherwise.
+_LARGE = 100_000  # ids; it does not suspect smaller tokenizers
+# Beginnings of the names of tokenizer classes that make token_type_ids by default.
 _TYPED = ("Bert", "CodeGen", "Deberta", "Canine", "FNet", "Tapas", "MarkupLM", "LayoutLMv2")
 
 Warn = Callable[[str, str, str, str], None]
 
 
 def warnings_of(source: Vocabulary, target: Vocabulary, pairing: Pairing, report: dict | None = None) -> list[dict]:
-    """What to know of a transfer, the gravest first: "severity" (of SEVERITIES), "topic", "what" is the case, what to "do".
+    """What to know of a transfer, the gravest first: "severity" (one of SEVERITIES), "topic", "what" is the case, what to "do".
 
-    target: as it is written. pairing: of its special tokens. report: of `inspect`, for what takes texts and a longer look.
-    Raises UserError for files beside the tokenizers that cannot be read.
+    target: the tokenizer as it is written. pairing: of its special tokens. report: of `inspect`, for warnings that come from
+    texts or from trying all tokens. Raises UserError for files beside the tokenizers that cannot be read.
     """
     found: list[dict] = []
 
@@ -54,7 +54,7 @@ def warnings_of(source: Vocabulary, target: Vocabulary, pairing: Pairing, report
 
 
 def lines(warnings: Sequence[dict]) -> list[str]:
-    """Each in one line."""
+    """Each warning in one line."""
     return [f"{w['topic']}: {w['what']} {w['do']}" for w in warnings]
 
 
@@ -216,7 +216,7 @@ def _warn_special(warn: Warn, target: Vocabulary, pairing: Pairing) -> None:
 
 def _warn_settings(warn: Warn, source: Vocabulary, target: Vocabulary) -> None:
     config, generation = (_settings(source.folder, name) for name in ("config.json", "generation_config.json"))
-    added = config.get("model_type") in ("gpt2", "openai-gpt")  # they look them up among the tokens
+    added = config.get("model_type") in ("gpt2", "openai-gpt")  # these models look the types up among the tokens
     if not takes_token_types(source.folder) and _makes_token_types(_settings(target.folder, "tokenizer_config.json")):
         warn(
             "high",

@@ -35,17 +35,17 @@ from zett.lms.weights import (
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
 
-# Of config.json, part of the fingerprint: changing this list disowns every hypernetwork that exists.
+# Fields of config.json that are part of the fingerprint. If this list changed, no existing hypernetwork would fit any model.
 SHAPE_FIELDS = ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseModel:
-    """A pretrained language model: body (`graphdef` and `params`, stacked float32) and table `[len(vocab), D]`, as values.
+    """A pretrained language model: body (`graphdef` and `params`, layers stacked) and table `[len(vocab), D]`, as values.
 
-    hf_config: its config.json. config: a `BodyConfig`. names: where its files keep the table. Loaded without its body, params
-    are None, and the table is in the dtype of the files; of an architecture that is not ported, config and graphdef are None,
-    too. original: of a model with another vocabulary, the model that it was made of, with the vocabulary of its files.
+    hf_config: its config.json. config: a `BodyConfig`. names: how its files call the table's tensors. If the model was loaded
+    without its body, params is None, and the table has the dtype of the files; if its architecture is not ported, config and
+    graphdef are None, too. original: for a model with another vocabulary, the model with its own that it was made from.
     """
 
     name: str
@@ -61,17 +61,17 @@ class BaseModel:
 
     @property
     def causal(self) -> bool:
-        """Whether tokens see only what comes before them, so that texts have probabilities; else it is an encoder.
+        """Whether a token sees only what comes before it, so that texts have probabilities; else the model is an encoder.
 
-        What is not ported is taken for causal.
+        A model that is not ported is taken for causal.
         """
         return self.config is None or self.config.causal
 
     @property
     def bos_row(self) -> np.ndarray:
-        """Input row `[D]` that opens a text: of bos, else of eos, else the mean of all rows; float32.
+        """The input row `[D]` that opens a text, float32: that of bos, else of eos, else the mean of all rows.
 
-        The body was trained with it, so a model with another vocabulary has that of its original.
+        The body was trained with it, so a model with another vocabulary keeps its original's.
         """
         if self.original is not None:
             return self.original.bos_row
@@ -91,15 +91,15 @@ class BaseModel:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """What a hypernetwork is tied to: SHA-256 (hex) of the body's shape and the values of the input and output rows."""
+        """By what a hypernetwork knows its base model: SHA-256 (hex) of the body's shape and of its rows' values."""
         digest = hashlib.sha256(json.dumps([self.hf_config.get(field) for field in SHAPE_FIELDS]).encode())
         for rows in (self.table.input, self.table.output):
-            # Values, not files: the same model stored in a wider dtype or in other shards is the same model.
+            # Values are hashed, not files: stored in a wider dtype or in other shards, it is the same model.
             if rows is None:
                 digest.update(b"-")
                 continue
             values = np.asarray(rows)
-            for start in range(0, len(values), 4096):  # a copy of all of it may not fit
+            for start in range(0, len(values), 4096):  # in parts, since a float32 copy of all rows may not fit
                 digest.update(np.ascontiguousarray(values[start : start + 4096], np.float32).view(np.uint8).data)
         return digest.hexdigest()
 
@@ -110,11 +110,11 @@ def load_base_model(
 ) -> BaseModel:  # fmt: skip
     """Load "pico" (in the package), a Hugging Face folder, a GGUF file, or a name on the Hugging Face Hub (at `revision`).
 
-    dtype: of the body's matrix products. param_dtype: of its layers' matrices; all else is float32. Both are "float32",
-    "bfloat16" or "auto", what the hardware is good at. mesh: the devices to spread the body over, by the partition specs of its
-    family (axes "fsdp" and "tensor"); every device gets the whole table. remat: what a backward pass keeps of each layer,
-    everything ("none"), results of matrix products ("dots") or inputs ("full"). body=False reads the table and the tokenizer
-    alone, of any architecture (the weights of known families are checked all the same).
+    dtype: of the body's matrix products. param_dtype: of its layers' matrices; its other parameters are float32. Both are
+    "float32", "bfloat16" or "auto" (what is fast on this hardware). mesh: the devices over which the body is spread, by its
+    family's partition specs (axes "fsdp" and "tensor"); every device gets the whole table. remat: what a backward pass keeps of
+    each layer: everything ("none"), the results of matrix products ("dots") or the inputs alone ("full"). body: False to read
+    only the table and the tokenizer, which works for any architecture; the weights of known families are checked all the same.
     UserError for anything that is not a model of a known family with whole weights.
     """
     dtype, param_dtype = product_dtype(dtype).name, product_dtype(param_dtype, "param_dtype").name
@@ -142,7 +142,7 @@ def load_base_model(
     if not body:
         return BaseModel(str(name), folder, hf_config, config, graphdef, None, table, vocab, names)
     params = load_body(stored, family, config, shapes, dtype=param_dtype, mesh=mesh)
-    # On the device, where every call of a jitted function finds it.
+    # The table is put on the device here, so that no call of a jitted function has to copy it there.
     columns = (table.input, table.output, table.bias)
     placed = (None if rows is None else replicated(np.asarray(rows), mesh) for rows in columns)
     table = EmbeddingTable.of(*placed)
@@ -176,7 +176,7 @@ def _table(folder: Path, stored, names: VocabularyNames, *, tied: bool) -> tuple
                 raise UserError(f"{folder}: {copies[0]} and {other} should be the same, but differ")
         return rows
 
-    # Untied, the model computes with one of the biases, and the other is whatever it was.
+    # An untied model computes with one of two biases, and the other may be anything: they need to be equal in tied ones only.
     rows, output, bias = read(names.input), read(names.output), read(names.bias, alike=tied)
     if tied and output is not None and not same(stored, names.input[0], names.output[0]):
         raise UserError(
@@ -187,7 +187,7 @@ def _table(folder: Path, stored, names: VocabularyNames, *, tied: bool) -> tuple
     size = len(vocab)
     if len(rows) < size:
         raise UserError(f"{folder}: the tokenizer has {size} ids, the embedding table only {len(rows)} rows; they do not match")
-    # Rows beyond the tokenizer are padding that was never trained: no token has them, and methods must not learn from them.
+    # Rows beyond the tokenizer's ids are padding that was never trained, so no method may learn from them.
     output = None if tied or output is None else output[:size]
     return EmbeddingTable.of(rows[:size], output, None if bias is None else bias[:size]), vocab
 

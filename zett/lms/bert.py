@@ -92,7 +92,7 @@ class Layer(nnx.Module):
 
 
 class Head(nnx.Module):
-    """What stands between the encoder and the output rows of a masked LM."""
+    """The layers between the encoder and the output rows of a masked LM."""
 
     def __init__(self, c, dtype, rngs: nnx.Rngs, *, dense_bias: bool = True, norm_bias: bool = True):
         self.dense = Linear(c.hidden_size, c.hidden_size, use_bias=dense_bias, dtype=dtype, rngs=rngs)
@@ -171,7 +171,7 @@ FAMILY = Family(
     prefix="bert.",
     head="cls.predictions.",
     renamed=RENAMED,
-    # Buffers, and heads that are kept but not computed.
+    # Buffers, and heads of other tasks: copied, but not computed.
     ignored=(r"bert\.embeddings\.position_ids", r"bert\.pooler\..*", r"cls\.seq_relationship\..*", r"classifier\..*"),
     tied_default=True,
 )

@@ -1,4 +1,4 @@
-"""A body as a value: its parameters, with what computes hidden states from them."""
+"""A body as a value: its parameters, and the code that computes hidden states with them."""
 
 import dataclasses
 from typing import Any
@@ -10,7 +10,7 @@ from flax import nnx
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """`body(x [B, L, D]) -> h [B, L, D]`, like the family's module that it is made of, but a tree of arrays for JAX.
+    """`body(x [B, L, D]) -> h [B, L, D]`: the family's module in a form that JAX takes as a tree of arrays.
 
     graphdef: the static half of the module. params: its parameters, a nested dict.
     """

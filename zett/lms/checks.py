@@ -1,7 +1,8 @@
-"""What a config.json may say, whatever is done with the model: numbers in their ranges, names of settings that exist.
+"""What a config.json may say, whatever is done with the model: numbers within their ranges, and names of settings that exist.
 
-A model that Transformers could not load is refused here, before a port or a copy takes it as it is. What exists, but is not
-computed by the ports, is not this module's to refuse. See also `zett/lms/unported.py`.
+A model that Transformers could not load is refused here, before it is computed or copied. Settings that exist, but that the
+ports do not compute, are refused elsewhere (`family.read_family`), since such a model can still be copied
+(`zett/lms/unported.py`).
 """
 
 import json
@@ -13,7 +14,7 @@ from zett.lms.config import BodyConfig
 from zett.values import Within
 
 LAYERS, HEADS, WIDTHS, POSITIONS = Within(1, 1024), Within(1, 2**14), Within(1, 2**20), Within(1, 2**30)
-# Whole numbers, under the names that architectures have for them.
+# Whole numbers, by the names that architectures give them.
 SIZES: dict[str, Within] = {
     "vocab_size": Within(1, 2**24),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), LAYERS),
@@ -23,7 +24,7 @@ SIZES: dict[str, Within] = {
     **dict.fromkeys(("type_vocab_size", "head_dim"), Within(0, 2**20)),  # 0: none, or that of the width
     "sliding_window": Within(0, 2**30),
 }
-# Those that a port cannot do without.
+# Fields that a port cannot do without.
 NEEDED = {
     "vocab_size", "num_hidden_layers", "n_layer", "num_attention_heads", "n_head", "hidden_size", "n_embd", "intermediate_size",
     "max_position_embeddings", "n_positions",
@@ -36,7 +37,7 @@ NUMBERS: dict[str, Within] = {
     **dict.fromkeys(("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"), BASE),
 }
 FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_bias", "use_parallel_residual")
-# What Transformers knows, of which the ports compute a part (`rope.ROPE_TYPES`, `layers.ACTIVATIONS`).
+# The names that Transformers knows; the ports compute some of them (`rope.ROPE_TYPES`, `layers.ACTIVATIONS`).
 ACTIVATIONS = (
     "gelu gelu_10 gelu_accurate gelu_fast gelu_new gelu_python gelu_python_tanh gelu_pytorch_tanh hardswish laplace leaky_relu "
     "linear mish prelu quick_gelu relu relu2 relu6 sigmoid silu sqrtsoftplus swish tanh xielu"
@@ -59,14 +60,17 @@ QUANTISATION_FILES = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ"
 
 
 def check_config(hf_config: dict, where: Path, *, ported: bool) -> None:
-    """UserError for what no model has. ported: of an architecture that is computed here, whose fields have one meaning."""
+    """UserError for settings that no model can have.
+
+    ported: whether the architecture is computed here, so that each field has a known meaning.
+    """
     model_type = hf_config.get("model_type")
     if not isinstance(model_type, str):
         raise UserError(
-            f"{where} has no model_type, or {model_type!r}; it has to name the architecture, such as 'llama': without it no program "
-            "can load the model"
+            f"{where} has no model_type, or {model_type!r}; it has to name the architecture, such as 'llama': without it no "
+            "program can load the model"
         )
-    # A language model inside a larger one has a part of its own.
+    # A language model inside a larger model has a part of the config for itself.
     for part in (hf_config, *(v for v in hf_config.values() if isinstance(v, dict) and "vocab_size" in v)):
         _check_numbers(part, where, ported)
         _check_ropes(part, where, own_code="auto_map" in hf_config)
@@ -84,12 +88,12 @@ def _check_numbers(part: dict, where: Path, ported: bool) -> None:
         if name not in part or (part[name] is None and not (ported and name in NEEDED)):
             continue
         whole = "a whole number, " if name in SIZES else ""
-        # Some architectures that are not ported have a number for each layer, or something else of the same name.
+        # An architecture that is not ported may have a number for each layer, or something else, under the same name.
         values = part[name] if isinstance(part[name], list) and not ported else [part[name]]
         for value in values:
             if isinstance(value, dict) and not ported:
                 continue
-            # 1200.0 is what some architectures compute.
+            # Some architectures compute a size and write it as 1200.0.
             fraction = isinstance(value, float) and (ported or value % 1 != 0)
             if isinstance(value, bool) or (whole and fraction) or value not in within:
                 raise UserError(f"{where}: {name} is {value!r}; it has to be {whole}{within}")
@@ -135,7 +139,7 @@ def check_heads(config: BodyConfig, where: Path) -> None:
     groups = config.num_kv_heads
     if config.num_heads % groups:
         raise UserError(f"{where}: num_attention_heads, {config.num_heads}, is not a multiple of num_key_value_heads, {groups}")
-    if config.own_head_dim and config.head_dim % 2:  # all that have such a setting have rotary positions
+    if config.own_head_dim and config.head_dim % 2:  # every family with such a setting has rotary positions
         raise UserError(f"{where}: heads are {config.head_dim} wide; rotary positions take pairs of their columns")
 
 
@@ -164,7 +168,7 @@ _QUANTISATION = {"quantization_config", "compression_config"}
 
 
 def check_quantisation_file(folder: Path, hf_config: dict) -> None:
-    """UserError for a folder of an older program, which says beside config.json how it is quantised."""
+    """UserError for a folder from an older program that wrote how it is quantised into another file than config.json."""
     for name, method in QUANTISATION_FILES.items():
         if (folder / name).is_file() and not hf_config.keys() & _QUANTISATION:
             raise UserError(
@@ -193,7 +197,7 @@ def check_adapter(folder: Path) -> None:
         )
     merged = json.dumps(f"{folder.resolve().as_posix()}-merged")
     adapter = json.dumps(folder.resolve().as_posix())
-    # Adapters are stored with a tokenizer where the vocabulary was changed.
+    # An adapter is stored with a tokenizer if it changed the vocabulary.
     tokenizer = adapter if (folder / "tokenizer_config.json").is_file() else json.dumps(base)
     program = (
         f"from peft import AutoPeftModelForCausalLM as M; from transformers import AutoTokenizer as T; "
@@ -201,6 +205,6 @@ def check_adapter(folder: Path) -> None:
         f"T.from_pretrained({tokenizer}).save_pretrained({merged})"
     )
     raise UserError(
-        f"{folder} holds an adapter ({adapter_type}, of {base}), not a whole model; merge it first, with this command, and give its "
-        f"result: python -c {shlex.quote(program)}"
+        f"{folder} holds an adapter ({adapter_type}, of {base}), not a whole model; merge it first, with this command, and "
+        f"give its result: python -c {shlex.quote(program)}"
     )

@@ -1,4 +1,4 @@
-"""What the config of every body has, whatever its family, so that nobody has to ask whether a field is there."""
+"""What the config of every body has, whatever its family, so that no code has to ask whether a field is there."""
 
 import dataclasses
 from typing import ClassVar, Self
@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 class BodyConfig:
     """Shape of a body. Field names follow this project; `from_hf` maps Hugging Face's.
 
-    head: whether hidden states lead to logits; an encoder's files may lack its masked-language-model head. The properties hold
-    for most families; one for which they do not has a property or a field of the same name.
+    head: whether there are logits; False for an encoder whose files lack the masked-language-model head. The properties are the
+    defaults of most families; another family overrides them by a property or a field of the same name.
     """
 
     hidden_size: int
@@ -19,7 +19,7 @@ class BodyConfig:
     max_positions: int
     head: bool = True
 
-    causal: ClassVar[bool] = True  # a token sees only what comes before it; else the body is a bidirectional encoder
+    causal: ClassVar[bool] = True  # a token sees only what comes before it; False: the body is a bidirectional encoder
     own_head_dim: ClassVar[bool] = False  # whether `head_dim` is a setting, rather than the width divided by `num_heads`
 
     @property
@@ -29,7 +29,7 @@ class BodyConfig:
 
     @property
     def num_kv_heads(self) -> int:
-        """Heads of keys and values, each of which serves as many heads of queries."""
+        """How many heads of keys and values there are; each serves num_heads / num_kv_heads heads of queries."""
         return self.num_heads
 
     @property
@@ -49,12 +49,12 @@ class BodyConfig:
 
     @property
     def output_bias(self) -> bool:
-        """Whether the model has an output bias, if its family knows one."""
+        """Whether the model has an output bias, in a family whose models may have one."""
         return True
 
     @property
     def room(self) -> int:
-        """Tokens that a text may have at most, its special ones counted."""
+        """How many tokens a text may have at most, special ones included."""
         return self.max_positions - self.first_position
 
     @classmethod

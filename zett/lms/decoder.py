@@ -1,4 +1,4 @@
-"""What the decoder families with RMSNorm and rotary positions share; each of them is this with other settings.
+"""What the decoder families with RMSNorm and rotary positions share: each of them is this decoder with other settings.
 
 Reference: Transformers' `modeling_*.py` of the families; parity is tested in `tests/lms/test_decoders.py`.
 """
@@ -31,8 +31,8 @@ from zett.lms.rope import Rope
 class DecoderConfig(BodyConfig):
     """Shape of a decoder.
 
-    windows: None, or for each layer how far it looks back (None: everywhere). attention_scale: of the attention logits (None:
-    `head_dim ** -0.5`). The class variables are what a family fixes.
+    windows: for each layer how far it looks back (None: to the beginning), or None for all layers. attention_scale: factor of
+    the attention logits (None: `head_dim ** -0.5`). The class variables are the same for all models of a family.
     """
 
     hidden_size: int = 256
@@ -57,8 +57,8 @@ class DecoderConfig(BodyConfig):
     rope_theta: ClassVar[float] = 10000.0
     own_head_dim: ClassVar[bool] = True
     qk_norm: ClassVar[Literal["head", "all"] | None] = None  # queries and keys are normalised, each head or all together
-    norm_offset: ClassVar[float] = 0.0  # what the weights of norms are added to
-    scaled_inputs: ClassVar[bool] = False  # input rows are multiplied by the root of the model width
+    norm_offset: ClassVar[float] = 0.0  # the factor of a norm is this plus its weight
+    scaled_inputs: ClassVar[bool] = False  # input rows are multiplied by the square root of the model width
 
     @property
     def qkv_bias(self) -> bool:
@@ -70,7 +70,7 @@ class DecoderConfig(BodyConfig):
 
     @property
     def ropes(self) -> tuple[Rope | None, ...]:
-        """The rotary positions of each layer; None: it has none."""
+        """The rotary positions of each layer; None for a layer without positions."""
         return (self.rope,) * self.num_layers
 
     @classmethod
@@ -108,7 +108,7 @@ class DecoderConfig(BodyConfig):
 
 
 def layer_windows(hf: dict, sliding: list[bool]) -> tuple[int | None, ...] | None:
-    """The windows of `layer_types`, or where the config has none, of the layers that the family makes `sliding`."""
+    """Each layer's window, by the config's `layer_types`; if it has none, `sliding` says which layers have a window."""
     types = hf.get("layer_types") or ["sliding_attention" if local else "full_attention" for local in sliding]
     unknown = sorted(set(types) - {"sliding_attention", "full_attention"})
     if unknown or len(types) != len(sliding):
@@ -205,7 +205,7 @@ class Decoder(nnx.Module):
         """
         c = self.config
         if c.scaled_inputs:
-            # Transformers rounds the factor to the model's dtype, and so did the training of the models.
+            # Transformers rounds the factor to the model's dtype, and the models were trained with it rounded.
             x_BLD = x_BLD * jnp.asarray(c.hidden_size**0.5, self.dtype).astype(x_BLD.dtype)
         positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL)
         everywhere = x_BLD.shape[1]
@@ -230,7 +230,7 @@ class Decoder(nnx.Module):
 
 
 def _frequencies(found: Rope | None, c: DecoderConfig, positions_BL):
-    """Inverse frequencies and factor of a layer; all zero where it has no positions, which rotates nothing."""
+    """Inverse frequencies and factor of a layer. Without positions, all frequencies are zero, which rotates nothing."""
     if found is None:
         return np.zeros(c.head_dim // 2, np.float32), 1.0
     return found.frequencies(c.head_dim, c.max_positions, positions_BL)
@@ -240,7 +240,7 @@ def _frequencies(found: Rope | None, c: DecoderConfig, positions_BL):
 
 
 def projections(module: str, names: dict[str, str], ours: str, spec: tuple, bias: str | bool) -> list[Weight]:
-    """Rows of the `Linear`s of a layer: `names` theirs to ours; spec and bias as for `dense_rows`."""
+    """Rows of some `Linear`s of each layer. names: Hugging Face's name to ours. spec, bias: as for `dense_rows`."""
     layers = [dense_rows(f"model.layers.{{i}}.{module}.{k}", f"layers.{ours}.{v}", spec, bias=bias) for k, v in names.items()]
     return [row for rows in layers for row in rows]
 
@@ -266,5 +266,5 @@ NORM_WEIGHTS = [
     layer_norm("post_attention_layernorm", "norm_mlp"),
 ]
 FINAL_NORM = Weight("model.norm.weight", "norm.scale")
-# Buffers that old checkpoints carry and that are computed here.
+# Buffers in old checkpoints; here they are computed.
 ROTARY_BUFFERS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)

@@ -36,7 +36,8 @@ class Weight:
     first: int = 0
 
 
-# Partition specs of kernels `[in, out]`: of a layer that leads into attention or the feed-forward width, and of one back.
+# Partition specs of kernels `[in, out]`: WIDEN for a layer from the model width into attention or the feed-forward network,
+# NARROW for one back to the model width.
 WIDEN, NARROW = ("fsdp", "tensor"), ("tensor", "fsdp")
 
 
@@ -57,20 +58,20 @@ def norm_rows(key: str, path: str, *, bias: str | bool = True) -> list[Weight]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Family:
-    """What one architecture consists of. Where a name of a tensor is meant, it is the one in Hugging Face's files.
+    """What one architecture consists of. Names of tensors are those in Hugging Face's files.
 
     model_types: of config.json. Body: a module `(config, dtype=, remat=, rngs=)` that is all of a model but its vocabulary.
-    weights: the body's tensors, all of them. input_rows, output_rows, bias: names of the vocabulary's tensors; of a tied
-    model there need be no output_rows. bias is None where the output has none.
-    copies: `{name: name}`, tensors that some files hold twice (`decoder.weight` of the input rows).
-    prefix: "bert.", where files of a model without head leave it out of the names.
-    renamed: `{pattern: replacement}`, other spellings of names that files have (`LayerNorm.gamma`).
-    head: what the names of an optional head's tensors begin with ("cls.predictions."): where a file has none of them, the
-    config's field `head` is false and there are no output rows and no bias. None: the head is not optional.
-    ignored: patterns of tensors that are neither needed nor wrong: buffers, poolers.
-    tied_default: whether the output rows are the input rows where a config.json does not say; Transformers writes what differs.
-    follow_padding: for positions that count from the padding id: `(table of positions, old id, new id or None)` -> the table
-    that the new id needs, and the fields of config.json that change with it. None: positions have nothing to do with it.
+    weights: all tensors of the body. input_rows, output_rows, bias: names of the vocabulary's tensors. A tied model's files may
+    lack output_rows. bias is None if the family's output has none.
+    copies: `{name of the copy: name}`, tensors that some files hold twice (`decoder.weight`, a copy of the input rows).
+    prefix: beginning of the body's names ("bert."), which files of a model without head may leave out.
+    renamed: `{pattern: replacement}` for other spellings of names that some files have (`LayerNorm.gamma`).
+    head: beginning of the names of an optional head's tensors ("cls.predictions."). If the files have none of them, the
+    config's field `head` is false, and there are no output rows and no bias. None: the head is not optional.
+    ignored: patterns of tensors that files may have and that nothing here needs, such as buffers and poolers.
+    tied_default: whether the output rows are the input rows if config.json does not say; Transformers leaves defaults out.
+    follow_padding: if positions count from the padding id, a function of (table of positions, old id, new id or None) that
+    returns the table for the new id, and the fields of config.json that change with it. None: they do not.
     """
 
     model_types: tuple[str, ...]
@@ -128,7 +129,7 @@ REFUSED = {
 
 
 class Unported(UserError):
-    """A model that is whole, but of an architecture, or with a setting of one, that is not computed here."""
+    """A sound model whose architecture, or a setting of it, is not computed here."""
 
 
 def family_of(hf_config: dict) -> Family:

@@ -44,7 +44,7 @@ def write_model(
 ) -> None:
     """Write into `folder` the model `base` with the rows of `table` and the tokenizer `target`, in Hugging Face's format.
 
-    tokenizer_file: the tokenizer.json to copy, if it is all there is; else the files come from `target.folder`.
+    tokenizer_file: a tokenizer.json that was given alone; None: the tokenizer's files come from `target.folder`.
     """
     size = int(table.num_valid)
     if size != len(target):
@@ -53,7 +53,7 @@ def write_model(
         raise ValueError(f"the table {'lacks' if table.bias is None else 'has'} an output bias, unlike {base.name}'s")
     tokenizer_class = copy_tokenizer(folder, target, tokenizer_file)
     copy_files(_companions(base.folder), folder)
-    # Absent ids are written as null: where the key is missing, Transformers assumes Llama's own ids.
+    # An id that the target lacks is written as null: without the key, Transformers would assume Llama's ids.
     ids = dict.fromkeys(f"{role}_token_id" for role in ("bos", "eos", "pad"))
     hf_config = _follow_other_ids(follow_ids({**ids, **base.hf_config}, target, base.vocab), base, target)
     owner = vocabulary_config(hf_config, folder / "config.json")
@@ -62,7 +62,7 @@ def write_model(
         for part in (hf_config, owner):
             part["tie_word_embeddings"] = table.output is None
     hf_config |= _write_weights(folder, base, table, size, hf_config)
-    # Without it AutoTokenizer would guess from model_type, and rewrite the tokenizer into a Llama's.
+    # Without this field, AutoTokenizer would guess the class from model_type, and turn the tokenizer into a Llama's.
     hf_config["tokenizer_class"] = tokenizer_class
     write_json(folder / "config.json", hf_config)
     generation = base.folder / "generation_config.json"
@@ -74,7 +74,7 @@ def write_model(
 
 
 def _follow_other_ids(config: dict, base, target) -> dict:
-    """`config` with the target's ids of tokens without a usual role, such as `image_token_id` and `decoder_start_token_id`."""
+    """`config` with the target's ids of further tokens, such as `image_token_id` and `decoder_start_token_id`."""
 
     def follow(key: str, old: int) -> int:
         text = base.vocab.tokenizer.id_to_token(old)
@@ -100,7 +100,7 @@ def _follow_other_ids(config: dict, base, target) -> dict:
 def write_trained(folder: Path, base: BaseModel, table: EmbeddingTable, body: dict | None = None) -> None:
     """Write into `folder` the model `base` with other values: the rows of `table`, and the parameters `body` (None: its own).
 
-    Names, shards and dtypes of its tensors stay, as do rows beyond the tokenizer; its other files are copied byte for byte.
+    Names, shards and dtypes of its tensors stay, and so do rows beyond the tokenizer's ids. Its other files are copied.
     """
     copy_files(
         _companions(base.folder) + found(base.folder, [*TOKENIZER_FILES, "config.json", "generation_config.json"]), folder
@@ -119,7 +119,7 @@ def write_trained(folder: Path, base: BaseModel, table: EmbeddingTable, body: di
 
 
 def _companions(folder: Path) -> list[Path]:
-    """What follows a model wherever it goes: licences, and the modules of a sentence-embedding model."""
+    """Files that every model made from this one gets: licences, and the modules of a sentence-embedding model."""
     paths = found(folder, LEGAL_FILES)
     modules = folder / "modules.json"
     if modules.is_file():
@@ -136,9 +136,9 @@ def _companions(folder: Path) -> list[Path]:
 
 
 def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dict:
-    """The base's safetensors files, shard by shard, with new vocabulary rows in the old ones' dtype.
+    """Write the base's safetensors files, shard by shard, with new vocabulary rows in the dtype of the old ones.
 
-    Returns the fields of config.json that have to follow, where positions depend on the padding id.
+    Returns fields of config.json that change with the padding id, if positions count from it.
     """
     stored = stored_tensors(base.folder)
     new = _vocabulary_rows(base, stored, table, size)
@@ -161,7 +161,7 @@ def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dic
 
 
 def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
-    """The tensors with a row for each token, by their names in the base's files, in the dtype that they have there."""
+    """The new tensors with a row for each token, with the names and dtypes of the base's files."""
     new: dict[str, np.ndarray] = {}
     for names, rows in ((base.names.input, table.input), (base.names.output, table.output_rows), (base.names.bias, table.bias)):
         new |= dict.fromkeys(names, _in_dtype(rows, size, FLOATS[stored[names[0]].dtype]) if names else None)
@@ -169,9 +169,11 @@ def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
 
 
 def _write_shards(folder: Path, base, stored, new: dict[str, np.ndarray]) -> None:
-    """The base's safetensors files and their index, with `new` tensors; what it lacks stands beside its input rows."""
+    """Write the base's safetensors files and their index, with `new` tensors; one that it lacks goes beside its input rows."""
 
-    def order(item: tuple):  # as stored, so that long runs are copied at once; wide types first, which keeps all aligned
+    def order(
+        item: tuple,
+    ):  # as stored, so that long runs are copied at once; wide dtypes first, which keeps all tensors aligned
         tensor = item[1]
         return -(tensor.nbytes // max(int(np.prod(tensor.shape)), 1)), tensor.start
 

@@ -20,7 +20,7 @@ class GemmaConfig(DecoderConfig):
 
     @classmethod
     def _fields(cls, hf: dict) -> dict[str, Any]:
-        # Google's first config files say "gelu" and mean its tanh approximation; hidden_activation is read by nobody.
+        # Google's first config files say "gelu" and mean its tanh approximation; Transformers does not read hidden_activation.
         activation = "gelu_pytorch_tanh" if hf["hidden_act"] == "gelu" else hf["hidden_act"]
         return super()._fields({**hf, "hidden_act": activation, "hidden_activation": None})
 

@@ -107,7 +107,7 @@ class GPT2Body(nnx.Module):
         return (h, jnp.concatenate([inputs, h[None]])) if keep_hidden else h
 
 
-# Its dense layers are Transformers' Conv1D, which stores `[in, out]`.
+# GPT-2's dense layers are Transformers' Conv1D, which stores `[in, out]`, so nothing is transposed.
 _dense_rows = functools.partial(dense_rows, transform=None)
 
 FAMILY = Family(
@@ -127,6 +127,6 @@ FAMILY = Family(
     input_rows="transformer.wte.weight",
     output_rows="lm_head.weight",
     prefix="transformer.",
-    ignored=(r"transformer\.h\.\d+\.attn\.(masked_)?bias",),  # causal masks that old checkpoints carry
+    ignored=(r"transformer\.h\.\d+\.attn\.(masked_)?bias",),  # causal masks in old checkpoints
     tied_default=True,
 )

@@ -31,7 +31,8 @@ from zett.lms.rope import Rope
 class GPTNeoXConfig(BodyConfig):
     """Shape of a GPT-NeoX body.
 
-    parallel: attention and MLP read the same input, and their outputs are added to it together.
+    parallel: whether the MLP reads the same input as attention, instead of attention's output. Both outputs are added to the
+    input.
     """
 
     hidden_size: int = 6144
@@ -128,6 +129,6 @@ FAMILY = Family(
     output_rows="embed_out.weight",
     prefix="gpt_neox.",
     renamed={r"^lm_head\.": "embed_out."},
-    # Causal masks and frequencies that old checkpoints carry.
+    # Causal masks and rotary frequencies in old checkpoints.
     ignored=(r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
 )

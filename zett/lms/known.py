@@ -1,6 +1,6 @@
 """Shapes of well-known base models, so that a run can be planned and measured without their weights or a network.
 
-The facts of their config.json files that the ports read; what is left out has Transformers' default.
+These are the fields of their config.json files that the ports read; fields that are left out have Transformers' default.
 """
 
 import copy
@@ -50,7 +50,7 @@ KNOWN: dict[str, dict] = {
 
 
 def hf_config_of(name: str) -> dict:
-    """The config.json of a base model: from its folder, or of a model in KNOWN. UserError if neither has it."""
+    """The config.json of a base model: from its folder, or what KNOWN has of it. UserError if there is neither."""
     folder = Path(name).expanduser()
     if name == "pico" or folder.exists():
         return read_json(find_folder(name) / "config.json")

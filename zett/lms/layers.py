@@ -16,15 +16,16 @@ from flax import nnx
 
 from zett.errors import UserError
 
-# What a backward pass keeps of each layer: everything; its input alone; its input and the results of its matrix products.
+# What a backward pass keeps of each layer, so as not to compute it again: everything ("none"), its input alone ("full"), or its
+# input and the results of its matrix products ("dots").
 Remat = Literal["none", "full", "dots"]
 
 
 def product_dtype(name, where: str = "dtype"):
-    """The dtype of matrix products called `name`: "float32", "bfloat16", or "auto", bfloat16 where the hardware multiplies it.
+    """The dtype of matrix products called `name`: "float32", "bfloat16", or "auto": bfloat16 if the hardware multiplies it.
 
-    On a CPU without bfloat16 instructions it would be emulated, far slower than float32. UserError for any other, by the name
-    of the argument `where`.
+    A CPU without bfloat16 instructions would emulate it, far slower than float32. UserError for another name; `where` is the
+    argument that it was given as.
     """
     if name != "auto":
         return _checked_dtype(name, where)
@@ -49,9 +50,10 @@ def _checked_dtype(name, where: str):
 
 
 def activation_dtype(name: str, products):
-    """The dtype of what is between matrix products of the dtype `products`: `name`, or with "auto" theirs on accelerators.
+    """The dtype of activations between matrix products: `name`, or for "auto" that of the `products` on accelerators.
 
-    There it is half the memory and the traffic; a CPU would convert to float32 and back for every operation.
+    There, bfloat16 halves memory and traffic. On a CPU "auto" is float32, since it would convert back and forth for every
+    operation.
     """
     if name != "auto":
         return jnp.dtype(name)
@@ -62,8 +64,8 @@ def activation_dtype(name: str, products):
 def dot(x, w, dtype):
     """`x [..., I] @ w [I, O] -> [..., O]` with operands in `dtype`, float32 sums, result in `x.dtype`.
 
-    The backward products run with the same operand type: left to itself JAX would multiply the float32 cotangent with
-    mixed operands, which is slower on every backend and twice as slow on CPUs.
+    The backward products have operands in `dtype`, too. By itself, JAX would multiply the float32 cotangent with a bfloat16
+    operand, which is slower on every backend, and twice as slow on CPUs.
     """
     return _dot_forward(x, w, dtype)[0]
 
@@ -71,7 +73,8 @@ def dot(x, w, dtype):
 def _product(a, b, dimensions, dtype, result=jnp.float32):
     # float32 means float32: without this a TPU multiplies in bfloat16 and an NVIDIA GPU in TF32.
     precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
-    # Where operands and result are bfloat16, sums are float32 inside; what rematerialisation keeps of it has the result's type.
+    # If operands and result are bfloat16, the hardware still sums in float32. Asking for a bfloat16 result makes what
+    # rematerialisation keeps bfloat16, too.
     inside = dtype if result == dtype else jnp.float32
     product = jax.lax.dot_general(
         a.astype(dtype), b.astype(dtype), dimensions, precision=precision, preferred_element_type=inside
@@ -80,7 +83,7 @@ def _product(a, b, dimensions, dtype, result=jnp.float32):
 
 
 def _dot_forward(x, w, dtype):
-    # Not by way of `dot`, within which rematerialisation would see no product that it could keep.
+    # This does not call `dot`: rematerialisation would not see the product inside of it, and so could not keep it.
     return _product(x, w, (((x.ndim - 1,), (0,)), ((), ())), dtype, x.dtype), (x, w)
 
 
@@ -161,7 +164,7 @@ def check_activation(name: str) -> str:
 
 
 def rope(x_BLHK, positions_BL, inv_freq, factor=1.0):
-    """Rotary position embedding in the half-split layout of Hugging Face; angles in float32 because positions are large.
+    """Rotary position embedding in Hugging Face's half-split layout. Angles are float32, since positions are large numbers.
 
     inv_freq `[R / 2]`: the first R of the K columns are rotated. factor: of cosines and sines (YaRN, LongRoPE).
     """
@@ -178,8 +181,9 @@ def rope(x_BLHK, positions_BL, inv_freq, factor=1.0):
 def positions_and_mask(x_BLD, positions_BL=None, mask_BL=None, segments_BL=None):
     """Positions `[B, L]` and attention mask `[B, 1, 1 or L, L]` (or None) of a batch, as every body takes them.
 
-    mask_BL is False at padding, on either side; positions then count from the first real token. segments_BL numbers the
-    sequences packed into a row, each one run of columns that looks only at itself and whose positions count from its start.
+    mask_BL is False at padding, which may be on either side; positions then count from the first real token. segments_BL
+    numbers the sequences that are packed into a row: each is a run of columns that attends only to itself, and its positions
+    count from its start.
     """
     batch = x_BLD.shape[:2]
     if positions_BL is None:
@@ -199,9 +203,8 @@ def positions_and_mask(x_BLD, positions_BL=None, mask_BL=None, segments_BL=None)
 
 
 def learned_positions(table_PD, positions_BL, segments_BL=None):
-    """Rows `[B, L, D]` of a table of learned positions; ValueError for texts longer than it, as far as shapes tell.
-
-    JAX itself would give all positions beyond the last one the last row.
+    """Rows `[B, L, D]` of a table of learned positions. ValueError for texts that are longer than the table, if shapes tell:
+    JAX would give all positions beyond the last one the last row.
     """
     length, most = positions_BL.shape[1], table_PD.shape[0]
     if segments_BL is None and length > most:
@@ -212,17 +215,17 @@ def learned_positions(table_PD, positions_BL, segments_BL=None):
 def attention(q_BLHK, k_BLNK, v_BLNK, *, mask=None, causal=True, window=None, scale=None, softcap=None, dtype):
     """Attention `[B, L, H, K]` with operands in `dtype` and the softmax in float32.
 
-    mask: broadcastable to `[B, 1 or H, L, L]`, True where a query may look; causality is added here. window: as Transformers
-    counts it, keys less than `window` back if causal, else at most `window` away; may be a traced scalar. scale: of the
-    logits (None: `K ** -0.5`). softcap: logits become `softcap * tanh(logits / softcap)`. On NVIDIA GPUs cuDNN's flash
-    attention is used where it can be.
+    mask: broadcastable to `[B, 1 or H, L, L]`, True where a query may look; causality is added here. window: counted as in
+    Transformers, where a query sees keys less than `window` back if causal, else at most `window` away; it may be a traced
+    scalar. scale: factor of the logits (None: `K ** -0.5`). softcap: logits become `softcap * tanh(logits / softcap)`.
+    On NVIDIA GPUs, cuDNN's flash attention is used if it takes these arguments.
     """
     length = q_BLHK.shape[1]
     dtype = jnp.dtype(dtype)
     q, k, v = (x.astype(dtype) for x in (q_BLHK, k_BLNK, v_BLNK))
     if isinstance(window, int) and window >= length:
         window = None
-    # cuDNN counts a causal window itself, and then skips the blocks outside of it.
+    # cuDNN takes a causal window as a number, and then skips the blocks outside of it.
     counted = causal and isinstance(window, int)
     cudnn = softcap is None and cudnn_takes(
         _compute_capability(), dtype, q.shape[-1], length, masked=mask is not None or (window is not None and not counted)
@@ -271,21 +274,21 @@ def _softcapped_attention(q_BLHK, k_BLNK, v_BLNK, mask, causal, scale, softcap):
     allowed = allowed if mask is None else allowed & mask
     # One mask for all heads, or one for each query head.
     allowed = allowed[:, :, None] if allowed.shape[1] == 1 else allowed.reshape(-1, groups, heads // groups, *allowed.shape[2:])
-    # Finite, so that a query which may look nowhere gets numbers and no NaN.
+    # Not minus infinity, so that a query which may look nowhere gets numbers instead of NaN.
     logits = jnp.where(allowed, logits, -0.7 * jnp.finfo(jnp.float32).max)
     probabilities = jax.nn.softmax(logits, -1).astype(q_BLHK.dtype)
     return jnp.einsum("bnglm,bmnk->blngk", probabilities, v_BLNK).reshape(q_BLHK.shape)
 
 
 def checkpointed(f, remat: Remat, *, prevent_cse: bool = True):
-    """`f`, of which a backward pass keeps what `remat` says."""
+    """`f`, but a backward pass keeps only what `remat` says, and computes the rest again."""
     if remat == "none":
         return f
     policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
     return jax.checkpoint(f, policy=policy, prevent_cse=prevent_cse)
 
 
-# Up to this many layers are unrolled: on CPUs a loop costs a fifth of the speed, and small models compile fast either way.
+# Up to this many layers are unrolled: on CPUs a loop is a fifth slower, and small models compile fast in any case.
 UNROLLED = 8
 
 
@@ -302,7 +305,7 @@ def scan_layers(layers, x, *args, per_layer: dict | None = None, keep_hidden: bo
         layer_state, own = slices
         return nnx.merge(graphdef, layer_state)(x, *args, **kwargs, **own), (x if keep_hidden else None)
 
-    # Within a loop nothing can be merged with its recomputation; in unrolled layers the compiler would undo it.
+    # In unrolled layers, the compiler would merge equal computations and so undo the recomputation; in a loop it cannot.
     step = checkpointed(step, remat, prevent_cse=number <= UNROLLED)
     return jax.lax.scan(step, x, (state, per_layer or {}), unroll=number if number <= UNROLLED else 1)
 

@@ -119,7 +119,7 @@ class Layer(nnx.Module):
         return self.o(attention(q, k, v, mask=mask, causal=False, window=window, dtype=self.dtype).reshape(x.shape))
 
     def __call__(self, x, positions, mask, bare, norm_scale, norm_bias, inv_freq, factor, window):
-        # The input rows are normalised already, so the first layer has no norm before its attention.
+        # The first layer has no norm before its attention, since its input rows are normalised already.
         normed = jnp.where(bare, x, layer_norm(x, norm_scale, norm_bias, self.config.norm_eps))
         x = x + self.attend(normed, positions, mask, inv_freq, factor, window)
         act, gate = jnp.split(self.up(self.norm_mlp(x)), 2, -1)
@@ -189,6 +189,6 @@ FAMILY = Family(
     bias="decoder.bias",
     prefix="model.",
     head="head.",
-    ignored=(r"classifier\..*",),  # heads that are kept but not computed
+    ignored=(r"classifier\..*",),  # heads of other tasks: copied, but not computed
     tied_default=True,
 )

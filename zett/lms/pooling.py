@@ -17,7 +17,7 @@ MODES = {
 
 
 def pooling_mode(folder: str | Path) -> str:
-    """The pooling of a model folder, one of MODES' values; UserError if it says none, several, or another."""
+    """The pooling of a model folder, one of the values of MODES. UserError if the folder names none of them, or several."""
     file = Path(folder) / "1_Pooling" / "config.json"
     config = read_json(file)
     chosen = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]

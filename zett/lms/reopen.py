@@ -1,4 +1,4 @@
-"""What a transfer has written, opened again: whether it is what it promises, before it is put in its place."""
+"""Opening what a transfer has written, before it is put in its place: whether the model works as it should."""
 
 import functools
 import logging
@@ -18,18 +18,18 @@ from zett.lms.weights import VocabularyNames
 from zett.vocab import Vocabulary
 from zett.vocab.files import copy_tokenizer
 
-# Parameters of models whose bodies are computed, too; reading a larger one would take as long as the rest of a transfer.
+# Parameters. Up to this size, the model is tried on some tokens; reading a larger body would take as long as the transfer.
 COMPUTED = 50_000_000
 AS_IT_IS = 'write "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json, which takes the tokenizer as it is'
 ROLES = ("bos", "eos", "pad")
 
 
 def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, ported: bool) -> None:
-    """UserError, with the reason, unless Transformers opens the model in `folder` as it is meant.
+    """UserError, with the reason, unless Transformers opens the model in `folder` as it should.
 
-    Every token of its tokenizer has a row, and the id that `target` says; ids in the configs are those of the tokenizer. names:
-    of the tensors with a row for each token. ported: whether the model's architecture is computed here; then its files are
-    read as a base model's are, and a small one is given a few tokens.
+    Every token of the tokenizer has to have a row and the id that `target` says, and ids in the configs have to be those of the
+    tokenizer. names: of the tensors with a row for each token. ported: whether the model's architecture is computed here; then
+    it is loaded as a base model, too, and a small one is tried on a few tokens.
     """
     try:
         _check_rows(folder, names, len(target), ported)
@@ -39,7 +39,7 @@ def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, p
 
 
 def check_tokenizer(folder: Path, target: Vocabulary):
-    """The tokenizer in `folder` as Transformers loads it, or None where that takes a package that is not here.
+    """The tokenizer in `folder` as Transformers loads it, or None if that takes a package that is not installed.
 
     UserError if it cannot be loaded, or has other tokens than `target`.
     """
@@ -50,7 +50,7 @@ def check_tokenizer(folder: Path, target: Vocabulary):
 
 
 def try_tokenizer(folder: Path, base: BaseModel, target: Vocabulary, file: Path | None) -> None:
-    """UserError unless Transformers reads the tokenizer as it is meant, in a model of the base's type.
+    """UserError unless Transformers reads the tokenizer as it should, in a model of the base's type.
 
     folder: a new one, for the files. file: see `copy_tokenizer`.
     """
@@ -72,7 +72,7 @@ def _check_rows(folder: Path, names: VocabularyNames, rows: int, ported: bool) -
         raise UserError(f"the folder opens with {len(again.vocab)} ids and {len(again.table.input)} rows instead of {rows}")
     if again.params is None:
         return
-    ids = np.linspace(0, rows - 1, 4).astype(int)  # the same shapes for every vocabulary, so that they are compiled once
+    ids = np.linspace(0, rows - 1, 4).astype(int)  # always four, so that the function is compiled once for all vocabularies
     h = np.asarray(_hidden(again.graphdef, again.params, np.asarray(again.table.input)[ids][None]))[0]
     logits = h @ np.asarray(again.table.output_rows, np.float32)[ids].T
     if not np.isfinite(logits).all():
@@ -92,7 +92,7 @@ def _open_tokenizer(folder: Path):
     except ImportError as error:
         logging.getLogger("zett").warning("zett: warning: the tokenizer could not be tried in Transformers: %s", _line(error))
         return None
-    except Exception as error:  # whatever it is, the user would see it
+    except Exception as error:  # whatever it is, the user would run into it
         raise UserError(f"Transformers cannot load the tokenizer from its files: {_line(error)}") from error
 
 
@@ -106,8 +106,8 @@ def _check_tokens(tokenizer, target: Vocabulary) -> None:
     if rowless:
         listed = ", ".join(f"{text!r} ({i})" for i, text in rowless[:3]) + (" and others" if len(rowless) > 3 else "")
         raise UserError(
-            f"Transformers' {class_name} adds tokens that the tokenizer's files do not name: {listed}; put them into tokenizer.json, "
-            f"or {AS_IT_IS}"
+            f"Transformers' {class_name} adds tokens that the tokenizer's files do not name: {listed}; put them into "
+            f"tokenizer.json, or {AS_IT_IS}"
         )
     for text, i in ours.items():
         if theirs.get(text, i) != i:
@@ -117,7 +117,7 @@ def _check_tokens(tokenizer, target: Vocabulary) -> None:
 
 
 def _check_ids(folder: Path, tokenizer, rows: int) -> None:
-    """That ids in the configs have rows, and that those of roles are the tokenizer's."""
+    """UserError unless ids in the configs have rows, and those of roles are the tokenizer's."""
     for file in ("config.json", "generation_config.json"):
         settings = json_or_empty(folder / file)
         for key, ids in _ids(settings):
@@ -131,7 +131,7 @@ def _check_ids(folder: Path, tokenizer, rows: int) -> None:
 
 
 def _ids(settings: dict) -> Iterator[tuple[str, list[int]]]:
-    """Settings that name tokens, with their ids, in nested configs too. By custom a negative id names none."""
+    """Settings that name tokens, with their ids, also from nested configs. A negative id means that there is no such token."""
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _ids(value)

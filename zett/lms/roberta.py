@@ -30,8 +30,8 @@ class RobertaConfig(BertConfig):
 def follow_padding(positions: np.ndarray, old: int, new: int | None) -> tuple[np.ndarray, dict]:
     """The table of positions `[P, D]` for the padding id `new` in place of `old`, and the fields of config.json that follow.
 
-    Row `old + 1` is the first token's, so it becomes row `new + 1`; rows that no position reaches any more, below the padding
-    id, are zeros. Without a padding token the id is -1, which no token has: positions then count from row 0, padded or not.
+    Row `old + 1` is the first token's, so it becomes row `new + 1`; the rows below the padding id, which no position uses, are
+    zeros. Without a padding token the id is -1, which no token has, so that positions count from row 0.
     """
     new = -1 if new is None else new
     if new == old:
@@ -55,7 +55,7 @@ FAMILY = Family(
     prefix="roberta.",
     head="lm_head.",
     renamed=RENAMED,
-    # Buffers, and heads that are kept but not computed.
+    # Buffers, and heads of other tasks: copied, but not computed.
     ignored=(r"roberta\.embeddings\.position_ids", r"roberta\.pooler\..*", r"classifier\..*"),
     tied_default=True,
     follow_padding=follow_padding,

@@ -35,7 +35,7 @@ class Rope:
 
         parameters: where the config has several entries, that of the layers that are meant.
         """
-        # Transformers 5 writes rope_parameters, 4 wrote rope_theta and rope_scaling.
+        # Transformers 5 writes rope_parameters; Transformers 4 wrote rope_theta and rope_scaling.
         found = dict(parameters if parameters is not None else hf.get("rope_scaling") or hf.get("rope_parameters") or {})
         theta = found.pop("rope_theta", None) or hf.get("rope_theta") or theta
         partial = found.pop("partial_rotary_factor", None) or hf.get("partial_rotary_factor") or 1.0
@@ -69,7 +69,8 @@ class Rope:
     def frequencies(self, head_dim: int, max_positions: int, positions_BL):
         """Inverse frequencies `[head_dim * partial / 2]` and the factor of cosines and sines.
 
-        max_positions: the model's, by which some rope_types scale. "dynamic" and "longrope" depend on the batch's largest position.
+        max_positions: the model's, by which some rope_types scale. "dynamic" and "longrope" depend on the largest position in
+        the batch.
         """
         width = int(head_dim * self.partial)
         exponents = np.arange(0, width, 2, dtype=np.float64) / width
@@ -95,7 +96,7 @@ class Rope:
 
 
 def _yarn(inv_freq, width, theta, max_positions, s):
-    """YaRN (https://arxiv.org/abs/2309.00071): high frequencies stay, low ones are divided, a ramp lies between."""
+    """YaRN (https://arxiv.org/abs/2309.00071): high frequencies stay, low ones are divided, with a ramp in between."""
     original = s["original_max_position_embeddings"]
     factor = max_positions / original if s["factor"] is None else s["factor"]
 
@@ -119,7 +120,9 @@ def _yarn(inv_freq, width, theta, max_positions, s):
 
 
 def _longrope(inv_freq, max_positions, s, positions_BL):
-    """LongRoPE (https://arxiv.org/abs/2402.13753): divisors for each frequency, others beyond the original length."""
+    """LongRoPE (https://arxiv.org/abs/2402.13753): a divisor for each frequency, and other ones for texts beyond the original
+    length.
+    """
     original = s["original_max_position_embeddings"]
     short, long = (np.asarray(s[name], np.float64) for name in ("short_factor", "long_factor"))
     factor = s.get("factor")

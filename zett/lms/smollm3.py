@@ -27,7 +27,7 @@ class SmolLM3Config(DecoderConfig):
     @classmethod
     def _fields(cls, hf: dict) -> dict[str, Any]:
         number, interval = hf["num_hidden_layers"], hf["no_rope_layer_interval"]
-        # The name notwithstanding, 1 is a layer with positions.
+        # In spite of the field's name, 1 stands for a layer with positions.
         rotated = hf.get("no_rope_layers") or [(i + 1) % interval != 0 for i in range(number)]
         local = bool(hf.get("use_sliding_window")) and hf["sliding_window"] is not None
         windows = layer_windows(hf, [local and not has_rope for has_rope in rotated[:number]])

@@ -1,6 +1,7 @@
 """The vocabulary of a model whose architecture is not ported: which of its tensors have a row for each token.
 
-They are known by their names and by the vocabulary's size in config.json. What cannot be told for sure is refused.
+They are found by their names and by the vocabulary's size in config.json. If it is not certain which they are, the model is
+refused.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from zett.errors import UserError
 from zett.files.tensors import FLOATS, Stored, listed, same
 from zett.lms.weights import VocabularyNames
 
-# By the part of the name before ".weight" or ".bias", which says what a tensor is in nearly every architecture there is.
+# The part of a name before ".weight" or ".bias", which says in nearly every architecture what a tensor is for.
 INPUT = (
     "embed_tokens", "wte", "word_embeddings", "word_embedding", "word_embed", "embed_in", "tok_embeddings", "token_embedding",
     "token_embeddings", "tokens_embed", "embeddings", "embedding", "embed", "shared",
@@ -26,7 +27,7 @@ PADDED_POSITIONS = (
 def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> VocabularyNames:
     """The names of the vocabulary's tensors; UserError, with the candidates, if they are not certain.
 
-    A tensor of any use with a dimension of the vocabulary's size counts: one that stays as it was would be wrong.
+    Every tensor with a dimension of the vocabulary's size has to be known, since one that was left as it is would be wrong.
     """
     where = folder / "config.json"
     owner = vocabulary_config(hf_config, where)
@@ -68,12 +69,12 @@ def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> V
     return VocabularyNames(tuple(by_use["input"]), tuple(by_use["output"]), tuple(by_use["bias"]))
 
 
-# What the vocabulary's modules, and no others, are called, one of them somewhere in a tensor's name.
+# Names of modules that only vocabularies have; one of them is a part of the name of each of a vocabulary's tensors.
 VOCABULARY = {"embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "lm_head", "embed_out", "output_layer"}
 
 
 def check_quantised(method: str, stored: Mapping[str, Stored], folder: Path) -> None:
-    """UserError if the vocabulary's rows are quantised, too. As a rule they are not, and the rest is copied as it is."""
+    """UserError if the vocabulary's rows are quantised, too. Usually they are not, and the quantised rest can be copied."""
     coded = []
     for name, tensor in stored.items():
         *path, last = name.split(".")
@@ -87,7 +88,7 @@ def check_quantised(method: str, stored: Mapping[str, Stored], folder: Path) -> 
 
 
 def vocabulary_config(hf_config: dict, where: Path) -> dict:
-    """The part of config.json that gives the vocabulary's size: the whole, or that of the language model in a larger one."""
+    """The part of config.json with the vocabulary's size: the whole, or the part of the language model in a larger model."""
     parts = [hf_config] if "vocab_size" in hf_config else [c for c in hf_config.values() if isinstance(c, dict)]
     found = [part for part in parts if isinstance(part.get("vocab_size"), int)]
     if len(found) != 1:

@@ -24,9 +24,9 @@ from zett.lms.family import TRANSPOSE, Family, Weight
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyNames:
-    """Names, as the files spell them, of the tensors with a row for each token. Of several, the others are copies of the first.
+    """Names, as the files spell them, of the tensors with a row for each token; after the first of a kind come copies of it.
 
-    input: rows `[V, D]`. output: rows `[V, D]`; (): tied, or no head. bias: of the output, `[V]`; (): none.
+    input: of rows `[V, D]`. output: of rows `[V, D]`; (): tied, or no head. bias: of the output's bias `[V]`; (): it has none.
     """
 
     input: tuple[str, ...]
@@ -41,12 +41,12 @@ def names_of_family(family: Family, stored: Mapping[str, Stored]) -> VocabularyN
     def of(name: str | None) -> tuple[str, ...]:
         return tuple(theirs[n] for n in (name, *(k for k, v in family.copies.items() if v == name)) if n in theirs)
 
-    # Where both biases are there, Transformers computes with the copy, which is the output layer's own.
+    # If a model has both biases, Transformers computes with the copy, which belongs to the output layer: so it comes first.
     return VocabularyNames(of(family.input_rows), of(family.output_rows), of(family.bias)[::-1])
 
 
 def canonical(stored: Mapping[str, Stored], family: Family) -> dict[str, Stored]:
-    """The tensors, in the same order, by the names that the family uses: with its `prefix`, and those of `renamed` changed."""
+    """The tensors, in the same order, by the family's names: with its `prefix`, and with the spellings in `renamed` changed."""
     known = {family.output_rows, family.bias, *family.copies}
     prefix = "" if any(name.startswith(family.prefix) for name in stored) else family.prefix
     named = {name if name in known else prefix + name: tensor for name, tensor in stored.items()}
@@ -64,7 +64,7 @@ def check_tensors(
     stored: Mapping[str, Stored], family: Family, config: BodyConfig, shapes: Mapping[str, tuple],
     *, vocab_size: int, tied: bool,
 ) -> None:  # fmt: skip
-    """UserError, with all of them, if tensors are missing, unknown, misshapen or not floating-point.
+    """UserError that lists all tensors that are missing, unknown, misshapen or not floating-point.
 
     shapes: shape of each parameter of the body by dotted path. stored: by the family's own names (`canonical`).
     """
@@ -113,7 +113,7 @@ def check_layers(stored: Mapping[str, Stored], family: Family, config: BodyConfi
         raise UserError(f"{where} says {config.num_layers} layers, but the weights beside it have {layers}")
 
 
-# Platforms that compute in the host's memory: loading fills a parameter's memory there, instead of that of the device.
+# Platforms whose device memory is the host's, so that loading can fill a parameter's memory in place.
 HOST_MEMORY = ("cpu",)
 
 
@@ -123,10 +123,10 @@ def load_body(
 ) -> dict:  # fmt: skip
     """The body's parameters as a nested dict of arrays, layers stacked along axis 0, on the device.
 
-    dtype: of the layers' matrices; all else, norms and biases above all, is float32, as it is computed.
+    dtype: of the layers' matrices. Other parameters, such as norms and biases, are float32, since they are computed in it.
 
-    With a mesh (axes "fsdp", "tensor" and any others) each parameter is partitioned by its row's `spec`, and each device gets
-    its part alone. Read tensor by tensor: on an accelerator the host holds one at a time, on a CPU nothing is held twice.
+    With a mesh (axes "fsdp", "tensor" and any others) each parameter is partitioned by its row's `spec`, and a device gets only
+    its part. Tensors are read one by one: for an accelerator the host holds one at a time, and on a CPU none is held twice.
     """
     rows = _rows(family, config, shapes)
     shardings = body_shardings(family, config, shapes, mesh)
@@ -156,12 +156,12 @@ def _in_our_layout(stored: Mapping[str, Stored], name: str, transform: str | Non
 
 
 def partition_specs(family: Family, config: BodyConfig) -> dict[str, tuple]:
-    """The partition spec of one layer's array, of each parameter of a body, by dotted path."""
+    """The partition spec of each parameter of a body by dotted path; for a layer's parameter, that of one layer."""
     return {row.path: row.spec for row in family.rows(config)}
 
 
 def body_shardings(family: Family, config: BodyConfig, shapes: Mapping[str, tuple], mesh) -> dict[str, NamedSharding | None]:
-    """Where each of a body's parameters lies on a mesh, by path; None without a mesh, which may be an abstract one.
+    """How each of a body's parameters is sharded on a mesh, which may be abstract, by dotted path; None without a mesh.
 
     UserError that lists the parameters that the mesh cannot divide.
     """
@@ -184,7 +184,7 @@ def body_shardings(family: Family, config: BodyConfig, shapes: Mapping[str, tupl
 
 
 def _on_device(parts: Sequence[tuple[Callable, Any]], shape: tuple, dtype, sharding: NamedSharding | None) -> jax.Array:
-    """The array of `shape` and `dtype` whose layers, or whose whole, with the index `...`, are what `parts` return."""
+    """The array of `shape` and `dtype`. parts: (function that reads a layer, its index), or one that reads all, with `...`."""
     devices = jax.devices() if sharding is None else list(sharding.device_set)
     stacked = parts[0][1] is not ...
     if not stacked:
@@ -195,7 +195,9 @@ def _on_device(parts: Sequence[tuple[Callable, Any]], shape: tuple, dtype, shard
     value = _zeros(shape, dtype, sharding)
     for tensor, i in parts:
         layer = _placed(functools.partial(_read, tensor, dtype), shape[1:], layer_sharding)
-        value = jax.block_until_ready(_with_layer(value, layer, i))  # else the host runs ahead, with many layers in memory
+        value = jax.block_until_ready(
+            _with_layer(value, layer, i)
+        )  # without waiting, the host would run ahead and hold many layers
     return value
 
 
@@ -221,13 +223,13 @@ def _read_stacked(tensors: list[Callable], dtype: np.dtype, index: tuple) -> np.
     some, inner = tensors[index[0]], index[1:]
     shape = (len(some), *some[0]()[inner].shape)
     size = int(np.prod(shape)) * dtype.itemsize
-    # Arrays that begin at a multiple of 64 bytes are taken over by JAX on a CPU; others it copies.
+    # On a CPU, JAX takes over an array that begins at a multiple of 64 bytes; others it would copy.
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     stack = memory[start : start + size].view(dtype).reshape(shape)
     for value, tensor in zip(stack, some):
         view = tensor()[inner]
-        # Transposed views some columns at a time, which is three times faster than all at once.
+        # A transposed view is copied some columns at a time, which is three times faster than all at once.
         step = 32 if view.ndim == 2 and view.strides[0] < view.strides[1] else max(view.shape[-1], 1)
         for column in range(0, view.shape[-1], step):
             value[..., column : column + step] = view[..., column : column + step]
@@ -239,7 +241,7 @@ def _read(tensor: Callable, dtype: np.dtype, index: tuple) -> np.ndarray:
 
 
 def body_tensors(params: dict, family: Family, config: BodyConfig, dtype) -> dict[str, np.ndarray]:
-    """The inverse of `load_body`: Hugging Face tensors by name, in torch's layout and in `dtype`, one or a dict by name."""
+    """The inverse of `load_body`: Hugging Face tensors by name, in torch's layout. dtype: of all, or a dict of each by name."""
     flat = flatten(params)
     shapes = {path: np.shape(value) for path, value in flat.items()}
     tensors = {}
@@ -260,7 +262,7 @@ def flatten(tree: dict, prefix: str = "") -> dict:
 
 
 def _rows(family: Family, config: BodyConfig, shapes: Mapping) -> list[Weight]:
-    """The family's rows that `config` asks for; each of the body's parameters has to have exactly one."""
+    """The family's rows for `config`. ValueError unless each of the body's parameters has exactly one."""
     rows = family.rows(config)
     paths = sorted(row.path for row in rows)
     if paths != sorted(shapes):

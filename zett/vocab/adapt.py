@@ -17,18 +17,19 @@ from zett.vocab.prompts import chat_template
 if TYPE_CHECKING:
     from zett.vocab.vocabulary import Vocabulary
 
-# Generation settings that name tokens of the old vocabulary; a transferred model has none of them.
+# Generation settings that name tokens by ids of the old vocabulary. They would mean other tokens now, so they are left out.
 OLD_TOKEN_SETTINGS = [
     "bad_words_ids", "force_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids",
 ]  # fmt: skip
 
 
 def follow_ids(settings: dict, target: "Vocabulary", source: "Vocabulary", *, several: bool = False) -> dict:
-    """A config of the source model with the target's ids in place of bos_token_id and the like, in nested configs too.
+    """A config of the source model with the target's ids as bos_token_id and the like, in nested configs too.
 
-    Roles that the target does not name go to the token with the text of the source's, where it has that, else to None; eos to
-    the first that ends a text in its place. A list of ids, as models have for eos, becomes the target's token of that role and
-    all those that end a text where the listed ones do; `several`: so does a single eos id, where there are such.
+    A role that the target does not name gets the target's token with the same text as the source's, or None if there is none;
+    eos gets the first token that ends a text where the source's does. A list of ids, as models may have for eos, becomes the
+    target's token of that role followed by all tokens that end a text where the listed ones do. several: whether a single eos
+    id becomes such a list, too.
     """
     keys = {f"{role}_token_id": role for role in ROLES}
     followed = {}
@@ -46,7 +47,7 @@ def follow_ids(settings: dict, target: "Vocabulary", source: "Vocabulary", *, se
 
 
 def of_same_text(role: str, target: "Vocabulary", source: "Vocabulary") -> int | None:
-    """The target's id of the token that has this role in the source."""
+    """The target's id for the text of the token that has this role in the source; None if the target lacks that text."""
     theirs = source.roles.get(role)
     return next((i for i, p in find_pairs(target, source).items() if p.source == theirs and p.reason == "same text"), None)
 
@@ -62,7 +63,9 @@ def check_mode(mode: str) -> None:
 
 
 def adapt_special(target: "Vocabulary", source: "Vocabulary", mode: str, folder: Path) -> "Vocabulary":
-    """The target with special tokens as `mode`, one of MODES, says; unless keep-target, its files are written to `folder`.
+    """The target with the special tokens that `mode`, one of MODES, asks for.
+
+    Its files are written to `folder`; with keep-target, nothing is.
 
     Raises UserError if the tokenizers library does not take the result.
     """
@@ -83,7 +86,7 @@ def adapt_special(target: "Vocabulary", source: "Vocabulary", mode: str, folder:
             plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
             spec["added_tokens"].append({"content": text, **plain, **theirs.get(text, {}), "id": ids[text]})
     if isinstance(spec["model"]["vocab"], dict):
-        # The library numbers added tokens by itself, from the count of the model's ids; here they have the ids that we chose.
+        # The library gives an added token the next free id, unless the model's vocabulary has it, too: so it is put there.
         spec["model"]["vocab"] |= {token["content"]: token["id"] for token in spec["added_tokens"]}
     if mode == "map-to-source":
         spec["post_processor"] = _framing(spec.get("post_processor"), json.loads(source.tokenizer.to_str()), ids)
@@ -100,29 +103,29 @@ def adapt_special(target: "Vocabulary", source: "Vocabulary", mode: str, folder:
 
 
 def _missing(target: "Vocabulary", source: "Vocabulary", mode: str, pairs: dict[int, Pair], renamed: set[str]) -> list[str]:
-    """Texts of the source's tokens that the target has to get, by source id."""
+    """The texts of the source's tokens that the target lacks and has to get, in the order of their source ids."""
     theirs = added_tokens(source) | structural(source)
     used = {pair.source for pair in pairs.values()}
     texts = {t for t, i in structural(source).items() if (t not in renamed if mode == "map-to-source" else i not in used)}
     texts = {text for text in texts if not RESERVED_TOKEN.fullmatch(text)}
     origin = _template_folder(target, source, mode)
     if origin is not None and origin == source.folder:
-        # A template asks for names: a counterpart under another name does not help.
+        # A chat template spells tokens by their texts, so a counterpart with another text does not help.
         texts |= {text for text in theirs if text in (chat_template(origin) or "")}
     return sorted(texts, key=theirs.__getitem__)
 
 
 def _template_folder(target: "Vocabulary", source: "Vocabulary", mode: str) -> Path | None:
-    """Whose chat template the adapted tokenizer has: the own one goes first, but where it is the source's that is wanted."""
+    """The folder whose chat template the adapted tokenizer gets. With add-missing the target's own comes first."""
     folders = [target.folder, source.folder] if mode == "add-missing" else [source.folder, target.folder]
     return next((folder for folder in folders if chat_template(folder) is not None), None)
 
 
 def _renames(target: "Vocabulary", source: "Vocabulary", pairs: dict[int, Pair]) -> dict[str, str]:
-    """The text of each paired target token -> its source partner's; a text is given to one token only."""
+    """From the text of each paired target token to the text of its source partner, which no two tokens may get."""
     text_of = {i: text for text, i in structural(source).items()}
     rank = {target.roles[role]: n for n, role in reversed(list(enumerate(PRECEDENCE))) if role in target.roles}
-    # What has its name already goes first, then tokens with a role.
+    # Of several tokens that could get a text, one that has it already comes first, then those with a role.
     paired = [(i, text) for text, i in structural(target).items() if i in pairs]
     renames: dict[str, str] = {}
     for i, text in sorted(paired, key=lambda token: (pairs[token[0]].reason != "same text", rank.get(token[0], len(rank)))):
@@ -145,7 +148,7 @@ def _rename(spec: dict, renames: dict[str, str]) -> None:
 
 
 def _framing(own: dict | None, source_spec: dict, ids: dict[str, int]) -> dict | None:
-    """A post-processor that puts around a text what the source's does, by its tokens' ids in the target."""
+    """A post-processor that puts the source's tokens around a text, with the ids that they have in the target."""
     parts = [p for p in _processors(own) if p["type"] == "ByteLevel"]
     for processor in _processors(source_spec.get("post_processor")):
         processor = copy.deepcopy(processor)
@@ -176,7 +179,7 @@ def _write_config(folder: Path, target: "Vocabulary", source: "Vocabulary", mode
         "add_eos_token", "tokenizer_file", "backend",
     ):  # fmt: skip
         config.pop(key, None)
-    # A class of a model family may rebuild its tokenizer by its own rules; this one takes tokenizer.json as it is.
+    # The class of a model family may rebuild the tokenizer by rules of its own; this class takes tokenizer.json as it is.
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     mine = {role: tokenizer.id_to_token(i) for role, i in target.roles.items()}
     theirs = {role: source.tokenizer.id_to_token(i) for role, i in source.roles.items()}
@@ -199,7 +202,7 @@ def _write_config(folder: Path, target: "Vocabulary", source: "Vocabulary", mode
 
 
 def _merged_roles(first: dict[str, str], second: dict[str, str], source: "Vocabulary") -> dict[str, str]:
-    """The roles of `first`, and those of `second` that it lacks; bos does not become an eos or pad that it was not."""
+    """The roles of `first`, and those of `second` that it lacks. bos and eos or pad share a token only if the source's do."""
     merged = dict(first)
     for role, text in second.items():
         others = ("eos", "pad") if role == "bos" else ("bos",) if role in ("eos", "pad") else ()
@@ -210,10 +213,10 @@ def _merged_roles(first: dict[str, str], second: dict[str, str], source: "Vocabu
 
 
 def takes_token_types(model: Path | None) -> bool:
-    """Whether a model takes `token_type_ids`, by its config.json; True where there is none to tell."""
+    """Whether a model takes `token_type_ids`, by its config.json; True if it has none that could say no."""
     file = model / "config.json" if model is not None else None
     if file is None or not file.is_file():
         return True
     config = json.loads(file.read_text(encoding="utf-8"))
-    # These mark images with them.
+    # These two models mark the tokens of images with them.
     return "type_vocab_size" in config or config.get("model_type") in ("gemma3", "paligemma")

@@ -9,8 +9,9 @@ from typing import Any
 from zett.errors import UserError
 
 SPACE_MARK = "▁"
-MAX_ID = 2**24 - 1  # what a file can claim in a few bytes; the largest vocabularies in use have 2**20 ids
-# There is a row for every id up to the largest, with a token or without. At most so many for each token, or so few in all.
+MAX_ID = 2**24 - 1  # a file can claim any id in a few bytes; the largest vocabularies in use have 2**20 ids
+# A model has a row for every id up to the largest, also for ids without a token. So ids may be at most SPARSEST for each token,
+# and a small vocabulary may have SPARE_IDS in any case.
 SPARSEST, SPARE_IDS = 4, 4096
 
 
@@ -20,16 +21,17 @@ def _byte_to_char() -> list[str]:
     return [chr(b) if b in printable else chr(256 + others.index(b)) for b in range(256)]
 
 
-# GPT-2's printable byte alphabet: an input format of tokenizer files, not a representation used in here.
+# GPT-2's printable byte alphabet. Tokenizer files are written in it; in this package, tokens are bytes.
 BYTE_TO_CHAR = _byte_to_char()
 CHAR_TO_BYTE = {char: byte for byte, char in enumerate(BYTE_TO_CHAR)}
-# Characters to the Latin-1 characters with the byte's number, and Latin-1 characters outside the alphabet to none.
+# For str.translate: each character of the alphabet becomes the Latin-1 character with its byte's number, and all other Latin-1
+# characters are dropped.
 _FROM_ALPHABET = dict.fromkeys(range(256)) | {ord(char): byte for char, byte in CHAR_TO_BYTE.items()}
 
 UTF8_BYTES = (*range(0xC0), *range(0xC2, 0xF5))  # those that occur in UTF-8
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
-# Entries kept free for later: "<unused12>", "[unused12]", "<|reserved_special_token_3|>", "<SPECIAL_20>", "<extra_id_0>".
+# Tokens kept free for later use: "<unused12>", "[unused12]", "<|reserved_special_token_3|>", "<SPECIAL_20>", "<extra_id_0>".
 RESERVED_TOKEN = re.compile(r"[<\[]\|?_*(unused|reserved|special|extra|dummy|placeholder|madeupword)[a-z_]*\d+\|?[>\]]", re.I)
 
 
@@ -62,9 +64,9 @@ class TokenFormat:
     def token(self, token: str) -> bytes:
         """What a token of the model stands for.
 
-        Where words are marked, not spaces, a space belongs to the mark: a piece that begins a word with a letter or digit
-        ("continuing" formats) has one before it, the form in which models of other tokenizers know it; a piece with `word_end`
-        has one after it.
+        Some formats mark words instead of spaces. There the mark counts as a space, since other tokenizers have one in its
+        place: with `continuing`, a piece that begins a word with a letter or digit gets a space before it; with `word_end`, a
+        piece that ends a word gets one after it.
         """
         if self.byte_tokens and (match := BYTE_TOKEN.fullmatch(token)):
             return bytes([int(match[1], 16)])
@@ -79,14 +81,14 @@ class TokenFormat:
         return self._text(token)
 
     def word(self, word: str) -> bytes:
-        """What the tokens of a word stand for together; `word` as the normaliser and the pre-tokeniser hand it to the model."""
+        """What the tokens of a word stand for together. word: as the model gets it, normalised and pre-tokenised."""
         if self.word_end:
             return self._text(word) + b" "
         return b" " * bool(self.continuing and word[:1].isalnum()) + self._text(word)
 
     def _text(self, text: str) -> bytes:
         if self.byte_level:
-            # Like the library's decoder: what is not in the alphabet is taken as it is written.
+            # As in the library's decoder, a text with characters outside the alphabet stands for itself.
             spelled = text.translate(_FROM_ALPHABET)
             if len(spelled) == len(text):
                 try:
@@ -128,7 +130,7 @@ def token_format(tokenizer) -> TokenFormat:
     else:
         unknown = getattr(model, "unk_token", None)
         fallback, scores = getattr(model, "byte_fallback", False), ()
-    # A word's first piece, one inside, its last and its only one are written differently.
+    # A piece is written differently as the first, an inner, the last, or the only piece of a word.
     affixes = {(before, after) for before in ("", continuing) for after in ("", word_end)}
     of_byte = [f"<0x{byte:02X}>" for byte in UTF8_BYTES] if fallback else []
     if byte_level:
@@ -147,15 +149,15 @@ def _space_mark(step: dict) -> str:
     if step["type"] == "Replace" and step["pattern"] == {"String": " "} and len(step["content"]) == 1:
         return step["content"]
     if step["type"] == "Replace" and step["content"] == " " and len(step["pattern"].get("String", "")) == 1:
-        return step["pattern"]["String"]  # a decoder
+        return step["pattern"]["String"]  # a decoder, which turns marks into spaces
     return ""
 
 
 def token_bytes(tokenizer, form: TokenFormat | None = None) -> list[bytes]:
     """Bytes of every token id of a `tokenizers.Tokenizer`; b"" for special and reserved tokens and ids that are never used.
 
-    Such are byte pieces like "<0x41>" beside an ordinary piece "A". Taken for what it spells, it would get the same row, and
-    half of the probability of "A". form: `token_format(tokenizer)`, if known. UserError for ids that stand for two tokens.
+    A byte piece like "<0x41>" is never used if there is an ordinary piece "A". If it stood for "A", too, it would get the same
+    row and take half of A's probability. form: `token_format(tokenizer)`, if known. UserError if an id stands for two tokens.
     """
     form = form or token_format(tokenizer)
     vocab = tokenizer.get_vocab(with_added_tokens=False)
@@ -168,7 +170,7 @@ def token_bytes(tokenizer, form: TokenFormat | None = None) -> list[bytes]:
     for i, token in added.items():
         if token.special:
             tokens[i] = b""
-        elif form.byte_level or token.content not in vocab:  # "▁▁" in both is also what the model itself makes of two spaces
+        elif form.byte_level or token.content not in vocab:  # "▁▁" in both is what the model makes of two spaces
             tokens[i] = token.content.encode()
     if form.unknown in vocab:
         tokens[vocab[form.unknown]] = b""

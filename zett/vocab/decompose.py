@@ -1,14 +1,14 @@
 """Exact decomposition of byte strings into source tokens: what the source tokenizer's own model makes of those bytes.
 
-Where the model's pieces do not spell the bytes (it has no piece for a character, or takes the text "<0x0A>" for a line break),
-the pieces that it has and single bytes do; ids from `size` on are bytes that the source has no token for.
+Sometimes the model's pieces do not spell the bytes: it has no piece for a character, or it takes the text "<0x0A>" for a line
+break. Then single bytes stand in between the pieces; the id `size + b` is the byte b, if the source has no token for it.
 
-The source's normaliser comes first, where it changes characters (lower case, NFKC): the model has seen no others. A token that
-the source has stays as it is.
+If the source's normaliser changes characters (lower case, NFKC), it comes first, since the model has seen its output alone. A
+token that the source has is left as it is.
 
-The pre-tokeniser has no part in it, with one exception: models that mark where words begin or end (WordPiece, "</w>") see one
-word at a time, as their pre-tokeniser cuts them. The marks stand for spaces, so one space before and one after a word are left
-out. A token that does not begin with a space goes on in a word, unless it begins with punctuation or a symbol.
+The pre-tokeniser is not applied, with one exception: models that mark where words begin or end (WordPiece, "</w>") see one word
+at a time, as their pre-tokeniser cuts them. Their marks stand for spaces, so one space before and one after a word are left
+out. A token that does not begin with a space is taken for the rest of a word, unless it begins with punctuation or a symbol.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ from zett.vocab.bytes import BYTE_TOKEN, CHAR_TO_BYTE, TokenFormat, token_format
 from zett.vocab.normalise import token_normaliser
 
 RECIPE = 2  # part of the cache's key; to be raised when decompositions change
-CACHED_FROM = 16384  # tokens; fewer are quicker decomposed than hashed, read and kept
+CACHED_FROM = 16384  # tokens; for fewer, decomposing is faster than hashing them and reading a file
 UNKNOWN_PENALTY = 10.0  # Unigram: how much worse than the worst piece an unknown character is
 
 
 @dataclasses.dataclass(frozen=True)
 class Decomposition:
-    """Byte strings in pieces: string t is `ids[starts[t]:starts[t + 1]]`, uncut; both int32 or wider."""
+    """Byte strings in pieces: those of string t, all of them, are `ids[starts[t]:starts[t + 1]]`; both int32 or wider."""
 
     ids: np.ndarray
     starts: np.ndarray
@@ -56,7 +56,7 @@ class Decomposition:
         return [ids[a:b] for a, b in itertools.pairwise(starts)]
 
     def padded(self, max_pieces: int) -> tuple[np.ndarray, np.ndarray]:
-        """`[V, S]` int32 right-padded with 0, and `[V]` int32 lengths; what is longer than S is cut."""
+        """`[V, S]` int32 right-padded with 0, and `[V]` int32 lengths; of a longer string, the first S pieces are left."""
         lengths = np.minimum(self.lengths, max_pieces).astype(np.int32)
         pieces = np.zeros((len(self), max_pieces), np.int32)
         rows = np.arange(len(self))
@@ -67,7 +67,7 @@ class Decomposition:
 
 
 class Decomposer:
-    """Takes byte strings apart as the model of `source`, a Vocabulary, does; made ready at the first use."""
+    """Takes byte strings apart as the model of `source`, a Vocabulary, does. Its tables are built at the first use."""
 
     def __init__(self, source):
         self._source = source
@@ -85,7 +85,7 @@ class Decomposer:
         return Decomposition(ids, _starts(np.bincount(owners, counts, len(tokens)).astype(np.int64)))
 
     def cached(self, tokens: Sequence[bytes]) -> Decomposition:
-        """The same; kept in zett's cache folder by the content of both vocabularies, where these are large."""
+        """The same, but a large result is kept in zett's cache folder, under a hash of both vocabularies."""
         if len(tokens) < CACHED_FROM:
             return self(tokens)
         digest = hashlib.sha256(f"{RECIPE} {self._digest}".encode())
@@ -93,11 +93,11 @@ class Decomposer:
             digest.update(part.tobytes())
         path = cache_folder() / "decompositions" / f"{digest.hexdigest()[:32]}.npz"
         try:
-            with np.load(path, allow_pickle=False) as stored:  # which checks the sums of what it reads
+            with np.load(path, allow_pickle=False) as stored:  # checks the checksums of what it reads
                 found = Decomposition(stored["ids"], stored["starts"])
             if len(found) == len(tokens) and found.starts[-1] == len(found.ids):
                 return found
-        except Exception:  # absent or damaged, for which numpy and zipfile have many words
+        except Exception:  # absent or damaged, for which numpy and zipfile have many exceptions
             pass
         made = self(tokens)
         temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
@@ -112,7 +112,7 @@ class Decomposer:
 
     @functools.cached_property
     def _digest(self) -> str:
-        """Of all that a decomposition depends on."""
+        """A hash of all that a decomposition depends on."""
         tokenizer = self._source.tokenizer
         digest = hashlib.sha256(tokenizer.model.__getstate__())
         digest.update(repr(self._format).encode())
@@ -139,13 +139,13 @@ class Decomposer:
         return bool(self._format.word_end or self._format.continuing) or self._format.kind in ("WordPiece", "WordLevel")
 
     def _words(self, tokens: Sequence[bytes]) -> tuple[list[bytes], np.ndarray, np.ndarray]:
-        """The words of all tokens, whether each goes on in a word (1) or begins one (0), and the token that it is of."""
+        """The words of all tokens; of each, whether it goes on in a word (1) or begins one (0), and the number of its token."""
         cut = self._source.tokenizer.pre_tokenizer
         words: list[bytes] = []
         roots: list[bool] = []
         owners: list[int] = []
         for owner, token in enumerate(tokens):
-            # surrogateescape keeps bytes that are not UTF-8 as single marks between the runs of text.
+            # With surrogateescape, each byte that is not UTF-8 becomes one character between the runs of text.
             for run in _NOT_UTF8.split(token.decode("utf-8", "surrogateescape")):
                 whole = cut is None or _NOT_UTF8.match(run)
                 spans = [(0, len(run))] if whole else [span for _, span in cut.pre_tokenize_str(run)]
@@ -176,7 +176,7 @@ class Decomposer:
 
     @functools.cached_property
     def _prepared(self) -> tuple[str, tuple]:
-        """The model's kernel, and what it takes beside the text."""
+        """The name of the compiled model, and its arguments other than the text."""
         state = json.loads(self._source.tokenizer.model.__getstate__())
         size = len(self._source)
         byte_ids = np.asarray([self._source.id_of.get(bytes([b]), size + b) for b in range(256)], np.int32)
@@ -196,7 +196,8 @@ class Decomposer:
         left, right = [vocab[a] for a, _ in pairs], [vocab[b] for _, b in pairs]
         merged = [vocab[a + b[len(form.continuing) :]] for a, b in pairs]
         merges = merge_table(*(np.asarray(ids, np.int32) for ids in (left, right, merged)))
-        # A character is written in up to four ways: behind `continuing` if it is not a word's first, before `word_end` if last.
+        # A character is written in up to four ways: after `continuing` unless it is a word's first, and before `word_end` if
+        # it is the last.
         ways = [(before, after) for after in ("", form.word_end) for before in ("", form.continuing)]
         longest = len(form.continuing) + 1 + len(form.word_end)
         points: dict[tuple[int, int], int] = {}
@@ -215,7 +216,7 @@ class Decomposer:
         return chars, np.asarray(spelled, np.int32), merges, *whole, usable
 
     def _point(self, char: str) -> int:
-        """What a character of the vocabulary stands for: a byte, or else a code point. -1: nothing that a text can hold."""
+        """Which byte, or in other formats which code point, a character of the vocabulary stands for; -1: none."""
         form = self._format
         if form.byte_level:
             return CHAR_TO_BYTE.get(char, -1)

@@ -12,9 +12,9 @@ from zett.vocab.vocabulary import Vocabulary
 
 
 def copy_tokenizer(folder: Path, target: Vocabulary, file: Path | None) -> str:
-    """Copy the target's files into `folder` as they are; returns the tokenizer class that loads them.
+    """Copy the target's files into `folder` as they are; returns the name of the Transformers class that loads them.
 
-    file: the tokenizer.json to copy, if it is all there is; else the files come from `target.folder`.
+    file: a tokenizer.json that was given alone; None: the files come from `target.folder`.
     """
     if file is not None and _complete(file, target):
         shutil.copyfile(file, folder / "tokenizer.json")
@@ -30,5 +30,5 @@ def copy_tokenizer(folder: Path, target: Vocabulary, file: Path | None) -> str:
 
 
 def _complete(file: Path, target: Vocabulary) -> bool:
-    """Whether a tokenizer.json has all tokens, also those that only the files beside it name."""
+    """Whether a tokenizer.json has all of the target's tokens: the files that were beside it may have named more."""
     return tokenizers.Tokenizer.from_file(str(file)).get_vocab_size() == target.tokenizer.get_vocab_size()

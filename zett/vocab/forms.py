@@ -16,10 +16,10 @@ FEATURES = ("log prior", "log vocabulary size", "longer tokens with this prefix"
 class SurfaceForms:
     """Target tokens in source pieces.
 
-    pieces: `[V, S]` int32 source ids, right-padded with 0; id `source size + b` stands for byte b where the source has no token
-    for it. lengths: `[V]` int32, pieces in use (0: the token stands for no text and has no partner). features: `[V, 5]`
-    float32, what the vocabulary around the token looks like (see FEATURES), scaled to about unit size. same: `[V]` int32, the
-    source id that stands for exactly the same bytes, or that has the same special role; else -1.
+    pieces: `[V, S]` int32 source ids, right-padded with 0; the id `source size + b` is byte b, if the source has no token for
+    it. lengths: `[V]` int32, the number of pieces (0: a token that stands for no text and has no partner). features: `[V, 5]`
+    float32, numbers about the token and the vocabulary around it (see FEATURES), scaled to about unit size. same: `[V]` int32,
+    the source id that stands for exactly the same bytes, or is the partner of a special token; else -1.
     """
 
     pieces: np.ndarray
@@ -40,7 +40,10 @@ class SurfaceForms:
 
 @functools.lru_cache(maxsize=8)
 def surface_forms(target: Vocabulary, source: Vocabulary, max_pieces: int = 8) -> SurfaceForms:
-    """Every target token in source pieces, as the source tokenizer's own model would cut it. Kept: nobody may change them."""
+    """Every target token in source pieces, as the source tokenizer's own model would cut it.
+
+    Results are kept and shared: do not change one.
+    """
     pieces, lengths = source.decompose.cached(target.tokens).padded(max_pieces)
     same = np.asarray([source.id_of.get(token, -1) if token else -1 for token in target.tokens], np.int32)
     for i, partner in pair_special(target, source).items():
@@ -49,8 +52,8 @@ def surface_forms(target: Vocabulary, source: Vocabulary, max_pieces: int = 8) -
 
 
 def token_features(tokens: Sequence[bytes], log_prior: np.ndarray) -> np.ndarray:
-    """`[V, 5]` float32; the meaning of a token depends on the longer ones that are used instead of it where they fit."""
-    from zett.vocab.compiled.counting import extensions  # imports numba, which most of what reads a tokenizer does not need
+    """`[V, 5]` float32, see FEATURES. Longer tokens count because text takes them where they fit, and this token elsewhere."""
+    from zett.vocab.compiled.counting import extensions  # imports numba, which few readers of tokenizers need
 
     lengths = np.asarray([len(t) for t in tokens])
     data, starts = np.frombuffer(b"".join(tokens), np.uint8), np.concatenate([[0], np.cumsum(lengths)])

@@ -16,22 +16,23 @@ from zett.vocab.priors import rank_prior, score_prior
 from zett.vocab.vocabulary import Vocabulary
 
 SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
-MODEL_CONFIGS = ("config.json", "generation_config.json")  # of a model beside the tokenizer: they name tokens by id
+MODEL_CONFIGS = ("config.json", "generation_config.json")  # a model's, which may lie beside its tokenizer and name tokens by id
 MAX_FILE_BYTES = 256 * 2**20  # reading takes ten times as much memory; the largest in use have 40 MB
 
 
 def load_tokenizer(path: str | Path, *, rows: int | None = None) -> Vocabulary:
     """The vocabulary of a tokenizer: a folder with tokenizer.json, that file, a GGUF file, or a name on the Hub.
 
-    Tokens that its other files name belong to it. rows: of the model whose tokenizer it is; such tokens without a row are left
-    out. Raises UserError if there is none, or one of a kind that cannot be read or cannot be used (see zett/vocab/patterns.py).
+    Tokens that only the folder's other files name belong to it. rows: how many rows the model has whose tokenizer it is; such
+    tokens are left out if they have no row. Raises UserError if there is no tokenizer, or none that can be read and used (see
+    zett/vocab/patterns.py).
     """
     folder = _locate(path)
     file = folder / "tokenizer.json"
     tokenizer = _read(file) if file.exists() else _converted(folder)
     if file.exists():
         append_named(tokenizer, folder, rows)
-    # Settings of a training; here a text is one sequence of tokens, all of them, and the same each time.
+    # These are settings for training. Here, a text is always the same sequence of tokens, with none cut off or added.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if getattr(tokenizer.model, "dropout", None):
@@ -53,7 +54,7 @@ def _read(file: Path):
         raise UserError(f"{file} has {size / 2**20:.0f} MiB; tokenizers of up to {MAX_FILE_BYTES // 2**20} MiB are read")
     try:
         return tokenizers.Tokenizer.from_file(str(file))
-    except BaseException as error:  # the library raises bare Exception, and what its Rust code panics with is not even that
+    except BaseException as error:  # the library raises bare Exception; and PanicException, which is none
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise UserError(f"{file} is not a tokenizer: {error}") from None
         raise
@@ -73,7 +74,7 @@ def _locate(path: str | Path) -> Path:
 
 
 def _converted(folder: Path):
-    """The fast form of a slow tokenizer, made by Transformers."""
+    """A tokenizer without tokenizer.json ("slow"), which Transformers converts to the tokenizers library's ("fast") form."""
     if not any((folder / name).exists() for name in TOKENIZER.patterns[0] if name not in MODEL_CONFIGS):
         raise UserError(f"{folder} holds no tokenizer (no tokenizer.json or vocabulary file)")
     if not any((folder / name).exists() for name in ("tokenizer_config.json", "config.json")):
@@ -99,7 +100,7 @@ def _converted(folder: Path):
 
 
 def _byt5(special: dict[int, Any]):
-    """ByT5's tokenizer, which is code without files: byte b has the id b + 3, special tokens stand before and after."""
+    """ByT5's tokenizer, which Transformers has as code: byte b has the id b + 3, special tokens the ids around these."""
     import tokenizers
 
     vocab = {char: byte + 3 for byte, char in enumerate(BYTE_TO_CHAR)} | {token.content: i for i, token in special.items()}
@@ -129,7 +130,7 @@ def _declared_roles(file: Path) -> dict[str, str]:
 
 
 def _ids_in_configs(folder: Path) -> dict[str, list[int]]:
-    """Ids by role that the configs of a model in the tokenizer's folder name; generation_config.json's go first."""
+    """Ids by role, from a model's configs in the tokenizer's folder; those of generation_config.json come first."""
     found: dict[str, list[int]] = {}
     for name in reversed(MODEL_CONFIGS):
         try:
@@ -154,7 +155,7 @@ def _roles(tokenizer, special: dict[str, int], declared: dict[str, str], ids: di
         if role in declared:
             found = tokenizer.token_to_id(declared[role])
         else:
-            # A token that has been declared to be something else is not taken for more than that by its name.
+            # A token that the files declare to be something else does not get a role by its name as well.
             names = [t for t in WELL_KNOWN[role] if t in special and t not in declared.values()]
             found = next(iter([*ids.get(role, ()), *(special[t] for t in names)]), None)
         if found is not None:
@@ -163,7 +164,7 @@ def _roles(tokenizer, special: dict[str, int], declared: dict[str, str], ids: di
 
 
 def _structural_ids(tokenizer, special: dict[str, int]) -> set[int]:
-    """Ids that a config may name: special and added tokens, and those with such a token's name. A config can be wrong."""
+    """Ids that a config may give a role: special and added tokens, and tokens with a usual name. Others would be a mistake."""
     names = [name for table in (WELL_KNOWN, MARKERS) for names in table.values() for name in names]
     known = {tokenizer.token_to_id(name) for name in names} - {None}
     return known | set(special.values()) | set(tokenizer.get_added_tokens_decoder())
@@ -175,7 +176,7 @@ def vocabulary_of(
     folder: Path | None = None,
     ids: dict[str, list[int]] | None = None,
 ) -> Vocabulary:
-    """The vocabulary of a `tokenizers.Tokenizer`; special tokens by role: texts are `declared`, `ids` are in configs."""
+    """The vocabulary of a `tokenizers.Tokenizer`. declared: texts of special tokens by role. ids: ids by role, from configs."""
     form = token_format(tokenizer)
     tokens = token_bytes(tokenizer, form)
     if not any(tokens):

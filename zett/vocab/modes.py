@@ -1,4 +1,4 @@
-"""Choices that the help of commands lists; nothing heavy is imported here."""
+"""Choices that the commands' help lists. They are apart, so that --help imports nothing heavy."""
 
 # Kinds of tokenizer that can be trained; see zett/vocab/train.py.
 KINDS = ("bpe", "unigram", "sentencepiece-bpe", "wordpiece")

@@ -1,6 +1,6 @@
-"""Tokens that files beside tokenizer.json name and it lacks. Transformers appends them when it loads a tokenizer's folder.
+"""Tokens that only the files beside tokenizer.json name. Transformers appends them when it loads a tokenizer's folder.
 
-They are read and numbered here as Transformers 5 does it: a row that is missing would be an IndexError in the model.
+They are read and numbered here as Transformers 5 does it, so that each of them gets a row; without one, the model would fail.
 """
 
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ from typing import Any
 
 from zett.files.jsonfile import json_or_empty
 
-# In the order in which Transformers looks for them; other settings that end in "_token" follow, then the extra ones.
+# In Transformers' order. Other settings that end in "_token" come after these, and extra special tokens last.
 ROLE_SETTINGS = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 EXTRA, NAMED = "extra_special_tokens", "model_specific_special_tokens"
 
 
 def append_named(tokenizer: Any, folder: Path, rows: int | None = None) -> None:
-    """Add to a `tokenizers.Tokenizer` what the files in `folder` name and it lacks.
+    """Add to a `tokenizers.Tokenizer` the tokens that it lacks and the files in `folder` name.
 
-    rows: how many rows there are for tokens, in a model of which it is the tokenizer; what would have none is left out.
+    rows: how many rows the model has whose tokenizer it is, if any; a token that would have no row is left out.
     """
     added = tokenizer.get_added_tokens_decoder()
     number = max(tokenizer.get_vocab_size(with_added_tokens=False), *(i + 1 for i in added), 0)  # as the library counts
@@ -28,14 +28,14 @@ def append_named(tokenizer: Any, folder: Path, rows: int | None = None) -> None:
 
 
 def role_files(folder: Path) -> tuple[str, str]:
-    """The files that give special tokens by role, the one that wins last."""
+    """The files that give special tokens by role. Where they differ, the last one counts."""
     files = ("special_tokens_map.json", "tokenizer_config.json")
-    # For Transformers the older file of the two wins, but where the newer one lists all tokens.
+    # In Transformers the older file counts, unless the newer one, tokenizer_config.json, lists all tokens.
     return files if "added_tokens_decoder" in json_or_empty(folder / files[1]) else files[::-1]
 
 
 def _settings(folder: Path) -> dict:
-    """tokenizer_config.json, with what Transformers adds to it from the older files, which count where it lists no tokens."""
+    """tokenizer_config.json with the entries of the older files, which Transformers reads if it lists no tokens itself."""
     settings = json_or_empty(folder / "tokenizer_config.json")
     if "additional_special_tokens" in settings and not settings.get(EXTRA):
         settings[EXTRA] = settings.pop("additional_special_tokens")
@@ -73,7 +73,7 @@ def _pop_dict(settings: dict, key: str) -> dict:
 
 
 def _named(settings: dict, padding: dict | None, added: dict) -> Iterator[Any]:
-    """`tokenizers.AddedToken`s in the order in which they are appended; known ones among them."""
+    """All named tokens, as `tokenizers.AddedToken`s in the order of appending; the tokenizer has some of them already."""
     roles = {key: settings[key] for key in ROLE_SETTINGS if key in settings}
     if padding is not None:
         roles.setdefault("pad_token", padding["pad_token"])
@@ -87,7 +87,7 @@ def _named(settings: dict, padding: dict | None, added: dict) -> Iterator[Any]:
     for value in by_role + _list(settings[EXTRA]):
         if (token := _token(value, special=True)) is not None:
             by_text.setdefault(token.content, token)
-    # Listed ones first, in the order of their ids; those with a role are special whatever they say.
+    # Listed tokens come first, by id. A token with a role is special even if the list says otherwise.
     for token in by_text.values():
         token.special |= token.content in map(_text, by_role)
         yield token
@@ -103,7 +103,7 @@ def _text(value: Any) -> str | None:
 
 
 def _token(value: Any, *, special: bool) -> Any:
-    """The `tokenizers.AddedToken` that a file describes, or None. special: whether one is that does not say."""
+    """The `tokenizers.AddedToken` that a file describes, or None. special: whether it is special if the file does not say."""
     import tokenizers
 
     if (text := _text(value)) is None:

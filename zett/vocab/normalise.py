@@ -8,9 +8,9 @@ from zett.vocab.bytes import TokenFormat, components
 
 
 class Normaliser:
-    """Text to the bytes that a tokenizer hands to its model: normalised, with the spaces that it adds, without those it drops.
+    """From a text to the bytes that a tokenizer gives its model: normalised, with added spaces and without dropped ones.
 
-    The library's own normaliser, pre-tokeniser and search for added tokens run here, in front of a model of 256 bytes.
+    It runs the tokenizer's own normaliser, pre-tokeniser and added tokens, in front of a model whose tokens are 256 bytes.
     tokens: `[V]` what each token of the tokenizer stands for.
     """
 
@@ -34,12 +34,12 @@ class Normaliser:
         if self._form.continuing or self._form.word_end:
             encodings = self._bare.encode_batch(list(texts), add_special_tokens=False)
             return [self._join(encoding.ids, encoding.word_ids) for encoding in encodings]
-        # Without marks of words it does not matter where they end; this gives no word ids, and takes half the time.
+        # If words are not marked, it does not matter where they end. encode_batch_fast gives no word ids, in half the time.
         encodings = self._bare.encode_batch_fast(list(texts), add_special_tokens=False)
         return [self._join(ids, [i in self._added for i in ids]) for ids in (encoding.ids for encoding in encodings)]
 
     def _join(self, ids: list[int], words: Sequence) -> bytes:
-        """The bytes of runs of `ids` that have the same entry in `words`."""
+        """The bytes of a text, made word by word: ids with the same entry in `words` are one word."""
         parts = []
         start = 0
         for end in range(1, len(ids) + 1):
@@ -55,7 +55,7 @@ class Normaliser:
         return len(set(self._bare.encode(text, add_special_tokens=False).word_ids)) == 1
 
     def losses(self) -> tuple[str, ...]:
-        """What does not survive, in words: of two texts that differ only in it, the model gets the same."""
+        """What a text loses, in words. Each loss is tried: two texts that differ in it alone give the model the same bytes."""
         found = []
         for loss, text, other, unless in _LOSSES:
             one, two = self([text, other])
@@ -73,7 +73,7 @@ class Normaliser:
         return tuple(found)
 
     def rules(self) -> tuple[str, ...]:
-        """What is added to a text, and what is read as something else than it spells, in words."""
+        """In words: what is added to a text, and which texts are read as something else than they spell."""
         found = []
         plain, spaced, section = self(["a", " a", f"a{self._special}a"])
         if self._form.continuing:
@@ -94,10 +94,10 @@ class Normaliser:
 
 
 def token_normaliser(tokenizer) -> Callable[[bytes], bytes] | None:
-    """What the tokenizer's normaliser makes of the text of a token: of its letter case, accents, forms of characters.
+    """A function that normalises the text of a token (letter case, accents, forms of characters) as the tokenizer would.
 
-    None where it does nothing of the kind. White space and bytes that are no text stay as they are. So does what it would drop
-    altogether, and what would grow together with the letter before it, as an accent does.
+    None if the tokenizer has no such normaliser. White space and bytes that are no text stay as they are; so do parts that it
+    would drop altogether, and parts that it would join to the letter before them, such as an accent.
     """
     import tokenizers
 
@@ -130,7 +130,7 @@ def token_normaliser(tokenizer) -> Callable[[bytes], bytes] | None:
 
 
 def _is_about_spaces(step: dict) -> bool:
-    """Whether a step marks or drops spaces only, or spells bytes as characters: what token bytes are free of."""
+    """Whether a step only marks or drops spaces, or spells bytes as characters. Token bytes have neither marks nor spelling."""
     if step["type"] == "Replace":
         (pattern,) = step["pattern"].values()
         return set(pattern) <= _OF_SPACES
@@ -140,7 +140,7 @@ def _is_about_spaces(step: dict) -> bool:
 _BETWEEN = re.compile("([ \t\r\n\udc80-\udcff]+)")
 
 
-# A loss, two texts that it makes one, and the loss that includes it.
+# A loss, two texts that a tokenizer with it does not tell apart, and another loss that includes it.
 _LOSSES = (
     ("letter case", "Aa", "aa", None),
     ("accents", "é", "e", None),
@@ -155,5 +155,5 @@ _LOSSES = (
     ("line breaks", "a\nb", "a b", "spaces"),
 )
 _ASCII = "".join(chr(i) for i in range(33, 127) if not chr(i).isupper())
-# What patterns that stand for spaces only are made of; the losses above name what they do.
+# The characters of patterns that match nothing but spaces. What such a step loses, _LOSSES names already.
 _OF_SPACES = set(r" \s\A\z^$|+*{}0123456789,")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 ROLES = ("bos", "eos", "pad", "unk", "mask", "cls", "sep")
 
-# Names of special tokens by role, for tokenizers that do not declare roles.
+# Usual names of special tokens by role, for tokenizers whose files declare no roles.
 WELL_KNOWN = {
     "bos": ("<s>", "<bos>", "<|endoftext|>", "<|begin_of_text|>", "[BOS]"),
     "eos": ("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "[EOS]"),
@@ -22,7 +22,7 @@ WELL_KNOWN = {
     "sep": ("[SEP]",),
 }
 
-# Tokens that structure chats, tool calls, images and code: what they do -> the names that model makers gave them.
+# Tokens that structure chats, tool calls, images and code: from what they do to the names that model makers gave them.
 MARKERS = {
     "turn start": (
         "<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|turn>", "<|header_start|>", "<|start_of_role|>",
@@ -57,11 +57,12 @@ MARKERS = {
 }  # fmt: skip
 _MARKER_OF = {name: marker for marker, names in MARKERS.items() for name in names}
 
-# A token with several roles has the row of the first of them: what ends a text has to be predicted, which rows are trained for.
+# Of a token's roles, the first of these decides whose row it gets. eos and sep come first: the model has to predict them, so
+# their output rows are trained.
 PRECEDENCE = ("eos", "sep", "bos", "cls", "mask", "unk", "pad")
-# The same thing in encoders and in decoders.
+# What one role is called in decoders and in encoders.
 _NEAREST = {"bos": "cls", "cls": "bos", "eos": "sep", "sep": "eos"}
-# What stands in for a role that the source has no token for, in order. A bos stands for neither eos nor pad.
+# Roles whose tokens stand in for a role that the source has no token for, best first. A bos never stands in for eos or pad.
 _STAND_INS = {"bos": ("eos",), "pad": ("eos",), "turn start": ("bos", "cls"), "turn end": ("eos", "sep")}
 
 # ----------------------------------------------------------------------------------------------------------------- pairs
@@ -72,7 +73,7 @@ class Pair:
     """The source token whose row a special target token gets.
 
     reason: "same text"; "same role" (of ROLES); "same use" (of MARKERS); "nearest role" (an encoder's for a decoder's);
-    "... stands in" (another role, for want of a better one). by: the role or use that decided.
+    "... stands in" (a token of another role, if there is none of these). by: the target token's role or use that decided.
     """
 
     source: int
@@ -96,7 +97,7 @@ def pair_special(target: "Vocabulary", source: "Vocabulary") -> dict[int, int]:
 
 
 def find_pairs(target: "Vocabulary", source: "Vocabulary") -> dict[int, Pair]:
-    """The partner of each special target id: the token with the same text, else with the same role or use, else the nearest."""
+    """The partner of each special target id: the source token with the same text, else with the same role or use, else near."""
     theirs = structural(source)
     spelled = added_tokens(source) | theirs
     markers = {marker: theirs[name] for name, marker in reversed(_MARKER_OF.items()) if name in theirs}
@@ -113,7 +114,7 @@ def find_pairs(target: "Vocabulary", source: "Vocabulary") -> dict[int, Pair]:
         found = sorted(found, key=lambda pair: uses.index(pair.by))
         nearest = ((use, _NEAREST[use]) for use in uses if use in _NEAREST)
         found += [Pair(source.roles[near], "nearest role", use) for use, near in nearest if near in source.roles]
-        # For want of a bos, a token that is one elsewhere (Qwen's <|endoftext|>, which pads) goes before the eos.
+        # If there is no bos, a token that is the bos of other models (Qwen's <|endoftext|>, which pads) comes before the eos.
         known = [theirs[name] for name in WELL_KNOWN["bos"] if name in theirs]
         found += [Pair(j, "known name stands in", "bos") for j in known if "bos" in uses]
         others = ((use, other) for use in uses for other in _STAND_INS.get(use, ()))
@@ -124,14 +125,14 @@ def find_pairs(target: "Vocabulary", source: "Vocabulary") -> dict[int, Pair]:
 
 
 def added_tokens(vocab: "Vocabulary") -> dict[str, int]:
-    """Ids of the tokens that stand beside the model's vocabulary, special or not, by their text."""
+    """Ids by text of the tokens that were added to the model's vocabulary, special or not."""
     if vocab.tokenizer is None:
         return {}
     return {token.content: i for i, token in vocab.tokenizer.get_added_tokens_decoder().items()}
 
 
 def structural(vocab: "Vocabulary") -> dict[str, int]:
-    """Ids of special tokens, and of those with a role or a marker's name that are not declared special (as in Qwen)."""
+    """Ids by text of special tokens, and of others with a role or a marker's name, which Qwen does not declare special."""
     if vocab.tokenizer is None:
         return vocab.special
     markers = {text: i for text, i in added_tokens(vocab).items() if text in _MARKER_OF}
@@ -139,7 +140,7 @@ def structural(vocab: "Vocabulary") -> dict[str, int]:
 
 
 def followed_ends(old: list, target: "Vocabulary", source: "Vocabulary") -> list[int]:
-    """The target's ids that end a text where the source's ids `old` do, its own eos first."""
+    """The target's ids for tokens that end a text where the source's ids `old` do; its own eos comes first."""
     own = target.roles.get("eos")
     ids = [] if own is None else [own]
     return ids + [i for i, pair in sorted(find_pairs(target, source).items()) if pair.source in old and pair.ends and i != own]
@@ -168,20 +169,20 @@ class SpecialToken:
 
     @property
     def reserved(self) -> bool:
-        """Whether the token is one of a numbered row that is kept free."""
+        """Whether the token is a numbered one that is kept free for later use."""
         return not self.role and RESERVED_TOKEN.fullmatch(self.text) is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:
-    """What becomes of all special tokens, by target id, dropped ones last; the advisable one of MODES, and why."""
+    """What becomes of all special tokens, by target id, with dropped ones last; and which of MODES is advisable, and why."""
 
     tokens: tuple[SpecialToken, ...]
     mode: str
     why: str
 
     def texts(self, fate: str) -> list[str]:
-        """Of the tokens with that fate."""
+        """The texts of the tokens with this fate."""
         return [token.text for token in self.tokens if token.fate == fate]
 
 
@@ -215,7 +216,7 @@ def _role(vocab: "Vocabulary", text: str, i: int) -> str:
 
 
 def _advice(target: "Vocabulary", source: "Vocabulary", tokens: list[SpecialToken]) -> tuple[str, str]:
-    """The mode that loses least of what the base model knows, and why."""
+    """The mode that keeps most of what the base model was trained with, and why."""
     theirs, mine = (chat_template(vocab.folder) for vocab in (source, target))
     if theirs is not None and theirs != mine:
         what = "none" if mine is None else "another one"

@@ -1,12 +1,12 @@
-"""Regular expressions of foreign tokenizers, tried out with a budget before any text is cut with them.
+"""Regular expressions of other people's tokenizers, tried out with limited time before any text is cut with them.
 
 A pattern such as "(a+)+$" takes time that doubles with every letter: the tokenizers library gives up and panics in the middle
-of a text, or never comes back. So each pattern has to cope first, in a process of its own, with texts that are made from the
-pattern itself: long runs of what it names, with something at the end that fails it.
+of a text, or never returns. So each pattern is first tried, in a process of its own, on texts that are made from the pattern
+itself: long runs of what it names, with something at the end that it does not match.
 
-What this does not find: patterns whose bad texts are made up of more than two parts or of characters that the pattern does not
-spell, and ones that are merely slow (quadratic). On such a text the library's own limit of steps ends in a panic, which command
-lines report as any other error.
+It does not find patterns whose bad texts consist of more than two parts or of characters that the pattern does not spell, nor
+patterns that are merely slow (quadratic). On such a text the library reaches its own limit of steps and panics, which the
+command line reports like any other error.
 """
 
 import functools
@@ -21,10 +21,10 @@ from zett.vocab.bytes import components
 from zett.vocab.regexes import PIECE_REGEX, STYLES, WORD_REGEX
 
 OWN = {WORD_REGEX, PIECE_REGEX, *STYLES}
-CPU_SECONDS = 10  # of the process, however busy the machine; a sound pattern takes a tenth of a second
-WALL_SECONDS = 300  # where processor time cannot be limited
+CPU_SECONDS = 10  # of the process alone, however busy the machine is; a sound pattern takes a tenth of a second
+WALL_SECONDS = 300  # for platforms on which the processor time cannot be limited
 LONG, RUN, UNITS = 1000, 40, 32
-# What classes of characters stand for, and what follows a run to make it fail.
+# Characters of the classes that patterns name; and what may follow a run, so that the pattern does not match.
 SAMPLES = "aA1 \n!_'é中\u0301"
 BREAKS = ("", "\0", "!", "a", " ")
 
@@ -72,7 +72,7 @@ def slow_text(pattern: str) -> str | None:
         lines = done.stdout.split()
     except subprocess.TimeoutExpired as error:
         lines = (error.stdout or b"").decode().split()
-    # Nothing at all is no answer: the process did not come to its first text.
+    # No output means that the process failed before its first text, which says nothing about the pattern.
     return None if not lines or lines[-1] == "done" else tried[int(lines[-1])]
 
 
@@ -80,7 +80,7 @@ def texts_for(pattern: str) -> Iterator[str]:
     """Texts that are bad for patterns like this one: runs of its words and letters, and of usual ones, that fail at the end."""
     words = re.findall(r"[^\W_]{2,}", pattern)
     units = list(dict.fromkeys([*SAMPLES, *words, *(c for c in pattern if c not in "\\()[]{}?*+|^$")]))[:UNITS]
-    # A matcher that looks first for what every match has to hold finds it here.
+    # A matcher that first looks for characters which every match needs finds them here, and goes on.
     rest = "".join(units)
     for unit in units:
         for end in BREAKS:

@@ -9,7 +9,7 @@ from zett.vocab.bytes import BYTE_TOKEN
 
 def score_prior(vocab: Sequence[tuple[str, float]], tokens: Sequence[bytes]) -> np.ndarray:
     scores = np.asarray([score for _, score in vocab], np.float64)
-    # SentencePiece gives bytes the score 0, the best there is, but uses them as a last resort only.
+    # SentencePiece gives bytes the score 0, the best possible, although it uses them only where no piece fits.
     fallback = np.asarray([BYTE_TOKEN.fullmatch(piece) is not None for piece, _ in vocab])
     scores[fallback] = np.minimum(scores[fallback], scores[~fallback].min(initial=0.0) - 1)
     scores = np.concatenate([scores, np.full(max(len(tokens) - len(scores), 0), scores.min())])[: len(tokens)]
@@ -17,7 +17,7 @@ def score_prior(vocab: Sequence[tuple[str, float]], tokens: Sequence[bytes]) -> 
 
 
 def rank_prior(tokens: Sequence[bytes]) -> np.ndarray:
-    """Zipf's law by id, which is the order of training for BPE and WordPiece: `[V]` natural logs."""
+    """`[V]` natural logs, by Zipf's law: in BPE and WordPiece, ids are about in the order of frequency."""
     present = _present(tokens)
     rank = np.cumsum(present)
     prior = -np.log(rank + 10.0)

@@ -10,7 +10,7 @@ from zett.errors import UserError
 if TYPE_CHECKING:
     from zett.vocab.vocabulary import Vocabulary
 
-# What in a chat template looks like a special token.
+# Parts of a chat template that look like special tokens.
 _IN_TEMPLATE = re.compile(r"<\|[^|<>\s]+\|>|<｜[^｜<>\s]+｜>|<(?:start|end)_of_\w+>|</?tool_\w+>|\[/?[A-Z]+(?:_[A-Z]+)*\]")
 
 
@@ -26,7 +26,7 @@ def around(vocab: "Vocabulary") -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def chat_template(folder: Path | None) -> str | None:
-    """The chat template in a tokenizer's folder, or None; of several, the default one. UserError for what cannot be read."""
+    """The chat template in a tokenizer's folder, or None; of several, the default one. UserError if it cannot be read."""
     if folder is None:
         return None
     for name in ("chat_template.jinja", "tokenizer_config.json", "chat_template.json"):
@@ -47,5 +47,5 @@ def chat_template(folder: Path | None) -> str | None:
 
 
 def missing_in_template(template: str | None, tokenizer) -> list[str]:
-    """What a chat template writes like special tokens though the tokenizer has no such tokens, in order of appearance."""
+    """Texts in a chat template that look like special tokens but are no tokens of the tokenizer, in order of appearance."""
     return [name for name in dict.fromkeys(_IN_TEMPLATE.findall(template or "")) if tokenizer.token_to_id(name) is None]

@@ -1,15 +1,15 @@
 """How words are cut, as regular expressions."""
 
-# One regex cuts words everywhere in this project. Like cl100k's, but combining marks belong to their word: without \p{M}
-# Devanagari and other scripts are cut into letters.
+# How new tokenizers cut words. It is cl100k's regex, except that combining marks belong to their word: without \p{M}, words in
+# Devanagari and other scripts would be cut into letters.
 WORD_REGEX = r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
-# The same for SentencePiece-style kinds, whose spaces are marks: runs of marks go with what follows, as letters, digits and
-# signs stay apart as SentencePiece's own trainer keeps scripts apart.
+# The same for SentencePiece's kinds of tokenizer, which write spaces as "▁". A run of "▁" belongs to what follows it. Letters,
+# digits and signs are cut apart, as SentencePiece's own trainer does with scripts.
 PIECE_REGEX = r"▁*[\p{L}\p{M}]+|▁*\p{N}{1,3}|▁*[^▁\s\p{L}\p{M}\p{N}]+|▁+|\s+"
 
-# Tokenizers in use cut words in several ways: like cl100k, like GPT-2 (digits with their word), with single digits; runs of "▁"
-# with what follows, as SentencePiece; words and single signs, as BERT, whose spaces are kept here.
+# Tokenizers in use cut words in several ways, so drawn ones do, too: as cl100k; as GPT-2 (numbers of any length); with single
+# digits; as SentencePiece ("▁" with what follows); as BERT (words and single signs), but with the spaces kept.
 GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 DIGIT_REGEX = WORD_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
 BERT_REGEX = r" ?[\p{L}\p{M}\p{N}]+|[^\s\p{L}\p{M}\p{N}]|\s+(?!\S)|\s+"

@@ -9,12 +9,12 @@ from typing import Any
 from zett.vocab.modes import KINDS
 from zett.vocab.regexes import PIECE_REGEX, WORD_REGEX
 
-RECIPE = 1  # part of the key of tokenizers that are kept; to be raised when the same text gives another tokenizer
+RECIPE = 1  # part of the key under which tokenizers are kept: raise it when the same text gives another tokenizer
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
 
 
 def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], *, word_regex: str = WORD_REGEX):
-    """A `tokenizers.Tokenizer` of `kind` with about `vocab_size` entries trained on `texts`; the same input gives the same one.
+    """A `tokenizers.Tokenizer` of `kind` with about `vocab_size` entries, trained on `texts`; the same for the same input.
 
     "bpe": byte-level BPE; "unigram": SentencePiece-style Unigram with byte fallback; "sentencepiece-bpe": BPE with "▁" and byte
     fallback; "wordpiece": cased BERT-style, lossy on whitespace. word_regex: how "bpe" cuts words.
@@ -43,7 +43,7 @@ def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], *, word_re
             trainer = trainers.UnigramTrainer(vocab_size=vocab_size, unk_token="<unk>", max_piece_length=16, **special)
         else:
             tokenizer = tk.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-            # Rare characters are left to the bytes, as SentencePiece's character coverage does.
+            # Rare characters become bytes, as with SentencePiece's character coverage.
             trainer = trainers.BpeTrainer(vocab_size=vocab_size, limit_alphabet=500, max_token_length=16, **special)
         tokenizer.normalizer = normalizers.Replace(" ", "▁")
         tokenizer.pre_tokenizer = pre_tokenizers.Split(tk.Regex(PIECE_REGEX), "isolated")
@@ -55,7 +55,7 @@ def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], *, word_re
         texts = list(texts)
         counts = collections.Counter(c for text in texts for c in text if not c.isspace())
         alphabet = sorted(sorted(counts, key=lambda c: (-counts[c], c))[:1000])
-        # Left to itself the trainer numbers the "##x" in the order of a random hash, which decides ties.
+        # By itself, the trainer would number the "##x" in the order of a random hash, and the numbers decide ties.
         special["special_tokens"] = [*special["special_tokens"], "[UNK]", *(f"##{c}" for c in alphabet)]
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size, initial_alphabet=alphabet, limit_alphabet=len(alphabet), **special
@@ -67,7 +67,7 @@ def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], *, word_re
 
 
 def _cleaned(tokenizer):
-    """Undo what trainers do: bytes and "##x" could only be given as special tokens, and Unigram's order is that of a hash."""
+    """Undo two things: bytes and "##x" had to be given as special tokens, and the Unigram trainer's order is random."""
     import json
 
     import tokenizers as tk
@@ -77,8 +77,8 @@ def _cleaned(tokenizer):
     if spec["model"]["type"] != "WordPiece":
         spec["model"]["byte_fallback"] = True
     if spec["model"]["type"] == "Unigram":
-        # Special tokens get score 0, the best there is; bytes have to be the last resort. The last digits of the scores are
-        # those of sums in random order.
+        # Special tokens get the score 0, the best possible, but bytes have to be the last resort. Scores are rounded, since
+        # they are sums in a random order, which shows in their last digits.
         vocab = spec["model"]["vocab"]
         fixed = 3 + 256
         worst = min(score for _, score in vocab)
@@ -89,7 +89,7 @@ def _cleaned(tokenizer):
 
 
 def _order_dropped_characters(pieces: list[list]) -> None:
-    """Characters that the Unigram trainer had dropped come back as the last ones, 0.0001 apart, in the order of a hash."""
+    """The Unigram trainer appends characters that it had dropped, 0.0001 apart, in a random order: here they are sorted."""
     letters = [v for v in reversed(pieces) if len(v[0]) == 1]
     apart = [b[1] - a[1] > 1.5e-4 for a, b in itertools.pairwise(letters)]
     run = letters[: apart.index(True) + 1 if True in apart else None]

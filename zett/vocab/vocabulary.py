@@ -19,9 +19,9 @@ class Vocabulary:
     tokens: `[V]` bytes that each token stands for; b"" for special, reserved and missing ids.
     special: id of each special token by its text. roles: id by role (bos, eos, pad, ...), where the tokenizer has that role.
     log_prior: `[V]` float32, natural log of the token's expected share of a text: Unigram scores, else from the rank by id.
-    kind: see `TokenFormat`. losses: what the tokenizer does not preserve of a text, in words; () if nothing.
-    tokenizer: the `tokenizers.Tokenizer`. folder: where it came from, or None. format: how the tokenizer's model spells tokens.
-    ends: ids that end a text, the eos first: a model's configs may name several.
+    kind: of tokenizer, see `TokenFormat`. losses: what a text loses in the tokenizer, in words; () if nothing.
+    tokenizer: the `tokenizers.Tokenizer`. folder: where it was read from, or None. format: how its model spells tokens.
+    ends: ids that end a text, the eos first; a model's configs may name several.
     """
 
     tokens: tuple[bytes, ...]
@@ -49,15 +49,15 @@ class Vocabulary:
 
     @functools.cached_property
     def rules(self) -> tuple[str, ...]:
-        """What the tokenizer adds to a text, and which characters it reads as others, in words."""
+        """In words: what the tokenizer adds to a text, and which characters it reads as others."""
         return self.normaliser.rules()
 
     def normalise(self, text: str) -> bytes:
         """The bytes that the tokens of `tokenizer.encode(text, add_special_tokens=False)` spell together.
 
-        Not more than `losses` names is missing from the text, and not more than `rules` names is added. If `losses` names
-        characters outside the vocabulary, those are still in here: in the encoding each unknown token (b"" in `tokens`) stands
-        for one or more of them, and a BPE without an unknown token leaves them out.
+        The text has lost only what `losses` names, and gained only what `rules` names. Characters outside the vocabulary are
+        still in these bytes, though they are lost in the encoding: there an unknown token (b"" in `tokens`) stands for one or
+        more of them, and a BPE without an unknown token leaves them out.
         """
         return self.normaliser([text])[0]
 
@@ -73,5 +73,5 @@ class Vocabulary:
 
     @functools.cached_property
     def byte_lengths(self) -> np.ndarray:
-        """`[V]` int32."""
+        """`[V]` int32, how many bytes each token stands for."""
         return np.asarray([len(t) for t in self.tokens], np.int32)

@@ -1,4 +1,4 @@
-"""Counting: the substrings of words, and for each token the longer ones that begin or end with it.
+"""Counting the substrings of words, and for each token the longer tokens that begin or end with it.
 
 A word is a range of bytes in packed texts, as zett/vocab/compiled/cutting.py finds them.
 """
@@ -22,7 +22,7 @@ def _step(table, node, byte):
 
 @jit
 def _substrings(text, begins, ends, weights, max_bytes):
-    """A trie of the substrings of words: (table, count of each node, where it first begins, its length)."""
+    """A trie of the substrings of words: (table; of each node its count, where its substring first begins, and its length)."""
     table = new_table(1 << 12)
     counts, where, lengths = np.zeros(1 << 12), np.zeros(1 << 12, np.int64), np.zeros(1 << 12, np.int32)
     nodes = 1
@@ -73,9 +73,9 @@ def _per_cell(table, number, text, begins, ends, cells, max_bytes, out):
 def count_substrings(text, begins, ends, cells, *, max_bytes: int, limit: int, skip: Sequence[bytes]):
     """The best substrings of words by count x length: (packed bytes, starts `[N + 1]`, counts `[C, N]` float32).
 
-    Substrings are runs of whole characters of 2 to `max_bytes` bytes in the first 64 characters of a word; cells `[W, C]` says
-    how often each word occurs in each of C parts of the text. `limit` of them are kept, behind those of `skip`, which
-    are always there, in their order.
+    A substring is a run of whole characters, of 2 to `max_bytes` bytes, in the first 64 characters of a word. cells `[W, C]`:
+    how often each word occurs in each of C parts of the text. skip: tokens that come first in the result in any case, in
+    their order; the `limit` best other substrings follow.
     """
     totals = cells.sum(1)
     table, counts, where, lengths = _substrings(text, begins, ends, totals.astype(np.float64), max_bytes)
@@ -90,7 +90,7 @@ def count_substrings(text, begins, ends, cells, *, max_bytes: int, limit: int, s
             required.append(node)
     scores = counts * lengths
     scores[required] = 0
-    # Nodes are numbered as they are met, which decides ties.
+    # A stable sort, so that of equal scores the substring that was met first comes first.
     order = np.argsort(-scores, kind="stable")[:limit]
     order = order[scores[order] > 0]
     number[order] = np.arange(len(order)) + len(skip)

@@ -19,11 +19,11 @@ _OTHER, _LETTER, _MARK, _NUMBER, _NEWLINE, _SPACE, _WHITE = range(7)
 
 @functools.cache
 def character_classes() -> np.ndarray:
-    """`[0x110000]` uint8: what the regexes tell apart, of every character."""
+    """`[0x110000]` uint8, the class of every code point; the regexes tell no more classes apart than these."""
     import regex
 
     classes = np.zeros(0x110000, np.uint8)
-    # Surrogates are no characters; any other keeps the places.
+    # Surrogates are no characters. U+FFFF stands in their place, so that every code point is at its own index.
     every = "".join(chr(c) if not 0xD800 <= c < 0xE000 else "\uffff" for c in range(0x110000))
     for pattern, number in ((r"\p{L}+", _LETTER), (r"\p{M}+", _MARK), (r"\p{N}+", _NUMBER), (r"\s+", _WHITE)):
         for match in regex.finditer(pattern, every):
@@ -45,7 +45,9 @@ def classify(text, table):
     i = 0
     while i < len(text):
         point, length = char_at(text, i, len(text))
-        classes[i : i + length] = table[point]  # a surrogate, which is no character (-1), has the class of the last code point
+        classes[i : i + length] = table[
+            point
+        ]  # -1 for a surrogate, which is no character: it gets the class of the last code point
         i += length
     return classes
 
@@ -114,7 +116,7 @@ def _number_end(text, classes, i, end, digits):
 
 @jit
 def _blank_end(text, classes, i, end):
-    r"""`\s+(?!\S)|\s+`: a run of white space, but for its last character if something follows."""
+    r"""The end of what `\s+(?!\S)|\s+` matches: a run of white space, without its last character if something follows."""
     stop = _run(classes, i, end, _BLANK)
     if stop == end:
         return end
@@ -207,7 +209,7 @@ def _equal(text, a, b, length):
 
 
 def distinct_words(text: np.ndarray, starts: np.ndarray, style: int = WORDS):
-    """Words of packed texts: where each distinct one first begins and ends `[W]`, the word of every occurrence `[N]`, and where
-    each text's occurrences end `[T]`.
+    """The distinct words of packed texts: where each first begins and ends `[W]`; the texts as numbers of words `[N]`; and
+    where in these each text ends `[T]`.
     """
     return _distinct(text, starts, classify(text, character_classes()), style)

@@ -1,4 +1,4 @@
-"""The compiler of loops. Importing this imports numba; machine code is kept, so that only a first start compiles."""
+"""Compiling loops with numba. The machine code is kept, so that only the first start compiles. Importing this imports numba."""
 
 import contextlib
 import functools
@@ -13,7 +13,7 @@ from zett.files.cache import cache_folder
 
 
 def jit(function):
-    """Compile when first called, and keep the machine code, if there is a folder for it."""
+    """Compile a function when it is first called, and keep the machine code if there is a folder for it."""
     assert function.__module__.rpartition(".")[0] == __package__, function.__module__
     folder = _machine_code()
     if folder is None:

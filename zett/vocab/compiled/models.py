@@ -14,12 +14,13 @@ NO_MERGE = np.int64(2**63 - 1)
 
 @jit
 def bpe(text, starts, roots, by_byte, chars, fallback, merges, edges, ends, usable, byte_ids):
-    """Byte-pair encoding in the order of the merges; of equal ranks the leftmost first.
+    """Byte-pair encoding: merges in the order of their ranks, and of equal ranks the leftmost first.
 
-    roots: `[N]` 1 where a string goes on in a word, 0 where it begins one. by_byte: whether symbols begin as bytes, or else as
-    characters. chars: `[4, points]` id of each byte or character; the row is 1 if it is not a word's first, and 2 more if it is
-    the last. fallback: `[256]` ids that together spell a character which is not in there. edges, ends: strings that are taken
-    whole before any merge. usable: `[size]` bool, whether an id stands for its text. What has no id is not merged.
+    roots: `[N]` 1 for a string that goes on in a word, 0 for one that begins a word. by_byte: whether the first symbols are
+    bytes; else they are characters. chars: `[4, points]` the id of each byte or character: row 0 for the first of a word, 1 for
+    a later one, and 2 more for the last. fallback: `[256]` ids of bytes, which together spell a character without an id. edges,
+    ends: a trie of strings that are taken whole, before any merge. usable: `[size]` bool, whether an id stands for its text.
+    Symbols without an id are not merged.
     """
     longest = np.int64(0)
     for t in range(len(starts) - 1):
@@ -117,12 +118,14 @@ def _merge(merges, left, right):
 def unigram(text, starts, by_byte, edges, ends, scores, unknown, byte_ids):
     """The most probable pieces; of equally probable ways, the one whose last piece begins first.
 
-    by_byte: as in `bpe`. scores: `[size]` float64 by id. unknown: the score of a character that no piece is.
+    by_byte: as in `bpe`. scores: `[size]` float64 by id. unknown: the score of a character that is no piece.
     """
     longest = np.int64(0)
     for t in range(len(starts) - 1):
         longest = max(longest, starts[t + 1] - starts[t])
-    best = np.empty(longest + 1, np.float64)  # by end, counted from the run's start
+    best = np.empty(
+        longest + 1, np.float64
+    )  # the best score of a way to spell the run up to each end; ends count from the run's start
     ids = np.empty(longest + 1, np.int32)
     froms = np.empty(longest + 1, np.int64)
     out = np.empty(len(text), np.int32)
@@ -189,7 +192,7 @@ def unigram(text, starts, by_byte, edges, ends, scores, unknown, byte_ids):
 
 @jit
 def wordpiece(text, starts, roots, edges, ends, byte_ids):
-    """Always the longest piece that fits. roots: `[N]` 0 where a string begins a word, 1 where it goes on in one."""
+    """Always the longest piece that fits. roots: `[N]` 0 for a string that begins a word, 1 for one that goes on in a word."""
     out = np.empty(len(text), np.int32)
     counts = np.empty(len(starts) - 1, np.int64)
     k = 0

@@ -27,7 +27,7 @@ def _hash(key):
 
 @jit
 def slot_of(table, key):
-    """Where the key is, or where it would be put."""
+    """The index of the key, or of the empty slot where it belongs."""
     mask = len(table) // 2 - 1
     slot = _hash(key) & mask
     while table[2 * slot] != key and table[2 * slot] != NONE:
@@ -60,7 +60,7 @@ def regrown(table):
 
 @jit
 def merge_table(left, right, merged):
-    """The merges, in the order of their ranks; where one comes twice, the last counts."""
+    """A table of merges that are given in the order of their ranks; if one is given twice, the last counts."""
     table = new_table(len(left))
     for rank in range(len(left)):
         key = np.int64(left[rank]) << 32 | np.int64(right[rank])
@@ -72,7 +72,7 @@ def merge_table(left, right, merged):
 
 @jit
 def _edge(edges, node, byte):
-    """Where the edge is, or where it would be put."""
+    """The slot of the edge, or the empty one where it belongs."""
     mask = len(edges) - 1
     key = node << 8 | byte
     slot = _hash(key) & mask
@@ -90,7 +90,10 @@ def next_node(edges, node, byte):
 
 @jit
 def trie(text, starts, ids, roots):
-    """Edges, and `[nodes]` the id that ends there. roots: `[N]` 0 or 1, the node that a string begins at."""
+    """A trie of packed strings: its edges, and `[nodes]` the id of the string that ends at each.
+
+    roots: `[N]` the node that each string starts from, 0 or 1.
+    """
     edges = np.full(32, NONE, np.int64)
     ends = np.full(len(text) + 2, NONE, np.int32)
     nodes = 2

@@ -1,4 +1,4 @@
-"""UTF-8 as Python's decoder reads it, with a way on behind bytes that are not."""
+"""Reading UTF-8 as Python's decoder does, but going on after bytes that are not UTF-8."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from zett.vocab.compiled.jit import jit
 
 @jit
 def char_at(text, i, end):
-    """The character at byte i as (code point, length); (-1, 1) for a byte that begins none. As Python's decoder has it."""
+    """The character at byte i as (code point, length); (-1, 1) for a byte that begins none."""
     a = np.int64(text[i])
     if a < 0x80:
         return a, 1

@@ -24,8 +24,8 @@ REQUIRED = (*BYTES, *SPACES)  # in every drawn vocabulary of substrings
 def count_inventory(texts: Sequence[Documents], config: SamplerConfig, seed: int) -> dict[str, np.ndarray]:
     """The inventory of a sample of the texts: tokens (`data`, `starts`; REQUIRED first), `counts [C, N]`, `source [C]`.
 
-    Each text has cells of its own, and `source` says of which text a cell is; the counts of a cell add up to 1. Raises UserError
-    where there is too little text.
+    Each text has cells of its own, and `source` says of which text a cell is. The counts of a cell add up to 1. Raises
+    UserError where there is too little text.
     """
     rng = np.random.default_rng([seed, 4])
     shards = max(config.shards // len(texts), 1)

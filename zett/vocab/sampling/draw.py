@@ -83,7 +83,7 @@ def bpe_model(tokens: PackedTokens, left: np.ndarray, right: np.ndarray, merged:
 
 
 def wordpiece_model(tokens: PackedTokens) -> Model:
-    """Always the longest match. A word begins with its space, so pieces need no mark of their place, and each may stand anywhere."""
+    """Always the longest match. Words begin with their space, so pieces need no mark of it, and each may stand anywhere."""
     byte_ids = ids_of_bytes(tokens)
     edges, ends = _trie(tokens, np.flatnonzero(tokens.lengths), 1)
     return lambda text, starts: models.wordpiece(text, starts, np.ones(len(starts) - 1, np.uint8), edges, ends, byte_ids)

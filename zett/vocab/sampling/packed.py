@@ -51,7 +51,7 @@ class PackedTokens(Sequence[bytes]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidates:
-    """Tokens decomposed beforehand, for all the draws that choose among them; fields as in SurfaceForms."""
+    """Tokens that were decomposed once, for all draws that choose from them; the fields are those of SurfaceForms."""
 
     tokens: PackedTokens
     pieces: np.ndarray

@@ -97,7 +97,7 @@ class Pools:
         return arrays | {"left": merges[:, 0], "right": merges[:, 1], "merged": merges[:, 2]}
 
     def _sample(self, number: int, rng: np.random.Generator) -> list[str]:
-        """What a member of a pool is trained on: documents of one text, or of a random mixture of the texts by their weights."""
+        """What a pool's member is trained on: documents of one text, or of a random mixture of the texts by their weights."""
         limit = self._config.pool_bytes
         if self._config.one_text or not self._config.text_weights:
             return list(random_texts(self._texts[number % len(self._texts)], limit, rng))
@@ -106,7 +106,7 @@ class Pools:
 
 
 def cut(member: Member, size: int, kind: str) -> Draw:
-    """The first `size` entries and their merges. Ids are in the order of merges, so this is the smaller tokenizer of the same training."""
+    """The first `size` entries and their merges, which are the smaller tokenizer of that training: ids follow the merges."""
     arrays, longest = member.arrays, len(member.candidates.tokens)
     size = int(np.clip(size, longest - len(arrays["merged"]) + 1, longest))  # special tokens and bytes always stay
     kept = arrays["merged"] < size

@@ -21,7 +21,7 @@ RECIPE = 3  # part of the cache's key; to be raised when what is cached is made 
 
 
 def stored(folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays that `make()` returns, kept in `folder` (one file for each array, all or none) and memory-mapped from there."""
+    """The arrays that `make()` returns, kept in `folder` (a file for each, all or none) and memory-mapped from there."""
     try:
         return _mapped(folder)
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def _mapped(folder: Path) -> dict[str, np.ndarray]:
 
 
 class Store:
-    """The cache of one sampler: what was counted in its texts or trained on them, and tokens in pieces of the vocabulary `base`."""
+    """The cache of one sampler: what its texts gave, and tokens in pieces of the vocabulary `base`."""
 
     def __init__(
         self,

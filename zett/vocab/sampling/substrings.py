@@ -1,4 +1,4 @@
-"""Draws of frequent substrings, as in the ZeTT paper (arXiv 2405.07883, section 3.3), with the corrections that sampler.py lists."""
+"""Draws of frequent substrings, as in the ZeTT paper (arXiv 2405.07883, section 3.3), with corrections; see sampler.py."""
 
 import functools
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Substrings:
                 self.candidates = store.candidates(PackedTokens(self._inventory["data"], self._inventory["starts"]))
 
     def draw(self, rng: np.random.Generator, size: int, step: int, text_number: int | None) -> Draw:
-        """About `size` of the substrings that are most frequent in a random mixture of the texts' cells, or in the queue of `step`."""
+        """About `size` substrings, the most frequent ones in a random mixture of the texts' cells or in the queue of `step`."""
         c = self._config
         if self._queue is not None:
             tokens, counts = self._queue.count(step, text_number)
