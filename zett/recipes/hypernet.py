@@ -105,12 +105,11 @@ class HypernetStep:
     def flops(self, batch) -> float:
         """Counted FLOPs of a step: those of the batch's tokens, with as many pieces as they have."""
         valid, forms, data = int(batch["num_valid"]), batch["forms"], self.config.data
-        targets = batch["targets"].shape[1] if "targets" in batch else 0
         # Token i is in group i % G, at place i // G.
         lengths = np.asarray(forms.lengths).T.reshape(-1)[:valid] + (forms.language is not None)
         return hypernet_step(
             *self._shapes, batch=data.batch_size, length=data.length, rows=valid, pieces=int(lengths.sum()),
-            distinct=len(batch["sources"]), targets=data.batch_size * targets,
+            distinct=len(batch["sources"]), targets=data.batch_size * batch["targets"].shape[1],
         ).total  # fmt: skip
 
     @functools.cached_property
