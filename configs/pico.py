@@ -3,7 +3,7 @@
     python train.py --config configs/pico.py --workdir runs/pico
 
 Two CPU cores, 35 to 45 minutes, 2.5 GB. Expect 1.18, 1.04 and 1.18 times the original's bits per byte on bpe-2k, bpe-8k and
-unigram-8k. The shipped hypernetwork goes on from there (--config.start): its card in zett/assets/pico-hypernet has the commands.
+unigram-8k. The shipped hypernetwork goes on from there (--config.start): its card in zett/assets/pico-hypernet has them.
 For another base model: --config.base, --config.data.text.
 """
 

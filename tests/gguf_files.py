@@ -3,10 +3,16 @@
 from pathlib import Path
 
 import gguf
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 import tiny
+from flax import nnx
 from gguf import GGMLQuantizationType as Type
 from gguf import TokenType
+
+from zett.lms import load_base_model
 
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,
@@ -27,6 +33,14 @@ SHAPE = {
     "rms_norm_eps": 1e-5,
     "rope_theta": 10000.0,
 }
+# Of a model of one layer.
+SHAPES = {
+    "model.embed_tokens.weight": (260, 32), "model.norm.weight": (32,), "model.layers.0.input_layernorm.weight": (32,),
+    "model.layers.0.self_attn.q_proj.weight": (32, 32), "model.layers.0.self_attn.k_proj.weight": (16, 32),
+    "model.layers.0.self_attn.v_proj.weight": (16, 32), "model.layers.0.self_attn.o_proj.weight": (32, 32),
+    "model.layers.0.mlp.gate_proj.weight": (64, 32), "model.layers.0.mlp.up_proj.weight": (64, 32),
+    "model.layers.0.mlp.down_proj.weight": (32, 64), "model.layers.0.post_attention_layernorm.weight": (32,),
+}  # fmt: skip
 
 
 def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
@@ -170,3 +184,34 @@ def sentencepiece(pieces: dict[str, float], **more) -> dict:
         "tokenizer.ggml.unknown_token_id": 0,
     }
     return settings | {f"tokenizer.{name}": value for name, value in more.items()}
+
+
+def transformers_model(file: Path, *, dtype="bfloat16"):
+    """The model in `file` as Transformers reads it; its `from_pretrained` would need one more package to do the same."""
+    torch = pytest.importorskip("torch")
+    import transformers
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    config = transformers.AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    tensors = load_gguf_checkpoint(file, return_tensors=True, model_to_load=model, torch_dtype=getattr(torch, dtype))["tensors"]
+    result = model.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
+    assert set(result.missing_keys) <= {"lm_head.weight"} and not result.unexpected_keys
+    model.tie_weights()
+    return model.eval()
+
+
+def check_logits(file: Path, ids: np.ndarray) -> None:
+    """Our logits are those of Transformers' reading, with weights rounded to bfloat16 as ours are."""
+    torch = pytest.importorskip("torch")
+    with torch.no_grad():
+        expected = transformers_model(file)(torch.tensor(ids)).logits.numpy()
+    base = load_base_model(file)
+
+    @jax.jit
+    def run(table):
+        h = nnx.merge(base.graphdef, base.params)(table.embed(ids), mask_BL=jnp.ones(ids.shape, bool))
+        return table.unembed(h, base.config.logit_softcap)
+
+    with jax.default_matmul_precision("highest"):
+        np.testing.assert_allclose(run(base.table), expected, rtol=1e-4, atol=1e-4)

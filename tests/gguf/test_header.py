@@ -19,19 +19,12 @@ from zett.gguf.weights import convert_tensors
 CONFIG = {
     **gguf_files.SHAPE, "model_type": "llama", "vocab_size": 260, "num_hidden_layers": 1, "tie_word_embeddings": True,
 }  # fmt: skip
-SHAPES = {
-    "model.embed_tokens.weight": (260, 32), "model.norm.weight": (32,), "model.layers.0.input_layernorm.weight": (32,),
-    "model.layers.0.self_attn.q_proj.weight": (32, 32), "model.layers.0.self_attn.k_proj.weight": (16, 32),
-    "model.layers.0.self_attn.v_proj.weight": (16, 32), "model.layers.0.self_attn.o_proj.weight": (32, 32),
-    "model.layers.0.mlp.gate_proj.weight": (64, 32), "model.layers.0.mlp.up_proj.weight": (64, 32),
-    "model.layers.0.mlp.down_proj.weight": (32, 64), "model.layers.0.post_attention_layernorm.weight": (32,),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> bytes:
     rng = np.random.default_rng(0)
-    weights = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+    weights = {name: rng.standard_normal(shape) for name, shape in gguf_files.SHAPES.items()}
     tokenizer = gguf_files.sentencepiece({"e": -1.0})
     return gguf_files.write(tmp_path_factory.mktemp("g") / "m.gguf", CONFIG, weights, tokenizer=tokenizer).read_bytes()
 
@@ -58,7 +51,7 @@ def outcome(folder: Path, content: bytes) -> str:
 
 
 def header_size(content: bytes) -> int:
-    return len(content) - sum(int(np.prod(s)) * 4 for s in SHAPES.values())
+    return len(content) - sum(int(np.prod(s)) * 4 for s in gguf_files.SHAPES.values())
 
 
 def test_the_file_itself_is_read(whole, tmp_path):

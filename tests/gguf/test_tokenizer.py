@@ -185,10 +185,8 @@ def test_gemma(tmp_path):
 def test_what_stands_beside_the_tokenizer(tmp_path):
     config = {**gguf_files.SHAPE, "model_type": "llama", "vocab_size": tiny.tokenizer().get_vocab_size() + 3}
     rng = np.random.default_rng(0)
-    from test_gguf_header import SHAPES
-
-    weights = {n: rng.standard_normal(s) for n, s in SHAPES.items()} | {
-        n.replace(".0.", ".1."): rng.standard_normal(s) for n, s in SHAPES.items()
+    weights = {n: rng.standard_normal(s) for n, s in gguf_files.SHAPES.items()} | {
+        n.replace(".0.", ".1."): rng.standard_normal(s) for n, s in gguf_files.SHAPES.items()
     }
     weights["model.embed_tokens.weight"] = rng.standard_normal((config["vocab_size"], 32))
     settings = gguf_files.byte_level("llama-bpe", **{"ggml.eot_token_id": 5, "chat_template": "{{ messages }}é"})
@@ -223,8 +221,6 @@ def smollm2() -> Path:
 @pytest.mark.slow
 def test_smollm2_is_what_transformers_reads():
     """10,000 strings and the logits of a real model."""
-    from test_gguf import check_logits
-
     file = smollm2()
     vocab, reading = load_tokenizer(file), theirs(file)
     texts = strings(10_000)
@@ -235,4 +231,4 @@ def test_smollm2_is_what_transformers_reads():
     reading.pre_tokenizer = KINDS["smollm"]
     assert ours == ids(reading, texts)
     sentence = "The sea was calm, and 12 ships lay in the harbour. She said that they would sail at dawn."
-    check_logits(file, np.asarray([vocab.tokenizer.encode(sentence).ids]))
+    gguf_files.check_logits(file, np.asarray([vocab.tokenizer.encode(sentence).ids]))
