@@ -57,16 +57,6 @@ def test_evaluate_takes_one_of_everything_and_old_names(base, tmp_path):  # noqa
         assert again.targets[0].scores["mean"].bits_per_byte == report.targets[0].scores["mean"].bits_per_byte
 
 
-def test_default_stands_for_the_default_targets(monkeypatch, tmp_path):
-    from zett.evaluate import targets
-    from zett.evaluate.evaluate import _load_targets
-
-    monkeypatch.setattr(targets, "load_target", lambda spec, **texts: spec)
-    bar = lambda specs, **settings: specs  # noqa: E731
-    assert list(_load_targets(["default", "gpt2", "bpe-8k"], bar)) == [*targets.DEFAULT_TARGETS, "gpt2"]
-    assert list(_load_targets(None, bar)) == [*targets.DEFAULT_TARGETS]
-
-
 def test_rows_are_what_a_transfer_writes(base, hypernet, tmp_path):  # noqa: F811
     target = tiny.tokenizer_folder(tmp_path / "target", size=400)
     output = zett.transfer(base, target, tmp_path / "out", hypernet=hypernet)
