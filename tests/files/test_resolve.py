@@ -44,9 +44,12 @@ def test_what_is_no_folder(kind, tmp_path):
     file.write_text("x")
     with pytest.raises(UserError, match=rf"^{file} is a file; give the folder of the {kind.words}$"):
         find(file, kind)
-    for absent in (tmp_path / "absent", "a/b/c", "not a name", ""):
-        with pytest.raises(UserError, match=rf"there is no folder .* with a {kind.words}|is not the folder"):
+    for absent in (tmp_path / "absent", "a/b/c", "not a name"):
+        with pytest.raises(UserError, match=rf"^there is no folder .* with a {kind.words}$"):
             find(absent, kind)
+    for empty in ("", " "):
+        with pytest.raises(UserError, match=rf"^the name of the {kind.words} is '{empty}'; give its folder"):
+            find(empty, kind)
 
 
 def test_a_base_model_has_a_config(tmp_path):
