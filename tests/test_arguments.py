@@ -57,14 +57,6 @@ def test_evaluate_takes_one_of_everything_and_old_names(base, tmp_path):  # noqa
         assert again.targets[0].scores["mean"].bits_per_byte == report.targets[0].scores["mean"].bits_per_byte
 
 
-def test_default_stands_for_the_default_targets():
-    from zett.evaluate import _specs, targets
-
-    assert _specs(["default", "gpt2", "bpe-8k"]) == [*targets.DEFAULT_TARGETS, "gpt2"]
-    assert _specs(None) == [*targets.DEFAULT_TARGETS]
-    assert _specs(Path("gpt2")) == ["gpt2"]
-
-
 def test_rows_are_what_a_transfer_writes(base, hypernet, tmp_path):  # noqa: F811
     target = tiny.tokenizer_folder(tmp_path / "target", size=400)
     output = zett.transfer(base, target, tmp_path / "out", hypernet=hypernet)

@@ -15,7 +15,7 @@ from flax import nnx
 from zett.belongs import check_belongs
 from zett.config import HypernetConfig
 from zett.errors import UserError
-from zett.evaluate import evaluate
+from zett.evaluate.evaluate import evaluate
 from zett.hypernet.network import make_hypernet
 from zett.hypernet.release import load_hypernet, save_hypernet
 from zett.hypernet.trained import TrainedHypernet
@@ -71,11 +71,11 @@ def test_others_are_refused(base, hypernet, tmp_path):
 
 def test_the_command_refuses_it_without_loading_jax(hypernet, tmp_path):
     code = (
-        "import sys; from zett.cli import _eval, _transfer\n"
+        "import sys; from zett.cli import run_command\n"
         "def refused(command, *argv):\n"
-        "    try: command([*argv, '--model', 'pico', '--hypernet', sys.argv[1]], 'zett')\n"
+        "    try: run_command(command, [*argv, '--model', 'pico', '--hypernet', sys.argv[1]], 'zett')\n"
         "    except ValueError as error: print('is another' in str(error), 'jax' in sys.modules)\n"
-        "refused(_transfer, '--tokenizer', 'x', '--output', sys.argv[2]); refused(_eval)"
+        "refused('transfer', '--tokenizer', 'x', '--output', sys.argv[2]); refused('eval')"
     )
     argv = [sys.executable, "-c", code, str(hypernet), str(tmp_path / "out")]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)

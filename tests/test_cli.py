@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from zett import cli
+from zett.commands import COMMANDS
 from zett.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -28,33 +29,32 @@ def python(code: str, **settings):
 # ------------------------------------------------------------------------------------------------------------- import
 
 
+HEAVY = {"jax", "jaxlib", "flax", "transformers", "tokenizers", "datasets", "torch", "matplotlib", "orbax", "pyarrow", "numba"}
+
+
+def started(code: str) -> tuple[float, set[str]]:
+    """Seconds of the processor that `code` takes (the best of three), and the modules that are loaded after it."""
+    timed = f"import sys, time; t = time.process_time()\n{code}\nprint(time.process_time() - t, *sys.modules, file=sys.stderr)"
+    results = [python(timed).stderr.splitlines()[-1].split() for _ in range(3)]
+    return min(float(result[0]) for result in results), set(results[0][1:])
+
+
 def test_import_is_light():
-    """Neither JAX nor Transformers, nor anything else of size, and under half a second (the best of three)."""
-    code = (
-        "import sys, time; t = time.perf_counter(); import zett, zett.cli; print(time.perf_counter() - t); print(*sys.modules)"
-    )
-    results = [python(code).stdout.split("\n") for _ in range(3)]
-    modules = set(results[0][1].split())
-    heavy = {
-        "jax",
-        "jaxlib",
-        "flax",
-        "transformers",
-        "tokenizers",
-        "datasets",
-        "numpy",
-        "torch",
-        "matplotlib",
-        "orbax",
-        "pyarrow",
-    }
-    assert not modules & heavy
-    assert min(float(result[0]) for result in results) < 0.5
+    """Neither JAX nor Transformers, nor anything else of size, and under half a second."""
+    seconds, modules = started("import zett, zett.cli")
+    assert not modules & (HEAVY | {"numpy"}) and seconds < 0.5
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_light(command):
+    asked = [*filter(None, [command]), "--help"]
+    seconds, modules = started(f"from zett.cli import main\ntry: main({asked})\nexcept SystemExit as e: assert e.code == 0")
+    assert "zett.cli" in modules and not modules & HEAVY and seconds < 0.5
 
 
 def test_public_names_are_functions_whatever_was_imported():
     code = (
-        "import zett.transfer, zett.evaluate, zett, inspect\n"
+        "import zett.transfer, zett.evaluate.evaluate, zett.inspect.compare, zett, inspect\n"
         "assert all(callable(getattr(zett, n)) for n in dir(zett) if not n.startswith('_')), dir(zett)\n"
         "assert inspect.isfunction(zett.transfer) and inspect.isfunction(zett.evaluate)\n"
         "from zett.transfer import transfer; assert transfer is zett.transfer\n"
@@ -77,12 +77,13 @@ def test_unknown_public_name():
 @pytest.mark.parametrize(
     "argv, words",
     [
-        ([], ["transfer", "eval", "train", "examples:"]),
+        ([], [*COMMANDS, "examples:"]),
         (["--help"], ["zett transfer --model pico", "zett train --config"]),
         (["transfer", "--help"], ["--model", "--tokenizer", "--hypernet", "--output", "--method", "--overwrite", "examples:"]),
         (["train", "--help"], ["--config.train.steps=200", "--workdir", "Ctrl-C"]),
         (["eval", "--help"], ["--tokenizer", "examples:"]),
         (["export", "--help"], ["--hypernet", "--output", "--checkpoint", "--push", "examples:"]),
+        (["methods", "--help"], ["NAME:SETTING=VALUE"]),
         (["--version"], ["zett "]),
     ],
 )
@@ -137,57 +138,66 @@ def test_a_mistake_is_one_line_and_exit_code_2(argv, message, capsys, monkeypatc
     ],
 )
 def test_errors_of_the_work_itself(error, message, capsys, monkeypatch):
-    def fail(argv, prog):
+    def fail(args):
         raise error
 
-    monkeypatch.setattr(cli, "_train", fail)
-    assert run(cli.train_main, capsys=capsys) == (2, "", f"zett: error: {message}\n")
+    monkeypatch.setattr("zett.commands.quickstart.run", fail)
+    assert run(cli.main, "quickstart", capsys=capsys) == (2, "", f"zett: error: {message}\n")
     monkeypatch.setenv("ZETT_DEBUG", "1")
     with pytest.raises(type(error)):
-        cli.train_main([])
+        cli.main(["quickstart"])
     monkeypatch.setenv("ZETT_DEBUG", "0")
     with pytest.raises(type(error)):
-        cli.train_main(["--debug"])
+        cli.main(["quickstart", "--debug"])
 
 
 def test_our_own_mistakes_keep_their_traceback(monkeypatch):
-    monkeypatch.setattr(cli, "_train", lambda argv, prog: 1 / 0)
+    monkeypatch.setattr("zett.commands.quickstart.run", lambda args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        cli.train_main([])
+        cli.main(["quickstart"])
 
 
 def test_ctrl_c(capsys, monkeypatch):
-    def interrupted(argv, prog):
+    def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_eval", interrupted)
-    assert run(cli.eval_main, capsys=capsys) == (130, "", "")
+    monkeypatch.setattr("zett.commands.eval.run", interrupted)
+    assert run(cli.main, "eval", capsys=capsys) == (130, "", "")
+
+
+def test_exit_codes(capsys, monkeypatch):
+    for code in (0, 3):
+        monkeypatch.setattr("zett.commands.eval.run", lambda args, code=code: code)
+        assert run(cli.main, "eval", capsys=capsys) == (code, "", "")
+
+
+def test_what_a_tokenizer_panics_with_is_one_line(capsys, monkeypatch):
+    class PanicException(BaseException):
+        pass
+
+    def panic(args):
+        raise PanicException("index\nout of range")
+
+    monkeypatch.setattr("zett.commands.eval.run", panic)
+    message = "zett: error: a tokenizer cannot cope with a text: index out of range\n"
+    assert run(cli.main, "eval", capsys=capsys) == (2, "", message)
 
 
 def test_a_closed_pipe_is_no_error():
-    code = "import sys; from zett import cli; cli._exit(lambda a: print('x' * 10**6), [])"
+    code = (
+        "from zett import cli; from zett.commands import methods\n"
+        "methods.run = lambda args: print('x' * 10**6)\ncli.main(['methods'])"
+    )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.read(10)
         process.stdout.close()
         assert (process.wait(timeout=60), process.stderr.read()) == (141, b"")
 
 
-def test_transfer_gets_its_arguments(monkeypatch, capsys):
-    import importlib
-
-    module = importlib.import_module("zett.transfer")
-    calls = []
-    monkeypatch.setattr(module, "transfer", lambda *args, **settings: calls.append((args, settings)) or Path("out"))
-    argv = "transfer --model m --tokenizer t --output out --method fvt --overwrite --seed 3 --special add-missing".split()
-    assert run(cli.main, *argv, capsys=capsys) == (0, "wrote out\n", "loading JAX\n")
-    given = {"method": "fvt", "hypernet": None, "special": "add-missing", "overwrite": True, "seed": 3}
-    assert calls[0][0] == ("m", "t", "out") and given.items() <= calls[0][1].items()
-
-
 def test_mistakes_come_before_slow_imports():
     code = (
-        "import sys; from zett.cli import _train\n"
-        "try: _train(['--workdir', 'x', '--config', 'no.py'], 'p')\nexcept ValueError: pass\n"
+        "import sys; from zett.cli import run_command\n"
+        "try: run_command('train', ['--workdir', 'x', '--config', 'no.py'], 'p')\nexcept ValueError: pass\n"
     )
     result = python(code + "assert 'jax' not in sys.modules")
     assert result.returncode == 0, result.stderr
@@ -205,7 +215,8 @@ def test_old_names_work_and_help_does_not_show_them(command, old, expected, monk
     import importlib
     import inspect as python
 
-    module = importlib.import_module({"transfer": "zett.transfer", "inspect": "zett.inspect", "eval": "zett.evaluate"}[command])
+    modules = {"transfer": "zett.transfer", "inspect": "zett.inspect.compare", "eval": "zett.evaluate.evaluate"}
+    module = importlib.import_module(modules[command])
     name = "evaluate" if command == "eval" else command
     signature = python.signature(getattr(module, name))
 

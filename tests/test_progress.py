@@ -2,9 +2,9 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
-import test_train
 import tiny
 
 from zett import cli, progress
@@ -104,9 +104,13 @@ def test_json_alone_is_printed(tmp_path, capsys):
 
 
 def test_a_training_says_what_it_does_before_its_first_step(corpus, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(test_train.ROOT)
-    arguments = test_train.command(corpus, tmp_path / "run", "--config.train.steps=3", "--config.train.log_every=3")[2:]
-    code, _, lines = run("train", *arguments, capsys=capsys)
+    monkeypatch.chdir(Path(__file__).parents[1])
+    small = {
+        "data.text": corpus, "data.batch_size": 4, "data.length": 32, "tokenizer.vocab_size": 300, "model.hidden_size": 16,
+        "model.num_layers": 1, "model.intermediate_size": 32, "train.eval_windows": 4, "train.steps": 3, "train.log_every": 3,
+    }  # fmt: skip
+    settings = [f"--config.{name}={value}" for name, value in small.items()]
+    code, _, lines = run("train", "--config", "configs/pico_base.py", "--workdir", tmp_path / "run", *settings, capsys=capsys)
     assert code == 0
     in_order(
         lines, "loading JAX", "training a tokenizer of 300", "opening the texts", "cutting", "making the parameters",
@@ -122,7 +126,7 @@ def test_slow_steps_are_counted_until_there_are_metrics(tmp_path, capsys, monkey
     from zett.train.metrics import Metrics
 
     clock = [0.0]
-    monkeypatch.setattr("zett.metrics.time", types.SimpleNamespace(perf_counter=lambda: clock[0], time=lambda: 0.0))
+    monkeypatch.setattr("zett.train.metrics.time", types.SimpleNamespace(perf_counter=lambda: clock[0], time=lambda: 0.0))
     metrics = Metrics(tmp_path, TrainConfig(steps=8, log_every=2), tokens_per_step=10, config={})
     metrics.start(0)
     for step in range(1, 9):

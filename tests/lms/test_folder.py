@@ -64,7 +64,7 @@ def test_only_the_vocabulary_changes(sharded, tmp_path, target_folder):
     np.testing.assert_allclose(again.table.input, table.input, rtol=1e-2)
     np.testing.assert_allclose(again.table.output, table.output, rtol=1e-2)
     card = (output / "README.md").read_text()
-    for word in (str(base_folder), str(target_folder), "fvt", "zett transfer --model"):
+    for word in (str(base_folder), str(target_folder), "fvt", "zett.transfer("):
         assert word in card
 
 

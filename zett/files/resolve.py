@@ -61,6 +61,8 @@ def find(name: str | Path, kind: Kind, *, revision: str | None = None, check: Ca
     check: raises UserError for a folder that is something else.
     """
     folder, given = local(name, kind), os.fspath(name)
+    if not given.strip():  # which `Path` takes for the current folder
+        raise UserError(f"the name of the {kind.words} is {given!r}; give its folder, or its name on the Hugging Face Hub")
     if given in kind.packaged and not folder.is_dir():
         raise UserError(f"this installation lacks the {kind.words} {given!r} ({folder}); install the package again")
     if folder.is_dir():

@@ -27,7 +27,10 @@ def settings_of(cls, text: str, where: str, given: dict | None = None) -> dict:
         if name in values:
             raise UserError(f"{where}: {name} is given twice")
         values[name] = parse(value, hints[name]) if name in hints else value
-    values |= given or {}
+    for name, value in (given or {}).items():
+        if name in values:
+            raise UserError(f"{where}: {name} is given twice, as {values[name]!r} and {value!r}; leave one of the two out")
+        values[name] = value
     for name in values:
         if name not in hints:
             raise UserError(f"{where} has no setting {name!r}; {nearest(name, hints) if hints else 'it has none'}")

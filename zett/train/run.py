@@ -9,6 +9,7 @@ import jax
 
 from zett.config import Config, to_dict, with_new_names
 from zett.errors import UserError
+from zett.files.folders import output_path
 from zett.files.jsonfile import write_json
 from zett.mesh import same_everywhere
 from zett.plan.checks import check_inputs
@@ -37,7 +38,7 @@ def train(config: Config, workdir: str | Path) -> dict[str, float]:
     check_trackers(config.train.track)
     if "://" in str(workdir):
         raise UserError(f"--workdir is {str(workdir)!r}; it has to be a folder, such as a mounted bucket, that all hosts see")
-    workdir = Path(workdir).expanduser()
+    workdir = output_path(workdir, "--workdir")
     main = jax.process_index() == 0
     with held_workdir(workdir) if main else contextlib.nullcontext():
         if has_begun(workdir):
