@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zett.choices import MODES
 from zett.methods import METHODS
-from zett.vocab.modes import MODES
 
 if TYPE_CHECKING:
     from zett.vocab.pairing import Pairing

@@ -37,7 +37,7 @@ def transfer(
     model: "pico", a folder or a Hub name. tokenizer: a folder with tokenizer.json, that file, or a Hub name. method: a method,
     or what `zett.methods.make_method` takes, such as "fvt" or "hypernet:DIR". hypernet, language: the settings of the method
     "hypernet": its folder or Hub name (None: the shipped one, for "pico"), and the language of the tokenizer, by code or
-    number, for hypernetworks that know languages. special: one of zett.vocab.modes.MODES. revision: of the base model, on the
+    number, for hypernetworks that know languages. special: one of zett.choices.MODES. revision: of the base model, on the
     Hub. text: files and folders, on all of which bits per byte before and after are measured for the card (measure: its old
     name). push: the name under which the result goes to the Hub as well. made_with: of the settings the text that the card
     shows as what was run; None: the call of this function. All but the vocabulary's rows is copied byte for byte, and so are

@@ -11,12 +11,12 @@ from safetensors.numpy import load_file
 from special_tokens import bpe, text_pairs
 from vocabularies import SHARED
 
+from zett.choices import MODES
 from zett.errors import UserError
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
 from zett.vocab.adapt import adapt_special, follow_ids
 from zett.vocab.load import vocabulary_of
-from zett.vocab.modes import MODES
 from zett.vocab.pairing import MARKERS, WELL_KNOWN, pair_special, pairing
 from zett.vocab.prompts import chat_template, missing_in_template
 

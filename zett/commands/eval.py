@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zett.belongs import check_belongs
+from zett.choices import KINDS
 from zett.errors import UserError
 from zett.progress import phase, shown
-from zett.vocab.modes import KINDS
 
 DESCRIPTION = "Measure bits per byte with tokenizers that the model was not trained with."
 EXAMPLES = """\

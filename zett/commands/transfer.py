@@ -4,8 +4,8 @@ import argparse
 import shlex
 
 from zett.belongs import check_belongs
+from zett.choices import MODES
 from zett.progress import phase, shown
-from zett.vocab.modes import MODES
 
 DESCRIPTION = "Write a base model with another tokenizer."
 EXAMPLES = """\

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from zett.arguments import several
+from zett.choices import KINDS
 from zett.data.documents import Documents, first_bytes
 from zett.data.sources import open_text
 from zett.errors import UserError
@@ -13,7 +14,6 @@ from zett.files.cache import cache_folder
 from zett.files.folders import new_folder
 from zett.progress import phase
 from zett.vocab import Vocabulary, load_tokenizer
-from zett.vocab.modes import KINDS
 from zett.vocab.train import RECIPE, save_tokenizer, train_tokenizer
 
 DEFAULT_TARGETS = ("bpe-2k", "bpe-8k", "bpe-16k", "unigram-8k", "sentencepiece-bpe-8k", "prose-bpe-8k")
@@ -29,7 +29,7 @@ def load_target(spec: str, text="python", *, prose="prose", text_column: str = "
     """A target tokenizer: a folder, a tokenizer.json, a Hub name, or "KIND-SIZE" trained here.
 
     "bpe-8k" is byte-level BPE with 8 x 1024 entries trained on `text`; "prose-bpe-8k" is trained on `prose`. Both are
-    documents, or the name of a source, whose training split is taken. Kinds are those of `zett.vocab.modes.KINDS`. The same
+    documents, or the name of a source, whose training split is taken. Kinds are those of `zett.choices.KINDS`. The same
     text gives the same tokenizer. Raises UserError.
     """
     parsed = parse_target(spec)

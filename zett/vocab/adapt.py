@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zett.choices import MODES
 from zett.errors import UserError
 from zett.values import nearest
 from zett.vocab.bytes import RESERVED_TOKEN
 from zett.vocab.load import load_tokenizer
-from zett.vocab.modes import MODES
 from zett.vocab.pairing import PRECEDENCE, ROLES, Pair, added_tokens, find_pairs, followed_ends, structural
 from zett.vocab.prompts import chat_template
 

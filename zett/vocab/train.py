@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from zett.vocab.modes import KINDS
+from zett.choices import KINDS
 from zett.vocab.regexes import PIECE_REGEX, WORD_REGEX
 
 RECIPE = 1  # part of the key under which tokenizers are kept: raise it when the same text gives another tokenizer
