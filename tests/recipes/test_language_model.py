@@ -85,6 +85,8 @@ def test_the_first_loss_is_transformers(variant, corpus, tmp_path):
 
 def test_without_bos_and_eos_texts_open_with_the_mean_row(corpus, tmp_path):
     folder = parity.base_folder("llama-gqa", tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"bos_token_id": None, "eos_token_id": None}))
     recipe, params = recipe_and_params(settings(corpus, folder), tmp_path)
     base = load_base_model(folder)
     assert not {"bos", "eos"} & base.vocab.roles.keys()
