@@ -21,8 +21,10 @@ class Method(Protocol):
 
     def precheck(self, model: str | Path) -> None:
         """UserError where it is clear from small files that the method is not for this base model."""
+        return
 
     def check(self, base: BaseModel) -> None:
         """UserError if the method cannot be used with `base`; called before anything that takes its time."""
+        return
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable: ...
