@@ -61,7 +61,7 @@ def test_a_base_model_has_a_config(tmp_path):
     def check(path):
         raise UserError(f"{path.name} is an adapter")
 
-    with pytest.raises(UserError, match="^empty is an adapter$"):  # which says more than that there is no config
+    with pytest.raises(UserError, match=r"^empty is an adapter$"):  # which says more than that there is no config
         find(folder, BASE_MODEL, check=check)
 
 
