@@ -72,7 +72,7 @@ def test_a_transfer_says_what_it_does(tmp_path, capsys):
         "loading JAX",
         f"reading the base model {base}",
         "reading the tokenizer",
-        "taking 400 tokens",
+        "making the rows",
         "writing",
         "measured: ",
     )
