@@ -16,7 +16,8 @@ PRODUCT = ("zett", "configs", "train.py", "eval.py")  # what works without the e
 REST = ("tests", "benchmarks", "notebooks")
 # Imported only where they are used, after a look whether they are there.
 OPTIONAL = {"torch", "sentencepiece", "tensorboardX", "wandb"}
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text().splitlines()
 
 
@@ -96,3 +97,12 @@ def test_every_package_that_is_asked_for_has_a_tested_version():
     pinned = {normalised(line.split("==")[0]) for line in CONSTRAINTS if line and not line.startswith("#")}
     asked = DECLARED_TEST | named(PROJECT["optional-dependencies"]["docs"])
     assert asked <= pinned
+
+
+def test_every_file_of_the_package_is_installed():
+    """setuptools leaves out all but Python files, unless a pattern of package-data names them."""
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["zett"]
+    named = {path for pattern in patterns for path in (ROOT / "zett").glob(pattern)}
+    files = {path for path in (ROOT / "zett").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert (ROOT / "zett" / "inspect" / "page.html.jinja") in named
+    assert [path for path in files - named if path.suffix != ".py"] == []

@@ -1,4 +1,4 @@
-"""Shapes of well-known base models, so that a run can be planned and measured without their weights or a network.
+"""Shapes of well-known base models, so that a run can be planned or timed without their weights or a network.
 
 These are the fields of their config.json files that the ports read; fields that are left out have Transformers' default.
 """
