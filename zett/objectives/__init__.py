@@ -23,17 +23,17 @@ from zett.table import EmbeddingTable
 class Objective(Protocol):
     """One term of a loss.
 
-    specs: how the arrays of its part of a batch lie on the mesh, by their names in the batch.
+    specs: names of the arrays that it adds to a batch, and how each lies on the mesh.
     """
 
     @property
     def specs(self) -> Mapping[str, PartitionSpec]: ...
-    def frozen(self) -> dict[str, Any]: ...  # arrays on the devices that are read and never trained
-    def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]: ...  # rngs: one a text
+    def frozen(self) -> dict[str, Any]: ...  # arrays on the devices that it reads and that are not trained
+    def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]: ...  # one rng a text
     def __call__(self, table: EmbeddingTable, body: Body, frozen: dict, batch: dict) -> tuple[jax.Array, dict]: ...
 
 
-# By the name of its weight in config.loss: what makes an objective from a `Setting`.
+# The name of a weight in config.loss -> a class or function that makes the objective from a `Setting`.
 OBJECTIVES = {
     "token": "zett.objectives.token:token",
     "lexical": "zett.objectives.lexical:Lexical",
