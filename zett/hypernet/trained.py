@@ -25,8 +25,8 @@ from zett.vocab import SurfaceForms, Vocabulary, load_tokenizer, surface_forms
 class TrainedHypernet:
     """A hypernetwork with its parameters: a `Method` (zett/methods) like the training-free ones.
 
-    base: name and fingerprint of the base model that it belongs to. Published ones know no fingerprint (None). They know
-    "vocab_size", the number of their base's ids, and their folder holds the tokenizer that tokens are decomposed with.
+    base: name and fingerprint of the base model that it belongs to. Published ones do not know a fingerprint (None); their base
+    has "vocab_size" ids, and they bring the tokenizer that tokens are to be decomposed with.
     """
 
     config: HypernetConfig
@@ -53,7 +53,7 @@ class TrainedHypernet:
             )
 
     def check_model(self, base) -> None:
-        """UserError if the hypernetwork belongs to another `BaseModel`. Call it before anything slow."""
+        """UserError if the hypernetwork belongs to another `BaseModel`; to be called before anything that takes its time."""
         if self.base["fingerprint"] is not None:
             known = "fingerprint" in vars(base)
             with progress.phase(f"comparing the rows of {base.name} with those the hypernetwork was trained for", not known):

@@ -10,8 +10,8 @@ from zett.values import checked, nearest, parse
 def settings_of(cls, text: str, where: str, given: dict | None = None) -> dict:
     """Values for the fields of the dataclass `cls` from `text`, and from `given` Python values.
 
-    The first part may be a value without a name: it goes to the field that `cls.first` names, as in "hypernet:DIR". UserError
-    for an unknown field, with the nearest one, and for a value of the wrong type. where: what the message calls the method.
+    A first part without a known name and "=" is the field that `cls.first` names, so that "hypernet:DIR" is enough. UserError
+    for an unknown field, with the nearest, and for a value that is not of the field's type. where: for the message.
     """
     hints = {field.name: typing.get_type_hints(cls)[field.name] for field in dataclasses.fields(cls)}
     values: dict = {}

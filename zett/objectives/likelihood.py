@@ -19,8 +19,8 @@ from zett.table import EmbeddingTable
 class Likelihood:
     """Mean negative log-likelihood of "targets" `[B, M]`, in nats, weighted by "weights".
 
-    "bytes" `[B]` are those that the targets of each text stand for, to report bits per byte. A subclass computes in `hidden` the
-    hidden states that the targets are predicted from.
+    "bytes" `[B]` are those that the targets of each text stand for, to report bits per byte. A subclass computes in `hidden`
+    the hidden states that the targets are predicted from.
     """
 
     specs: ClassVar[Mapping[str, PartitionSpec]] = dict.fromkeys(("targets", "weights", "bytes"), BATCH)

@@ -1,8 +1,8 @@
 """What the step of a run holds in the memory of each device, counted from shapes alone.
 
-JAX itself says what a backward pass would keep, when the real functions are traced without data; the rest of a step is a few
-terms. Sums were 0.99 to 1.34 times what the compiler reports for whole steps, on one CPU and on eight simulated ones, with most
-of it in activations or most in parameters; tests/test_plan.py repeats this on one. Not measured: other backends,
+What a backward pass keeps is what JAX says that it would save of the real functions, traced without data; the rest of a step
+is a few terms. Sums were 0.99 to 1.34 times the compiler's own account of whole steps, on one CPU and on eight simulated ones,
+with most of it in activations or most in parameters; tests/test_plan.py repeats this on one. Not measured: other backends,
 which save the same but may hold more beside it (collectives) or less (flash attention).
 """
 
