@@ -55,10 +55,10 @@ class WeightedSum:
     @classmethod
     def of(cls, names: Iterable[str], weights: LossConfig, setting: Setting) -> "WeightedSum":
         """Those of `names` whose weight is not 0. UserError if there are none."""
-        weighed = {name: weight for name in names if (weight := getattr(weights, name))}
+        weighed = [(weight, name) for name in names if (weight := getattr(weights, name))]
         if not weighed:
             raise UserError(f"config.loss.{', .'.join(names)}: all weights are 0, so that nothing would be trained")
-        made = cls(tuple((weight, make_objective(name, setting)) for name, weight in weighed.items()))
+        made = cls(tuple((weight, make_objective(name, setting)) for weight, name in weighed))
         brought = [name for _, term in made.terms for name in term.specs]
         if len(set(brought)) < len(brought):
             raise ValueError(f"two objectives bring a part of a batch of the same name: {sorted(brought)}")
