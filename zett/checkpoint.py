@@ -20,14 +20,14 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int):
         import logging
 
-        # What fails is raised; orbax would log its traceback as well.
+        # Failures are raised as exceptions, so the tracebacks that orbax logs as well are not needed.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         from orbax.checkpoint.experimental import v1 as ocp
 
         policies = ocp.training.preservation_policies
         best = policies.BestN(get_metric_fn=lambda m: -m["score"], n=1, keep_checkpoints_without_metrics=False)
         self._folder = folder
-        # The async writer's temporary folders of a killed run are removed on start.
+        # At the start this removes the temporary folders that a killed run left behind.
         self._checkpointer = ocp.training.Checkpointer(
             folder.absolute(),
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
@@ -38,23 +38,23 @@ class Checkpoints:
         return sorted(c.step for c in self._checkpointer.checkpoints)
 
     def save(self, step: int, state, score: float | None) -> None:
-        """Write `state` under `step` in the background; a step already there is left alone."""
+        """Write `state` as the checkpoint of `step`, in the background. If that step is already saved, nothing is done."""
         if step not in self.steps():
             metrics = None if score is None else {"score": float(score)}
             with self._disk_full_is_the_users():
-                # Not forced, orbax leaves out a save that comes while another one is being written, and says nothing.
+                # Without force, orbax silently skips a save while another one is still being written.
                 content = {"state": state, "checksum": checksum(state)}
                 self._checkpointer.save_async(step, content, metrics=metrics, force=True)
 
     def restore(self, state, step: int):
         """The state saved at `step`, with the structure, dtypes and shardings of `state`. UserError if it is damaged."""
         self.wait()
-        # Without a sharding orbax would want the devices that the checkpoint was saved on.
+        # Without a sharding, orbax would need the same devices that the checkpoint was saved on.
         sum_of = jax.ShapeDtypeStruct((), np.uint32, sharding=_whole(jax.tree.leaves(state)[0]))
         abstract = {"state": jax.tree.map(_abstract, state), "checksum": sum_of}
         try:
             content = self._checkpointer.load(step, abstract_state=abstract)
-        # What orbax and tensorstore raise for a damaged file has no common class.
+        # orbax and tensorstore raise many kinds of exceptions for a damaged file.
         except Exception as error:
             why = " ".join(str(error.__cause__ or error).split())
             raise UserError(
@@ -102,7 +102,7 @@ class Checkpoints:
         return min(scored)[1] if scored else None
 
     def wait(self) -> None:
-        """Until what is being saved is on disk. Raises UserError if the disk is full; the checkpoints before are intact."""
+        """Wait until everything is on the disk. UserError if the disk is full; earlier checkpoints are not affected."""
         with self._disk_full_is_the_users():
             self._checkpointer.wait()
 
@@ -128,16 +128,16 @@ def _abstract(x):
 
 
 def _whole(x) -> jax.sharding.Sharding | None:
-    """On every device of `x`."""
+    """The sharding of an array that is whole on every device of `x`."""
     where = getattr(x, "sharding", None)
     return NamedSharding(where.mesh, PartitionSpec()) if isinstance(where, NamedSharding) else where
 
 
 @jax.jit
 def checksum(tree):
-    """uint32 over all bits of all leaves and their places; exact under any sharding, since integers wrap and commute.
+    """A uint32 of all values and their places. It is the same under any sharding, since integers add up in any order.
 
-    A storage layer may answer for a lost chunk with zeros; only the values themselves can tell.
+    A storage layer may return zeros in place of a chunk that was lost, and report no error; the checksum detects this.
     """
     total = jnp.zeros((), jnp.uint32)
     for number, x in enumerate(jax.tree.leaves(tree)):

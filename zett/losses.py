@@ -17,9 +17,9 @@ def chunked_cross_entropy(
     `[B, L]`; rows from `num_valid` on do not exist. softcap: product `p` becomes `softcap * tanh(p / softcap)`, then the bias
     is added.
 
-    Logits exist for about `chunk` positions at a time; gradients with respect to `h`, `out_rows` and `bias` are made in the
-    same pass, so nothing is computed twice. A chunk of a batch is of all its rows, so that each device, which has some of the
-    rows, has work in every chunk.
+    Logits exist for about `chunk` positions at a time. Gradients with respect to `h`, `out_rows` and `bias` are computed in the
+    same pass, so nothing is computed twice. Each chunk holds some positions of every row of a batch: a device has only some of
+    the rows, and so it has work in every chunk.
     """
     if h.ndim == 2:
         h, targets, weights = h[None], targets[None], weights[None]
@@ -101,8 +101,8 @@ _cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 def summed(f, trained, constants, batch, number: int):
     """Sum of `f(trained, constants, part)`, a scalar, over `number` parts of the rows of all arrays in `batch`.
 
-    Gradients with respect to `trained` (a pytree; its integers, such as a table's number of rows, have none) are made in the
-    same pass, so that only one part's activations exist at a time and nothing is computed twice. Each part has rows from
+    Gradients with respect to `trained` (a pytree; integers in it, such as a table's number of rows, have none) are computed in
+    the same pass. So only the activations of one part exist at a time, and nothing is computed twice. Each part takes rows from
     everywhere in the batch, so that every device has work in it.
     """
     if number == 1:

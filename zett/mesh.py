@@ -1,7 +1,8 @@
 """The device mesh, where each array lies on it, and the start on several hosts.
 
-Axes: "data" copies everything and gives each copy its own rows of the batch; "fsdp" does the same with the batch and also cuts
-the parameters; "tensor" cuts each matrix product. A mesh changes where a result is computed, not what it is.
+Axes: along "data", devices hold copies of everything, and each copy has its own rows of the batch. Along "fsdp" they have their
+own rows, too, and each holds a part of the parameters. Along "tensor" each computes a part of every matrix product. A mesh
+changes where a result is computed, not the result.
 """
 
 import functools
@@ -22,8 +23,8 @@ BATCH = PartitionSpec(("data", "fsdp"))  # rows of a batch
 EVERYWHERE = PartitionSpec(AXES)  # one part for each device
 REPLICATED = PartitionSpec()
 
-# Rules that say how parameters are cut: (pattern of the dotted path, spec of one layer's array). The first axes of stacked
-# layers are never cut.
+# How parameters are cut: (pattern of the dotted path, spec of one layer's array). The arrays of all layers are stacked along a
+# first axis, which is never cut.
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 
@@ -54,7 +55,7 @@ def one_device() -> Mesh:
 
 
 def match(shapes: Mapping[str, tuple], rules: Rules) -> dict[str, PartitionSpec]:
-    """The spec of each parameter by dotted path; ValueError lists what is not matched once, and rules that match nothing."""
+    """The spec of each parameter by dotted path. ValueError unless one rule matches each, and each rule matches something."""
     specs, used, faults = {}, set(), []
     for path in shapes:
         hits = [i for i, (pattern, _) in enumerate(rules) if re.fullmatch(pattern, path)]
@@ -70,7 +71,7 @@ def match(shapes: Mapping[str, tuple], rules: Rules) -> dict[str, PartitionSpec]
 
 
 def sharding(mesh: Mesh, spec: PartitionSpec | tuple, shape: tuple) -> NamedSharding:
-    """Where an array of `shape` lies; `spec` is of its last axes. Axes of the array that cannot be cut evenly stay whole."""
+    """How an array of `shape` is cut: its last axes by `spec`. An axis that cannot be cut into equal parts stays whole."""
     entries = (None,) * (len(shape) - len(spec)) + tuple(spec)
     kept = []
     for size, entry in zip(shape, entries):
@@ -90,9 +91,9 @@ def _key(entry) -> str:
 
 
 def state_shardings(mesh: Mesh, state, specs: Mapping[str, PartitionSpec]):
-    """Shardings of parameters and of all that follows them: a leaf whose path ends in a parameter's path lies like it.
+    """Shardings of all of a training state. A leaf whose path ends in the path of a parameter lies as that parameter does.
 
-    Moments and accumulators of the optimizer are such leaves; counters are replicated.
+    So the optimizer's moments lie like the parameters that they belong to. All other leaves, such as counters, are replicated.
     """
 
     def place(path, leaf):
@@ -105,7 +106,7 @@ def state_shardings(mesh: Mesh, state, specs: Mapping[str, PartitionSpec]):
 
 
 def place(tree, shardings):
-    """`tree`, the same on every process or spread over them already, as arrays that lie by `shardings`."""
+    """`tree` with its arrays laid out by `shardings`. Each array is the same on every process, or already spread over them."""
     if jax.process_count() == 1:
         return jax.device_put(tree, shardings)
 
@@ -119,7 +120,7 @@ def place(tree, shardings):
 
 
 def check_batch(parts: int, batch_size: int, microbatches: int) -> None:
-    """UserError if a mesh with `parts` along data x fsdp cannot cut a batch, or the microbatches that it is made of."""
+    """UserError if a batch, or one of its microbatches, cannot be cut into `parts` equal parts (data x fsdp)."""
     if batch_size // microbatches % parts:
         raise UserError(
             f"config.data.batch_size / config.train.microbatches is {batch_size} / {microbatches}; "
@@ -151,9 +152,10 @@ def global_batch(mesh: Mesh, batch: Mapping, specs: Mapping[str, PartitionSpec],
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gathered(x_GRE, mesh: Mesh):
-    """`[R, E]`, whole on every device, of `[G, R / G, E]`, of which each device has made one part; row i is in part i % G.
+    """All rows `[R, E]` on every device, from `[G, R / G, E]`, one part made by each device. Row i is in part i % G.
 
-    With a plain constraint in its place the gradient, too, would be gathered on every device, which needs its part alone.
+    Its gradient is cut into parts again. A plain sharding constraint would gather the whole gradient on every device, each of
+    which needs only its own part.
     """
     whole = NamedSharding(mesh, REPLICATED)
     x_GRE = jax.lax.with_sharding_constraint(x_GRE, whole)
@@ -161,7 +163,7 @@ def gathered(x_GRE, mesh: Mesh):
 
 
 def scattered(x_RE, mesh: Mesh):
-    """`[G, R / G, E]`, one part on each device, of `[R, E]`: the reverse of `gathered`."""
+    """The reverse of `gathered`: from all rows `[R, E]` the parts `[G, R / G, E]`, one on each device."""
     x_GRE = x_RE.reshape(-1, mesh.size, x_RE.shape[-1]).swapaxes(0, 1)
     return jax.lax.with_sharding_constraint(x_GRE, NamedSharding(mesh, EVERYWHERE))
 
@@ -179,7 +181,7 @@ def to_host(x) -> np.ndarray:
 
 
 def same_everywhere(values: Iterable[str | bytes]) -> bool:
-    """Whether all processes, of several, have the same values."""
+    """Whether all processes of the run have the same values."""
     from jax.experimental import multihost_utils
 
     digest = hashlib.sha256()
@@ -191,15 +193,15 @@ def same_everywhere(values: Iterable[str | bytes]) -> bool:
 
 # --------------------------------------------------------------------------------------------------------- several hosts
 
-# A process that is gone takes the others with it after this many seconds, instead of letting them wait for ever.
+# If a process dies, the others end after this many seconds. Otherwise they would wait for it for ever.
 HEARTBEAT_SECONDS = 30
 
 
 def start_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Join this process to the others of the run; has to come before anything touches a device.
+    """Join this process to the others of the run. Call it before anything uses a device.
 
     On TPU pods, SLURM, Open MPI and Kubernetes JAX finds all three by itself; by hand, `coordinator` is HOST:PORT of the first
-    process, `processes` their number and `process` the number of this one. UserError if they do not come together.
+    process, `processes` their number and `process` the number of this one. UserError if the processes do not find each other.
     """
     given = [coordinator, processes, process]
     if any(x is not None for x in given) and None in given:

@@ -1,4 +1,4 @@
-"""Schedules and the optimizer. Only trained parameters come here, so clipping never sees a frozen model's gradient."""
+"""Schedules and the optimizer. It gets trained parameters only, so clipping never counts a frozen model's gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def make_schedule(config: OptimConfig, peak: float, steps: int):
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Clipping, then AdamW or Muon (arXiv 2502.16982). Weight decay leaves vectors (biases, norms) alone.
 
-    A gradient that is not finite changes nothing and is counted in the state.
+    A step whose gradient is not finite changes no parameter. The optimizer's state counts such steps.
     """
     schedule = make_schedule(config, config.learning_rate, steps)
     if config.name == "muon":
@@ -38,7 +38,7 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
         )
     else:
         update = optax.adamw(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=_decayed)
-    # A gradient with a NaN or Inf is left out, however many follow; when to give up is the loop's to say.
+    # Steps with a NaN or Inf in the gradient are skipped, however many there are: the training loop decides when to stop.
     return optax.apply_if_finite(optax.chain(optax.clip_by_global_norm(config.clip), update), 2**31 - 1)
 
 
@@ -51,7 +51,7 @@ def _decayed(params):
 
 
 def _matrices(params):
-    # Kernels of stacked layers carry a leading layer axis: orthogonalisation is over the last two.
+    # The kernels of all layers are stacked along a first axis, so each matrix is in the last two axes.
     def spec(path, p):
         return contrib.MuonDimensionNumbers(jnp.ndim(p) - 2, jnp.ndim(p) - 1) if _is_kernel(path) else None
 

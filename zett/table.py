@@ -15,7 +15,8 @@ from zett.losses import NEG_INF
 class EmbeddingTable:
     """Input rows `[V, D]`, output rows `[V, D]` (None: tied to the input rows), output bias `[V]` or None.
 
-    Rows from `num_valid` on are padding: V is padded to few sizes because every new V compiles anew. They get no probability.
+    Rows from `num_valid` on are padding, and get no probability. V is padded to one of a few sizes, since JAX compiles anew for
+    each size.
     """
 
     input: jax.Array

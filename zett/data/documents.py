@@ -1,4 +1,4 @@
-"""Documents: what every text source is a sequence of, alone, in parts and in mixtures."""
+"""`Documents`: what every text source is, as it is read, in parts and in mixtures."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ class Documents(Sequence[str]):
     name: str
 
     def fingerprint(self) -> str:
-        """Changes when a document does; part of the key of all that is cached from here."""
+        """A text that changes when a document does. It is part of the key of everything that is cached from these documents."""
         raise NotImplementedError
 
     def part(self, part: int, parts: int, stream_bytes: int) -> "Documents":
@@ -36,9 +36,9 @@ class Documents(Sequence[str]):
 
 @dataclasses.dataclass(frozen=True)
 class Files(Documents):
-    """Random access to what files hold; items are `(function, *arguments)` that read one document each.
+    """Documents that are read from files when asked for. An item is `(function, *arguments)`, which reads one document.
 
-    The names of those functions are part of the fingerprint: another name makes all that is cached anew.
+    The names of these functions are part of the fingerprint, so renaming one makes everything cached from them stale.
     """
 
     name: str
@@ -107,15 +107,15 @@ class Part(Documents):
 
 
 class Mixture(Documents):
-    """Several sources as one, whose documents are theirs in turn, by whole weights.
+    """Several sources as one, which take turns by their weights (whole numbers).
 
-    All documents are in it; those of a source that is small for its weight come again and again.
+    It holds all documents. Those of a source that is small for its weight are repeated.
     """
 
     def __init__(self, sources: Sequence[Documents], weights: Sequence[int]):
         self.name = "|".join(f"{weight}*{source.name}" for source, weight in zip(sources, weights))
         self._sources, self._weights = sources, weights
-        self._counts = np.asarray(weights) // np.gcd.reduce(weights)  # of each source's documents in a period
+        self._counts = np.asarray(weights) // np.gcd.reduce(weights)  # how many documents each source gives in a period
         source = np.repeat(np.arange(len(sources)), self._counts)
         rank = np.concatenate([np.arange(count) for count in self._counts])
         order = np.argsort((rank + 0.5) / self._counts[source], kind="stable")  # each source spread evenly over the period

@@ -1,4 +1,4 @@
-"""Hugging Face data sets, streamed: read once, from the beginning, into the cache, and from there like files."""
+"""Hugging Face data sets. Each is streamed once, from its beginning, into the cache, and then read from there like a file."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from zett.data.documents import VALID_SHARE, Documents, TextError
 from zett.data.spool import spool
 from zett.files.cache import cache_folder
 
-VALID_BYTES = 2_000_000  # held-out text at most; where a data set has no such split, fifty times as much is read for it
+VALID_BYTES = 2_000_000  # the most held-out text; from a data set without such a split, fifty times as much is read to get it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class HubSource:
 
     @classmethod
     def of(cls, spec: str) -> "HubSource":
-        """From what follows "hf:". Values are taken as they stand. Raises TextError."""
+        """Parses what follows "hf:". Values are not unquoted. Raises TextError."""
         where, _, query = spec.partition("?")
         name, _, config = where.partition(":")
         known = [field.name for field in dataclasses.fields(cls)][2:]
@@ -46,17 +46,17 @@ class HubSource:
 
 
 class HubTexts:
-    """The documents of a split, of one part of several, from `state` on. Raises TextError; errors of the network as they come.
+    """The documents of one part of a split, from `state` on. Raises TextError; errors of the network are raised as they are.
 
-    A data set without a held-out split has one document in VALID_SHARE held out, by its text, so that all parts and all
-    readings agree on it and copies do not cross the splits.
+    Of a data set without a held-out split, one document in VALID_SHARE is held out. The text of a document decides, so that
+    all parts and all readings agree, and copies of a document are all in the same split.
     """
 
     def __init__(self, source: HubSource, column: str, split: str, part: int, parts: int, state: dict | None = None):
         self._name, self._column, self._split = f"hf:{source.name}", column, split
         self._own_split, self._rows = _hub_rows(source, split)
         if parts > 1:
-            # Whole files, so that each is fetched by one host; of too few files, every `parts`-th row.
+            # A part is some of the files, so that only one host fetches each. With too few files it is every `parts`-th row.
             if self._rows.num_shards >= parts:
                 self._rows = self._rows.shard(num_shards=parts, index=part, contiguous=False)
             else:
@@ -67,7 +67,7 @@ class HubTexts:
             self._rows.load_state_dict(state)
 
     def __iter__(self) -> Iterator[str]:
-        with contextlib.closing(iter(self._rows)) as rows:  # generators that are left to themselves end after their libraries
+        with contextlib.closing(iter(self._rows)) as rows:  # closed before Python unloads its libraries
             for row in rows:
                 if self._column not in row:
                     raise TextError(f"{self._name}: no column {self._column!r}; columns: {', '.join(row)}")
@@ -106,7 +106,7 @@ def _hub_rows(source: HubSource, split: str):
 
 
 class Stream(Documents):
-    """The documents of a data set, or of one part of several, up to `limit` bytes; read when first used. Raises TextError."""
+    """The documents of a data set or of one part of it, up to `limit` bytes. It is read on first use. Raises TextError."""
 
     def __init__(self, spec: str, split: str, text_column: str, limit: int, part: int = 0, parts: int = 1):
         self.name = f"hf:{spec}:{split}" + (f", part {part} of {parts}" if parts > 1 else "")
@@ -117,7 +117,7 @@ class Stream(Documents):
     @functools.cached_property
     def _stored(self) -> tuple[np.ndarray, np.ndarray, dict]:
         source, column = self._source, self._source.column or self._text_column
-        # A name stands for what was first read under it; a local folder for the files that are in it.
+        # A data set of the Hub is known by its name: what was first read under it stays. A local folder is known by its files.
         files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(Path(source.name).rglob("*")) if p.is_file()]
         which = self._split, self._part, self._parts
         key = json.dumps([dataclasses.astuple(source), column, which, self.limit, files])

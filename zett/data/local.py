@@ -65,7 +65,7 @@ def _split(items: list[tuple[str, tuple]], split: str) -> list[tuple]:
 
 
 def _part(read, args: tuple, split: str) -> str:
-    """All but the last `1 / VALID_SHARE` of a document, or just that, cut after a line (without lines: after a character)."""
+    """A document without its last `1 / VALID_SHARE`, or that end alone; cut after a line, or anywhere if it has no lines."""
     text = read(*args)
     at = len(text) - max(len(text) // VALID_SHARE, 1)
     at = text.rfind("\n", 0, at) + 1 or at
@@ -73,7 +73,7 @@ def _part(read, args: tuple, split: str) -> str:
 
 
 def file_kind(path: Path) -> str | None:
-    """The suffix that says how a file is read, without a compression's; None if it is of no known kind."""
+    """The suffix that says how to read a file, such as ".txt" for a.txt.gz; None if it is not known."""
     suffixes = [s for s in path.suffixes if s not in (".gz", ".zst")]
     return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
 
@@ -117,7 +117,7 @@ def _parquet_column(file: Path, text_column: str) -> list[str]:
     import pyarrow.parquet as parquet
 
     try:
-        # A parquet file is read from its end, so one that is compressed as a whole has to be unpacked first.
+        # Reading a parquet file begins at its end, so a file that is compressed as a whole has to be unpacked first.
         content = pyarrow.BufferReader(file_bytes(file)) if file.suffix in (".gz", ".zst") else str(file)
         with parquet.ParquetFile(content) as table:
             names = table.schema_arrow.names
@@ -147,7 +147,7 @@ def file_bytes(file: Path) -> bytes:
     try:
         with _decompressed(file) as stream:
             return stream.read()
-    except (OSError, EOFError, zlib.error) as error:  # gzip and zstd report damage by all of them
+    except (OSError, EOFError, zlib.error) as error:  # gzip and zstd use all of these for damaged files
         raise TextError(f"{file}: cannot be decompressed: {error}") from None
 
 

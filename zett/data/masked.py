@@ -1,8 +1,8 @@
 """What a masked language model reads: a text in the frame of its own tokenizer, with some of the tokens hidden.
 
-The mask token and what stands around a text ([CLS] and [SEP], <s> and </s>) keep the base model's own input rows whatever the
-tokenizer of the text is, so they are no ids of it: the id -1 - k stands for row k of `Frame.rows`. Shapes: B texts, L tokens
-of a text, W = L + the frame's, M hidden tokens, K rows of the frame.
+The mask token and the tokens around a text ([CLS] and [SEP], or <s> and </s>) keep the base model's own input rows, whatever
+tokenizer the text is in. They need not exist in that tokenizer, so they have ids below 0: the id -1 - k stands for row k of
+`Frame.rows`. Shapes: B texts, L tokens of a text, W = L + the frame's tokens, M hidden tokens, K rows of the frame.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class Frame:
 
 def frame_of(base) -> Frame:
     """The frame of a masked language model (a `BaseModel`). UserError if it has no head or no mask token."""
-    base = base.original or base  # with another vocabulary, the frame stays what the body was trained with
+    base = base.original or base  # a model with another vocabulary keeps the frame that its body was trained with
     kind, roles, tokenizer = base.hf_config["model_type"], base.vocab.roles, base.vocab.tokenizer
     if not base.config.head:
         raise UserError(
@@ -59,7 +59,7 @@ def frame_of(base) -> Frame:
     text = np.flatnonzero(np.logical_not(whole.special_tokens_mask))
     if 0 < len(text) < len(whole.ids):
         return Frame(roles["mask"], tuple(whole.ids[: text[0]]), tuple(whole.ids[text[-1] + 1 :]))
-    # A tokenizer file that puts nothing around a text: the tokens that are there for it.
+    # This tokenizer file puts nothing around a text, so take the tokens that have these roles.
     before, after = ([roles[role] for role in pair if role in roles][:1] for pair in (("cls", "bos"), ("sep", "eos")))
     return Frame(roles["mask"], tuple(before), tuple(after))
 

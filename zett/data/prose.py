@@ -7,8 +7,8 @@ from pathlib import Path
 from zett.data.documents import Files, held_out
 from zett.data.python import python_sources, text_or_none
 
-# Every triple-quoted string, in order, so that the end of one is never taken for the start of the next; "head" is there where
-# the string begins its line, as docstrings do.
+# Matches all triple-quoted strings, so that the end of one is never taken for the start of the next. The group "head" matches
+# if the string is the first thing on its line, as a docstring is.
 TRIPLE_QUOTED = re.compile(r'''(?P<head>^[ \t]*[rRuU]?)?(?P<quote>"""|\'\'\')(?P<text>.*?)(?P=quote)''', re.S | re.M)
 COMMENT_BLOCK = re.compile(r"(?:^[ \t]*#[ \t].*\n){2,}", re.MULTILINE)
 COMMON_WORDS = frozenset("a an and are as at be by can for from has if in is it not of or that the this to was which".split())
@@ -50,7 +50,7 @@ def _is_prose(paragraph: str) -> bool:
     words = paragraph.split()
     if len(words) < 8 or paragraph[-1] not in ".?!:" or re.search(r">>>|::|[{}<>|=_`\\]|\w\(", paragraph):
         return False
-    if "License" in paragraph:  # the same licence header stands in thousands of files; it would rule the statistics
+    if "License" in paragraph:  # the same licence header is in thousands of files, and would dominate the statistics
         return False
     plain = sum(c.isalpha() or c in " ,.'" for c in paragraph)
     common = sum(w.lower() in COMMON_WORDS for w in words)

@@ -13,8 +13,8 @@ from zett.data.documents import Files, TextError, held_out
 def python_sources(split: str, package_bytes: int) -> Files:
     """Python files of the standard library and the installed packages, split by file.
 
-    A file is known by its path inside its package, so every Python version and machine holds out the same files. Files are
-    taken in hash order up to `package_bytes` a top-level package; copies are dropped.
+    The path of a file inside its package decides its split, so every Python version and machine holds out the same files. From
+    each top-level package, files are taken in the order of their hashes until they hold `package_bytes`. Copies are dropped.
     """
     paths = sysconfig.get_paths()
     found: dict[str, Path] = {}
@@ -29,7 +29,7 @@ def python_sources(split: str, package_bytes: int) -> Files:
     order = sorted(found, key=lambda key: hashlib.sha256(key.encode()).digest())
     taken: dict[str, int] = {}
     items = []
-    # Copies are dropped, and a held-out file is no copy of a training file (packages carry copies of one another).
+    # Packages carry copies of one another: each text is taken once, and no held-out file is a copy of a training file.
     seen = set(python_sources("train", package_bytes)) if split == "valid" else set()
     for key in order:
         if held_out(key) != (split == "valid"):
@@ -58,4 +58,4 @@ def text_or_none(path: Path) -> str | None:
     try:
         return _read_text(path)
     except (UnicodeDecodeError, OSError):
-        return None  # test files of the standard library are deliberately broken
+        return None  # some test files of the standard library are broken on purpose

@@ -7,9 +7,10 @@ from zett.data.documents import Documents
 
 
 class RowTexts:
-    """What each row of a batch reads: row b the part `b * parts // batch_size` of the source `documents`.
+    """What each row of a batch reads: row b reads the part `b * parts // batch_size` of the source `documents`.
 
-    Only the parts of `rows` are opened, and streams read to their end here, so that no step waits for it. Raises TextError.
+    Only the parts that `rows` need are opened. Streams are read to their end here, so that no training step waits for them.
+    Raises TextError.
     """
 
     def __init__(self, documents: Documents, rows: Iterable[int], data: DataConfig):

@@ -1,7 +1,7 @@
-"""Reading texts that come once, from the beginning, into a folder of the cache.
+"""Reading texts that can only be read in order into a folder of the cache.
 
-The folder holds `text` (UTF-8), `ends` (where each document ends, int64) and `info.json`. It is made beside and renamed when it
-is whole. What an interrupted start has read is where the next one goes on.
+The folder holds `text` (UTF-8), `ends` (where each document ends, int64) and `info.json`. It is written under another name, and
+renamed when it is complete. If reading is interrupted, the next one goes on from there.
 """
 
 import contextlib
@@ -18,23 +18,23 @@ from zett.data.documents import TextError
 from zett.files.jsonfile import write_json
 
 MARK_BYTES = 1 << 26  # between the places at which an interrupted reading can go on
-SAY_SECONDS = 30  # between lines where there is no terminal for a bar
-PAUSES = (5, 30, 120)  # seconds, before what a network error broke off is tried again
+SAY_SECONDS = 30  # between lines of progress, if there is no terminal for a bar
+PAUSES = (5, 30, 120)  # seconds to wait before trying again after a network error
 NETWORK = {"httpx", "httpx2", "httpcore", "huggingface_hub", "aiohttp", "requests", "urllib3", "http", "ssl"}
 
 
 class Texts(Protocol):
-    """Texts in order, and the place after the last one that was given."""
+    """An iterator of texts that can say how far it has come."""
 
     def __iter__(self) -> Iterator[str]: ...
-    def state(self) -> dict: ...  # plain values; what is read from it on is what comes next
+    def state(self) -> dict: ...  # the place after the last text, as plain values; `open(state)` goes on from there
 
 
 def spool(folder: Path, name: str, open: Callable[[dict | None], Texts], limit: int) -> dict:
     """Read texts into `folder` until they hold `limit` bytes, unless that has been done; returns its info. Raises TextError.
 
-    `open(state)` gives them from their beginning (None) or from where an earlier reading stopped. One process reads, and others
-    that want the same wait. After network errors there is another try, up to three times in a row.
+    `open(state)` gives the texts from the beginning (None) or from where an earlier reading stopped. Only one process reads;
+    others that want the same texts wait for it. After a network error it tries again, up to three times in a row.
     """
     import filelock
 
@@ -53,7 +53,7 @@ def spool(folder: Path, name: str, open: Callable[[dict | None], Texts], limit: 
     try:
         if info := _whole(folder):
             return info
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, if it is there at all
+        shutil.rmtree(folder, ignore_errors=True)  # if it exists, it is damaged
         partial = folder.with_name(f".{folder.name}.partial")
         with _Writer(partial, name, limit) as writer:
             info = _read(writer, name, open)
@@ -82,7 +82,7 @@ def _read(writer: "_Writer", name: str, open: Callable[[dict | None], Texts]) ->
             if writer.marked > marked:
                 pauses = iter(PAUSES)
             pause = next(pauses, None)
-            # What could be read before is worth another try; a data set that cannot be reached at all is not.
+            # Trying again makes sense if something has been read before, but not for a data set that was never reached.
             if pause is None or not _of_network(error) or not (given or marked):
                 if isinstance(error, TextError):
                     raise
@@ -107,7 +107,7 @@ def _whole(folder: Path) -> dict | None:
 
 
 class _Writer:
-    """Fills a folder; `mark` notes a place to which `resume` comes back. What cannot be written leaves nothing behind."""
+    """Fills a folder. `mark` notes a place, and `resume` returns to the last one. Failed writing leaves nothing behind."""
 
     def __init__(self, folder: Path, name: str, limit: int):
         self._folder, self._name, self._limit = folder, name, limit
@@ -127,7 +127,7 @@ class _Writer:
         return self
 
     def __exit__(self, *error) -> None:
-        with contextlib.suppress(OSError):  # what is still to be written to a full disk
+        with contextlib.suppress(OSError):  # closing writes what is buffered, which fails again on a full disk
             self._files.close()
         if not self.marked and not (self._folder / "info.json").exists():
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -160,7 +160,7 @@ class _Writer:
         with contextlib.suppress(OSError, ValueError, KeyError):
             mark = json.loads((self._folder / "mark.json").read_text())
             sizes = self._text.tell(), self._ends.tell()
-            # Places in a data set are written by one version of its library for that version.
+            # A place in a data set is only understood by the version of the library that wrote it.
             if mark["datasets"] == datasets.__version__ and sizes >= (mark["bytes"], 8 * mark["documents"]):
                 self.documents = self.marked = mark["documents"]
                 self.bytes = self._marked_bytes = mark["bytes"]
@@ -192,7 +192,7 @@ class _Writer:
         self._say()
 
     def finish(self) -> dict:
-        """The folder is whole: what is known of it."""
+        """Write info.json, which makes the folder complete; returns what it holds."""
         if not self.documents:
             raise TextError(f"{self._name}: no text")
         info = {"name": self._name, **self._record()}
@@ -210,7 +210,7 @@ class _Writer:
             write_json(self._folder / name, value)
 
     def _say(self) -> None:
-        """A line now and then where there is no terminal for the bar."""
+        """Print progress now and then, if there is no terminal for a bar."""
         now = time.monotonic()
         if sys.stderr.isatty() or now - self._said < SAY_SECONDS:
             return

@@ -23,7 +23,7 @@ def token_stream(documents: Documents, tokenizer, separator: int | None) -> np.n
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         end = [] if separator is None else [separator]
         try:
-            # To the disk as they come: a run's texts may have more tokens than fit in memory.
+            # Written to the disk at once, since the tokens of a run's texts may not fit in memory.
             with temporary.open("wb") as file, bar(len(documents), "cutting into tokens", "document") as advance:
                 for start in range(0, len(documents), 64):
                     some = documents[start : start + 64]
@@ -38,7 +38,7 @@ def token_stream(documents: Documents, tokenizer, separator: int | None) -> np.n
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """For each token all ways to cut its bytes in two tokens of the same vocabulary (StochasTok, arXiv 2506.01687)."""
+    """All ways to cut each token into two tokens of the same vocabulary (StochasTok, arXiv 2506.01687)."""
 
     starts: np.ndarray  # [V + 1]: token t has the pairs starts[t]:starts[t + 1]
     pairs: np.ndarray  # [N, 2]

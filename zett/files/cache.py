@@ -1,4 +1,4 @@
-"""Where what is worked out once is kept."""
+"""The folder for results that are kept from run to run."""
 
 import os
 from pathlib import Path

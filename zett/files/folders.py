@@ -1,4 +1,4 @@
-"""Writing a whole folder or nothing: beside first, then renamed. And which folders may be replaced: never anybody's work."""
+"""Writing folders whole or not at all: written under another name, then renamed. And which folders may be replaced."""
 
 import contextlib
 import errno
@@ -17,9 +17,9 @@ TOKENIZER_FILES = [
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template*",
     "additional_chat_templates", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.spm", "*.tiktoken",
 ]  # fmt: skip
-# What follows a model wherever it goes.
+# Files that are copied with a model, whatever becomes of it.
 LEGAL_FILES = ["LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"]
-# Of a sentence-embedding model, beside modules.json and the folders that it names.
+# What a sentence-embedding model has beside modules.json and the folders that it names.
 SENTENCE_FILES = ["sentence_bert_config.json", "config_sentence_transformers.json"]
 
 MARKER, FORMAT = "zett.json", "zett-folder-1"
@@ -43,8 +43,8 @@ def output_path(output: str | Path, name: str = "output") -> Path:
 def check_output(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     """UserError unless the folder `output` may be written: absent, empty, or (with `overwrite`) one that may be replaced.
 
-    That is a folder that zett wrote, or that of a model, with nothing else in it. A folder that is, contains or lies in one of
-    `inputs` is never written.
+    Replaced may be a folder that zett wrote, or a model's folder, if nothing else is in it. A folder that is one of `inputs`,
+    contains one or lies inside one is never written.
     """
     for path in inputs:
         check_outside(output, path)
@@ -77,7 +77,7 @@ def check_outside(output: Path, path: Path, name: str = "output") -> None:
 
 
 def mark(folder: Path, command: str, settings: dict) -> None:
-    """Record in `folder`, which is complete, that zett wrote it: by which command with which settings, and which files."""
+    """Write into the finished `folder` a record that zett wrote it: the command, its settings, and the files."""
     from zett import __version__
 
     files = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if not path.is_dir())
@@ -86,9 +86,9 @@ def mark(folder: Path, command: str, settings: dict) -> None:
 
 
 def foreign(folder: Path) -> list[str]:
-    """What in `folder` is somebody's own work: [] for a folder that zett wrote, and for a model's, with nothing else in it.
+    """What in `folder` may be somebody's own work: everything but the files that zett wrote there, or those of a model.
 
-    Paths relative to the folder; subfolders in which all is foreign end in "/".
+    Paths are relative to the folder. A subfolder that holds nothing else is given as one path that ends in "/".
     """
     config, marker = json_or_empty(folder / "config.json"), json_or_empty(folder / MARKER)
     if marker.get("format") == FORMAT and isinstance(marker.get("files"), list):
@@ -97,7 +97,7 @@ def foreign(folder: Path) -> list[str]:
         own = _HYPERNET
     elif "model_type" in config and any(True for pattern in _WEIGHTS for _ in folder.glob(pattern)):
         own = _MODEL
-    else:  # a model's names say nothing without a model
+    else:  # without a model in the folder, files with such names may be anything
         own = []
     return list(_foreign(folder, own, ""))
 
@@ -131,10 +131,10 @@ def new_folder(output: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write to {output.parent}: {error.strerror or error}") from error
     try:
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp's folders are private, which a model folder is not
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp's folders are readable by their owner only
         yield temporary
         if output.exists():
-            # Renamed away before it is deleted, so that `output` is never half of something.
+            # The old folder is renamed before it is deleted, so that `output` is complete at any time.
             old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
             output.rename(old / "folder")
             temporary.rename(output)
@@ -163,7 +163,7 @@ def found(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def copy_files(paths: Sequence[Path], folder: Path) -> None:
-    """Into `folder`, byte for byte; folders with all that is in them."""
+    """Copy files, and folders with everything in them, into `folder`, byte for byte."""
     for path in paths:
         if path.is_dir():
             shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)

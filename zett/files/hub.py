@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: folders from there and to there, with errors that say what to do."""
+"""Downloading folders from the Hugging Face Hub and uploading them, with errors that say what to do."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from zett.errors import UserError
 
 
 def is_name(name: str) -> bool:
-    """Whether a repository can be called that."""
+    """Whether `name` can be the name of a repository."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name) is not None
 
 
@@ -18,8 +18,8 @@ def download(
 ) -> Path:  # fmt: skip
     """The local copy of the files in the repository `name` that match `patterns`; UserError if there is none of them.
 
-    what: what it is that is asked for, in words. wanted: a file that has to be there. check: raises UserError for a folder that
-    is something else.
+    what: in words, what should be in the repository. wanted: a file that it has to have. check: a function that raises
+    UserError for a folder that holds something else.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -52,7 +52,7 @@ def download(
 
 
 def check_push(name: str) -> None:
-    """UserError if it is clear at the start that nothing can be pushed under this name."""
+    """UserError if it can be said beforehand that pushing to this name will fail."""
     from huggingface_hub import HfApi, errors
     from huggingface_hub.utils import validate_repo_id
 

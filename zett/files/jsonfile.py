@@ -20,14 +20,14 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, value) -> None:
-    """Write beside, then rename: readers never see half a file."""
+    """Write under another name, then rename, so that nobody ever reads half a file."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     temporary.rename(path)
 
 
 def json_or_empty(file: Path) -> dict:
-    """The object in a JSON file, {} if there is none that can be read: of files that need not be ours."""
+    """The object in a JSON file; {} if the file is absent or damaged. For files that others may have written."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -41,7 +41,7 @@ def _commit() -> str | None:
 
 
 def _versions(*packages: str) -> dict[str, str]:
-    """Of the packages that are installed; a checkout need not be."""
+    """Versions of those packages that are installed. zett itself need not be: it runs from a checkout, too."""
     found = {}
     for name in packages:
         try:
@@ -52,7 +52,7 @@ def _versions(*packages: str) -> dict[str, str]:
 
 
 def environment() -> dict:
-    """What numbers were measured with and on."""
+    """The software and the machine that numbers were measured with."""
     import jax
 
     versions = {"python": platform.python_version(), **_versions("zett", "jax", "jaxlib", "flax", "numpy", "tokenizers")}

@@ -1,4 +1,4 @@
-"""Where a name leads: to the package's own models, to a folder on this machine, or to the Hugging Face Hub."""
+"""What the name of a model or tokenizer stands for: one in the package, a local folder, or one on the Hugging Face Hub."""
 
 import dataclasses
 import os
@@ -9,15 +9,16 @@ from zett.errors import UserError
 from zett.files import hub
 
 ASSETS = Path(__file__).parents[1] / "assets"
-SOURCE_TOKENIZER = "source_tokenizer"  # the folder, in a released hypernetwork's
+SOURCE_TOKENIZER = "source_tokenizer"  # a folder inside the folder of a released hypernetwork
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """What a name can stand for.
 
-    words: what it is called. packaged: folders of the package's own, by name. wanted: a file that a folder has to have.
-    patterns: of files that are downloaded; of several lists the first that brings weights. ignored: of files that are not.
+    words: what messages call it. packaged: names of those in the package, and their folders. wanted: a file that a folder has
+    to have. patterns: lists of patterns of the files to download; the first list that finds weights is taken. ignored: patterns
+    of files that are not downloaded.
     """
 
     words: str
@@ -32,8 +33,8 @@ BASE_MODEL = Kind(
     "base model",
     {"pico": "pico"},
     (("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model", "LICENSE*", "NOTICE*"),),
-    # Subfolders hold other formats, but for the numbered ones, the modules of sentence-embedding models;
-    # consolidated.safetensors holds the same weights once more.
+    # Subfolders hold other formats; only numbered ones are the modules of sentence-embedding models. The file
+    # consolidated.safetensors repeats the weights.
     ignored=("[!0-9]*/*", "consolidated*"),
     wanted="config.json",
 )
@@ -50,7 +51,7 @@ TOKENIZER = Kind(
 
 
 def local(name: str | Path, kind: Kind) -> Path:
-    """The folder or file that `name` stands for if it is on this machine, whether or not anything is there."""
+    """The path that `name` stands for if it is taken as one on this machine. Nothing need be there."""
     packaged = kind.packaged.get(os.fspath(name))
     return Path(name).expanduser() if packaged is None else ASSETS / packaged
 
@@ -58,7 +59,7 @@ def local(name: str | Path, kind: Kind) -> Path:
 def find(name: str | Path, kind: Kind, *, revision: str | None = None, check: Callable[[Path], None] | None = None) -> Path:
     """The local folder that `name` stands for, downloaded if it is on the Hub. UserError if there is none.
 
-    check: raises UserError for a folder that is something else.
+    check: a function that raises UserError for a folder that holds something else.
     """
     folder, given = local(name, kind), os.fspath(name)
     if not given.strip():  # which `Path` takes for the current folder

@@ -1,4 +1,4 @@
-"""Safetensors files: what they hold, from the headers alone; tensors mapped from them; files written tensor by tensor."""
+"""Safetensors files: listing tensors from the headers alone, mapping them into memory, writing them one after another."""
 
 import dataclasses
 import errno
@@ -60,7 +60,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
     if not isinstance(weight_map, dict):
         raise UserError(f"{index} has no 'weight_map'; it is not an index of safetensors files")
     names = sorted(set(weight_map.values()))
-    # A name with a slash could point outside of the folder.
+    # A name with a slash could lead out of the folder.
     absent = [n for n in names if Path(n).name != n or not (folder / n).is_file()]
     if absent:
         raise UserError(f"{index} names files that are not in {folder}: {listed(absent)}; copy or download them")
@@ -119,7 +119,7 @@ def file_metadata(file: Path) -> dict[str, str]:
 
 
 def read_tensor(stored: Mapping[str, Stored], name: str) -> np.ndarray:
-    """One floating-point tensor in its stored dtype: read-only, mapped from the file, so that what is not used is not read."""
+    """One floating-point tensor in its stored dtype, read-only, mapped from the file, so that only what is used is read."""
     t = stored[name]
     return np.asarray(np.memmap(t.file, np.uint8, "r", t.start, t.nbytes)).view(FLOATS[t.dtype]).reshape(t.shape)
 
@@ -131,9 +131,9 @@ def same(stored: Mapping[str, Stored], a: str, b: str) -> bool:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, np.ndarray | Stored | Made], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; `Stored` tensors are copied byte for byte, whatever their type, by the system where it can.
+    """Write a safetensors file. `Stored` tensors of any type are copied byte for byte, by the operating system if it can.
 
-    The library's own writer wants all tensors in memory and hides a full disk behind an error of its own.
+    The library's own writer needs all tensors in memory, and raises an error of its own that hides that the disk is full.
     """
     header: dict = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
@@ -153,7 +153,7 @@ def write_tensors(file: Path, tensors: Mapping[str, np.ndarray | Stored | Made],
 
 
 def _runs(tensors):
-    """The tensors, those that follow each other in a file joined."""
+    """The tensors; `Stored` ones that lie one after another in a file are joined, so that they are copied at once."""
     run = None
     for tensor in tensors:
         if run is not None and isinstance(tensor, Stored) and (tensor.file, tensor.start) == (run.file, run.stop):

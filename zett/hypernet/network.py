@@ -3,7 +3,7 @@
 After ZeTT (arXiv 2405.07883): source rows of a token's pieces -> rescaling -> dense -> projector -> a few transformer layers
 over the pieces -> the first position -> one head for input and one for output rows. Two changes make a single training stage
 enough (arXiv 2503.20083): the heads predict a *correction* to the mean of the pieces' rows, and their last layer starts at
-zero, so that training starts from FVT. One is this project's: the network also sees how the vocabulary around the token looks
+zero, so that training starts from FVT. A third is new here: the network also sees what the vocabulary around the token is like
 (FEATURES).
 
 Tokens come packed, several a row (zett/hypernet/packing.py). To save more work, a source row is projected once, however many
@@ -52,7 +52,7 @@ class Layer(nnx.Module):
         self.config = c
 
     def _attend(self, x_NPW, mask_NPP):
-        """What each position gathers from the others, before the output product."""
+        """Attention of each position to the others of its token, before the output product."""
         q, k, v = jnp.split(self.qkv(x_NPW).reshape(*x_NPW.shape[:2], self.config.heads, -1), 3, axis=-1)
         scores = jnp.einsum("nphk,nqhk->nhpq", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(mask_NPP[:, None], scores, -1e30), -1).astype(v.dtype)
@@ -62,7 +62,7 @@ class Layer(nnx.Module):
         return self.down(nnx.gelu(self.up(x), approximate=self.config.encoder != "roberta"))
 
     def __call__(self, x, mask, first=None):
-        """`[N, P, W]`; or `[R, W]`, computed only at the positions `first [R]` of the flattened rows."""
+        """Output `[N, P, W]`. With `first [R]`, positions of the flattened rows, it is computed at these alone: `[R, W]`."""
         pre = self.config.norm == "pre"
         gathered = self._attend(self.norm_attention(x) if pre else x, mask)
         if first is not None:
@@ -75,7 +75,7 @@ class Layer(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Projector and dense layer to D columns; the dense layer starts at zero where its output is a correction."""
+    """Projector and dense layer to D columns. If the output is a correction, the dense layer starts at zero."""
 
     def __init__(self, c: HypernetConfig, columns: int, dtype, rngs: nnx.Rngs):
         self.projector = Projector(c.width, c.feed_forward, dtype, rngs)
@@ -87,7 +87,7 @@ class Head(nnx.Module):
 
 
 class Scale(nnx.Module):
-    """`x * scale + shift` per column, with fitted factors that stay as they are."""
+    """`x * scale + shift` per column. The factors are fitted at the start of training, and not trained."""
 
     def __init__(self, columns: int):
         self.scale, self.shift = nnx.Param(jnp.ones(columns)), nnx.Param(jnp.zeros(columns))
@@ -97,9 +97,10 @@ class Scale(nnx.Module):
 
 
 class Hypernet(nnx.Module):
-    """Predicts rows for packed surface forms. `tied`: source rows and predictions are input rows alone.
+    """Predicts rows for packed surface forms. tied: there are input rows only, in the source and in what is predicted.
 
-    dtype: of matrix products. activations: of what is between them. remat: what a backward pass keeps of each layer.
+    dtype: of matrix products. activations: dtype of the values between the products. remat: what a backward pass keeps of each
+    layer.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Hypernet(nnx.Module):
         self.norm_pieces = LayerNorm(c.width, 1e-5) if roberta else None
         self.norm = None if roberta else LayerNorm(c.width, 1e-6)
         self.heads = nnx.List([Head(c, hidden_size, dtype, rngs) for _ in range(sides)])
-        # Rows of what the source vocabulary lacks: of each byte, in units of the rescaled source rows.
+        # Rows for what the source vocabulary lacks (one for each byte in our own), on the scale of the rescaled source rows.
         self.fallback = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.fallback_rows, sides * hidden_size)))
         fitted = c.rescale == "fitted"
         self.scale_in = Scale(sides * hidden_size) if fitted else None
@@ -126,11 +127,11 @@ class Hypernet(nnx.Module):
         self.bias = Linear(c.width, 1, use_bias=True, dtype=dtype, rngs=rngs, std=0.0) if c.bias else None
         self.config, self.hidden_size, self.activations, self.remat = c, hidden_size, activations, remat
 
-    def __repr__(self) -> str:  # of nnx it would be every parameter
+    def __repr__(self) -> str:  # that of nnx would print every parameter
         return f"Hypernet({shape_words(self.config)}, rows of width {self.hidden_size})"
 
     def __call__(self, rows_UE, forms: PackedForms, stats=None):
-        """Predicted rows `[R, E]` for `forms`, from the source rows `rows_UE`; with a bias, `[R, E + 1]`, where it is last.
+        """Predicted rows `[R, E]` for `forms`, from the source rows `rows_UE`. With a bias, `[R, E + 1]`, the bias last.
 
         stats: mean and standard deviation `[E]` of the source table's columns, if `rows_UE` is not all of the table.
         """
@@ -151,7 +152,8 @@ class Hypernet(nnx.Module):
     def predicted(self, forms: PackedForms, scaled_UE, projected_UW, stats):
         """Rows for `forms`; see `__call__`."""
         c = self.config
-        # Of the source rows nothing is trained, so that only the product of the fallback rows needs its input's gradient.
+        # Source rows are not trained, so their projection needs no gradient of its input. Fallback rows need one, and so are
+        # projected apart.
         x = jnp.concatenate([projected_UW, self.projected(self.fallback[...])])[forms.packed]
         positions = self.positions[...][forms.position].astype(x.dtype)
         projector = checkpointed(self.projector, self.remat)
@@ -179,14 +181,14 @@ class Hypernet(nnx.Module):
         return rows_RE if self.bias is None else jnp.concatenate([rows_RE, self.bias(x_RW).astype(jnp.float32)], -1)
 
     def _residual(self, scaled_UE, forms: PackedForms):
-        """What the correction is added to, `[R, E]`: the first piece's row, or the mean of all pieces'."""
+        """What the correction is added to, `[R, E]`: the row of the first piece, or the mean of the rows of all pieces."""
         if self.config.residual == "none":
             return 0.0
         lengths_R = forms.lengths if self.config.residual == "mean" else jnp.ones_like(forms.lengths)
         weights_RS = (jnp.arange(forms.pieces.shape[1]) < lengths_R[:, None]) / jnp.maximum(lengths_R, 1)[:, None]
-        number = forms.pieces - scaled_UE.shape[0]  # of a fallback row; negative for source rows
-        # By piece, since all pieces' rows at once would be S times the result; the few fallback rows by a product, since a
-        # gradient by way of their ids would have a row for each source row, too.
+        number = forms.pieces - scaled_UE.shape[0]  # the number of a fallback row; negative for source rows
+        # One piece at a time, since the rows of all pieces at once would be S times as large as the result. The few fallback
+        # rows are looked up by a matrix product: the gradient of an indexing would hold a row for each source row, too.
         total = 0.0
         for s in range(forms.pieces.shape[1]):
             weight_R = jnp.where(number[:, s] < 0, weights_RS[:, s], 0.0)
@@ -196,19 +198,19 @@ class Hypernet(nnx.Module):
 
 
 def predict(hypernet: Hypernet, rows_UE, forms: PackedForms, stats, mesh: Mesh):
-    """Predicted rows `[R, E]`, whole on every device of `mesh`; of several, each has one group of the forms, `[G, ...]`."""
+    """Predicted rows `[R, E]`, whole on every device of `mesh`. Each of several devices computes one group `[G, ...]`."""
     if mesh.size == 1:
         return hypernet(rows_UE, forms, stats)
     scaled_UE = hypernet.scaled(rows_UE, stats)
     projected_UW = gathered(hypernet.projected(scattered(scaled_UE, mesh)), mesh)
-    # Over the groups nothing is shared, so that each device computes its own.
+    # The groups share nothing, so that each device computes its own one.
     rows_GRE = jax.vmap(lambda group: hypernet.predicted(group, scaled_UE, projected_UW, stats))(forms)
     return gathered(rows_GRE, mesh)
 
 
 def partition_rules(c: HypernetConfig) -> list[tuple[str, PartitionSpec]]:
-    """How the parameters lie on a mesh; every one is matched by one rule, and every rule is used."""
-    # Every device has tokens of its own, so a kernel that is cut is gathered where it is used, on the axis "tensor", too.
+    """How the parameters lie on a mesh. Each is matched by exactly one rule, and each rule matches something."""
+    # Every device has its own tokens. So a kernel that is cut is gathered before it is used, also along the axis "tensor".
     cut, whole = PartitionSpec(("fsdp", "tensor")), PartitionSpec()
     rules = [
         (r"piece\.kernel|(.*\.)?projector\.(up|down)\.kernel|layers\.\d+\.(qkv|out|up|down)\.kernel", cut),
@@ -228,7 +230,7 @@ def shape_words(c: HypernetConfig) -> str:
 
 @functools.partial(jax.jit, static_argnums=0)
 def predict_rows(graphdef, params, rows, packed: PackedForms, stats=None):
-    """What a Hypernet of `graphdef` and `params` gives; compiled once a shape."""
+    """Rows predicted by the Hypernet made of `graphdef` and `params`. Compiled once for each shape."""
     return nnx.merge(graphdef, params)(rows, packed, stats)
 
 

@@ -20,7 +20,7 @@ from zett.hypernet.trained import TrainedHypernet
 MODEL_TYPE = "zett_hypernetwork"
 MSGPACK = "flax_model.msgpack"
 
-# Fields of which one value is computed here, with what they are where config.json lacks them.
+# Fields of which only one value is supported: that value, and the one that is meant if config.json lacks the field.
 ONLY = {
     "hn_model_type": ("roberta", "roberta"),
     "hn_model_name_or_path": ("roberta-base", "roberta-base"),
@@ -38,7 +38,7 @@ FLAGS = {
     "hn_embed_lang_id": False,
     "separate_out_embeddings": False,
 }
-# Only read together with inter-token attention. pad_token_id is where a token ends: lengths say that here.
+# These matter only with inter-token attention. pad_token_id marks the end of a token, which is known by its length here.
 WITHOUT_EFFECT = ("hn_inter_token_attention_bias_by_priors", "hn_inter_token_attention_bias_scaler", "hn_n_inter_token_blocks")
 # Parameters that are there and never read, in the names of either format.
 UNREAD = re.compile(

@@ -21,7 +21,7 @@ def column_stats(sides, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation `[E]` of the columns of the first `size` source rows; sides: input rows, and output rows."""
     total = []
     for side in sides:
-        parts = [slice(start, min(start + 4096, size)) for start in range(0, size, 4096)]  # a wide copy of all may not fit
+        parts = [slice(start, min(start + 4096, size)) for start in range(0, size, 4096)]  # a float64 copy of all may not fit
         mean = sum(np.asarray(side[part], np.float64).sum(0) for part in parts) / size
         square = sum(np.square(np.asarray(side[part], np.float64) - mean).sum(0) for part in parts) / size
         total.append((mean, np.sqrt(square) + 1e-8))
@@ -51,9 +51,9 @@ def fit_scales(graphdef, params: dict, rows, seed: int) -> dict:
 
 
 def bias_residual(c: HypernetConfig, theirs_V: np.ndarray, forms: SurfaceForms) -> np.ndarray:
-    """What a predicted output bias is added to, `[R]` float32, and the bias itself where none is predicted.
+    """What a predicted output bias is added to, `[R]` float32. If none is predicted, it is the bias itself.
 
-    That is the mean of the pieces' biases (FVT), or with residual "none", as in published hypernetworks, nothing.
+    It is the mean of the pieces' biases (FVT), or 0 with residual "none", as in published hypernetworks.
     """
     if c.bias and c.residual == "none":
         return np.where(forms.lengths > 0, 0.0, theirs_V.mean()).astype(np.float32)

@@ -114,7 +114,7 @@ class TrainedHypernet(Method):
         with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
             forms = limit_pieces(surface_forms(target, source, self.config.max_pieces), self.config.max_pieces)
         table, size = base.table, self.base.get("vocab_size", len(source))
-        # Piece ids from `size` on have fallback rows, and not the table's padding.
+        # Piece ids from `size` on stand for fallback rows, not for the padding of the table.
         if forms.pieces.max(initial=0) >= size + self.config.fallback_rows:
             raise UserError(
                 f"the hypernetwork has no row for the source id {forms.pieces.max()}; its source tokenizer is another"
@@ -135,27 +135,27 @@ class TrainedHypernet(Method):
         found = self.source_tokenizer()
         if found is None:
             raise UserError(f"{self.folder} has no tokenizer.json, the source tokenizer that the hypernetwork was trained with")
-        # Its ids begin with the base's, whose special tokens are the better described ones.
+        # The ids of the base come first in it, and the base's own tokenizer describes its special tokens better.
         return dataclasses.replace(found, special=base.vocab.special, roles=base.vocab.roles, ends=base.vocab.ends)
 
     def predicted(
         self, sides: list[np.ndarray], forms: SurfaceForms, *, language: int | None = None, dtype=jnp.float32,
         chunk: int | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """What the network says of all tokens, `[V, E]` float32, or `[V, E + 1]` with a bias; chunk by chunk.
+        """What the network predicts for all tokens, `[V, E]` float32, or `[V, E + 1]` with a bias. Computed in chunks.
 
-        sides: the source's input rows, and its output rows if they are others. language: its number.
+        sides: the source's input rows, and its output rows unless they are tied. language: the number of one.
         """
         size, chunk = len(sides[0]), chunk or self.chunk()
-        # Rescaled with the table's own mean and deviation, each row depends on all of them.
+        # With rescale "source", each row is scaled by the mean and deviation of the whole table, so these are computed first.
         stats = column_stats(sides, size) if self.config.rescale == "source" else None
         graphdef = self.graphdef(dtype)
-        params = jax.tree.map(jnp.asarray, self.params)  # on the device once, not with every chunk
+        params = jax.tree.map(jnp.asarray, self.params)  # moved to the device once, and not again for every chunk
         predicted = np.empty((len(forms), self.hidden_size * len(sides) + self.config.bias), np.float32)
         progress.say(f"compiling the hypernetwork, and making rows of {len(forms):,} tokens")
         with progress.bar(len(forms), "rows", "row") as advance:
             for start in range(0, len(forms), chunk):
-                ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up, so that one shape is compiled
+                ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up: one shape to compile
                 used, packed = renumbered(pack_forms(forms.take(ids), multiple=max(chunk // 8, 1), language=language), size)
                 part = to_host(predict_rows(graphdef, params, _side_by_side(sides, used), packed, stats))
                 predicted[start : start + chunk] = part[: len(forms) - start]
@@ -170,7 +170,7 @@ class TrainedHypernet(Method):
         return load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else None
 
     def chunk(self) -> int:
-        """Rows that are made at a time, fewer of wide ones: what a chunk takes in memory stays within a few GB."""
+        """How many rows are made at a time: fewer if they are wide, so that a chunk takes no more than a few GB of memory."""
         return max(512, min(4096, 2**23 // (self.hidden_size * len(self.params["heads"]))))
 
     def _bias(self, theirs, predicted, forms: SurfaceForms, special) -> np.ndarray:

@@ -9,7 +9,7 @@ from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary, surface_forms
 
 MAX_PIECES = 64  # enough for whole tokens
-# Rows at a time: float32 copies of a large model's whole table would not fit beside it.
+# Rows that are made at a time, since a float32 copy of a large model's whole table may not fit beside the table.
 CHUNK = 4096
 
 
@@ -18,9 +18,9 @@ def build_table(
 ) -> EmbeddingTable:
     """The target's table, in the dtype of the base's; shared tokens keep their own rows.
 
-    `new_rows` gets the source rows `[V0, D]` and returns a function from some of the target's forms, in order, to their rows
-    `[n, D]` in float32. Rows beyond the source tokenizer are padding; `new_rows` does not see them. A bias is passed as
-    `[V0, 1]`.
+    `new_rows` gets the source rows `[V0, D]` and returns a function that makes the rows `[n, D]`, float32, of some of the
+    target's forms; it is called with one part of the forms after another. Source rows beyond the source tokenizer's ids are
+    padding, and `new_rows` does not get them. It is called for input rows, for output rows, and for a bias as `[V0, 1]`.
     """
     forms = surface_forms(target, base.vocab, MAX_PIECES)
 

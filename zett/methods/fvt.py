@@ -14,7 +14,7 @@ from zett.vocab import SurfaceForms, Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class FVT(Method):
-    """The mean of the rows of a token's source pieces; of all source rows if none of them is a source token."""
+    """The mean of the rows of a token's source pieces, or of all source rows if no piece has a row."""
 
     baseline: ClassVar[bool] = True
 
@@ -29,7 +29,7 @@ class FVT(Method):
                 total = np.zeros((len(some), rows.shape[1]), np.float32)
                 count = np.zeros(len(some), np.float32)
                 lengths = np.where(some.same < 0, some.lengths, 0)  # shared tokens keep their rows
-                for s in range(lengths.max(initial=0)):  # one piece at a time: [V, S, D] would not fit
+                for s in range(lengths.max(initial=0)):  # one piece at a time, since [V, S, D] may not fit in memory
                     # Ids from the source's size on are bytes that the source lacks, and have no rows.
                     usable = np.flatnonzero((lengths > s) & (some.pieces[:, s] < size))
                     total[usable] += rows[some.pieces[usable, s]]

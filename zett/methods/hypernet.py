@@ -19,8 +19,8 @@ from zett.vocab import Vocabulary
 class HypernetMethod(Method):
     """Rows that a hypernetwork trained for this base model predicts, in float32.
 
-    path: its folder or Hub name; without one that of the package, which is for the base model "pico". language: of the target,
-    by code or number, where the hypernetwork knows languages.
+    path: its folder or Hub name; if left out, the hypernetwork in the package, which is for the base model "pico". language:
+    that of the target, by code or number, for a hypernetwork that knows languages.
     """
 
     path: str | None = None

@@ -11,8 +11,8 @@ from zett.vocab import Vocabulary
 class Method(Protocol):
     """Base model and target vocabulary -> the target's table: `len(target)` valid rows.
 
-    baseline: whether it needs no training, so that trained methods are compared with it. needs: what it takes beside the two,
-    in words. first: the setting that may be given without its name, as in "hypernet:DIR".
+    baseline: whether it needs no training. Reports compare trained methods with the baselines. needs: in words, what it takes
+    beside a base model and a vocabulary. first: the setting that may be given without its name, as in "hypernet:DIR".
     """
 
     baseline: ClassVar[bool] = False
@@ -20,11 +20,11 @@ class Method(Protocol):
     first: ClassVar[str | None] = None
 
     def precheck(self, model: str | Path) -> None:
-        """UserError where it is clear from small files that the method is not for this base model."""
+        """UserError if small files already show that the method is not for this base model. Called before the model is read."""
         return
 
     def check(self, base: BaseModel) -> None:
-        """UserError if the method cannot be used with `base`; called before anything that takes its time."""
+        """UserError if the method cannot be used with `base`. Called before anything slow."""
         return
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable: ...

@@ -23,17 +23,17 @@ from zett.table import EmbeddingTable
 class Objective(Protocol):
     """One term of a loss.
 
-    specs: how the arrays of its part of a batch lie on the mesh, by their names in the batch.
+    specs: names of the arrays that it adds to a batch, and how each lies on the mesh.
     """
 
     @property
     def specs(self) -> Mapping[str, PartitionSpec]: ...
-    def frozen(self) -> dict[str, Any]: ...  # arrays on the devices that are read and never trained
-    def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]: ...  # rngs: one a text
+    def frozen(self) -> dict[str, Any]: ...  # arrays on the devices that it reads and that are not trained
+    def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]: ...  # one rng a text
     def __call__(self, table: EmbeddingTable, body: Body, frozen: dict, batch: dict) -> tuple[jax.Array, dict]: ...
 
 
-# By the name of its weight in config.loss: what makes an objective from a `Setting`.
+# The name of a weight in config.loss -> a class or function that makes the objective from a `Setting`.
 OBJECTIVES = {
     "token": "zett.objectives.token:token",
     "lexical": "zett.objectives.lexical:Lexical",
@@ -55,10 +55,10 @@ class WeightedSum:
     @classmethod
     def of(cls, names: Iterable[str], weights: LossConfig, setting: Setting) -> "WeightedSum":
         """Those of `names` whose weight is not 0. UserError if there are none."""
-        weighed = {name: weight for name in names if (weight := getattr(weights, name))}
+        weighed = [(weight, name) for name in names if (weight := getattr(weights, name))]
         if not weighed:
             raise UserError(f"config.loss.{', .'.join(names)}: all weights are 0, so that nothing would be trained")
-        made = cls(tuple((weight, make_objective(name, setting)) for name, weight in weighed.items()))
+        made = cls(tuple((weight, make_objective(name, setting)) for weight, name in weighed))
         brought = [name for _, term in made.terms for name in term.specs]
         if len(set(brought)) < len(brought):
             raise ValueError(f"two objectives bring a part of a batch of the same name: {sorted(brought)}")

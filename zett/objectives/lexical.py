@@ -1,4 +1,4 @@
-"""The lexical loss: tokens that the source has, too, keep their rows (arXiv 2405.07883, section 3.4)."""
+"""The lexical loss: tokens that are also in the source vocabulary keep their rows (arXiv 2405.07883, section 3.4)."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -13,7 +13,7 @@ from zett.objectives.setting import Encoded, Setting
 
 
 class Lexical:
-    """Mean distance of shared tokens' rows from their source rows, over the mean norm of those; input and output averaged."""
+    """Mean distance of shared tokens' rows from their source rows, over the mean norm of source rows, for input and output."""
 
     specs: ClassVar[Mapping[str, PartitionSpec]] = {"same": REPLICATED}
 
@@ -24,7 +24,7 @@ class Lexical:
         return {"rows": self.setting.source_rows}
 
     def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
-        assert texts.same is not None  # there where the rows of a vocabulary are predicted
+        assert texts.same is not None  # given wherever rows are predicted
         return {"same": texts.same}
 
     def __call__(self, table, body, frozen, batch):
@@ -33,11 +33,11 @@ class Lexical:
         sides = [rows for rows in (table.input, table.output) if rows is not None]
         total = 0.0
         for side, rows in enumerate(sides):
-            # Predicted rows are whole on every device; each device compares a share of them.
+            # Every device has all predicted rows. To share the work, each compares only some of them.
             mine = jax.lax.with_sharding_constraint(rows, sharding(self.setting.mesh, EVERYWHERE, rows.shape[:1]))
             width = mine.shape[1]
             theirs = source[:, side * width : (side + 1) * width]
-            # The root of a sum has no gradient at zero, where training starts; the small term gives it one.
+            # Training starts with distances of zero, where the square root has no gradient. The small term avoids that.
             distance = jnp.sqrt(jnp.square(mine - theirs[same]).sum(-1) + 1e-8)
             scale = jnp.linalg.norm(theirs, axis=-1).mean()
             total += jnp.where(shared, distance, 0.0).sum() / jnp.maximum(shared.sum(), 1) / scale

@@ -17,9 +17,10 @@ from zett.table import EmbeddingTable
 
 
 class Likelihood:
-    """Mean negative log-likelihood of "targets" `[B, M]`, each counted by "weights", in nats; "bytes" `[B]` are theirs.
+    """Mean negative log-likelihood of "targets" `[B, M]`, in nats, weighted by "weights".
 
-    A subclass says in `hidden` after which hidden states the targets come.
+    "bytes" `[B]` are those that the targets of each text stand for, to report bits per byte. A subclass computes in `hidden`
+    the hidden states that the targets are predicted from.
     """
 
     specs: ClassVar[Mapping[str, PartitionSpec]] = dict.fromkeys(("targets", "weights", "bytes"), BATCH)
@@ -40,7 +41,7 @@ class Likelihood:
     def __call__(self, table: EmbeddingTable, body: Body, frozen: dict, batch: dict) -> tuple[jax.Array, dict]:
         setting = self.setting
         texts = {name: batch[name] for name in self.specs if name != "bytes"}
-        # What is trained comes first: its gradients are added up over the microbatches.
+        # `summed` adds up the gradients of its first argument over the microbatches, so that is what is trained.
         trained, constants = ((table, body), frozen) if setting.trains_body else (table, (body, frozen))
         nats = summed(self._both if setting.trains_body else self._rows_alone, trained, constants, texts, setting.microbatches)
         mean = nats / jnp.maximum(batch["weights"].sum(), 1)

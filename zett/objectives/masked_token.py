@@ -1,4 +1,4 @@
-"""The tokens of text that are hidden: what a masked language model is trained for (arXiv 1810.04805)."""
+"""Predicting hidden tokens of text, as masked language models are trained (arXiv 1810.04805)."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from zett.objectives.setting import Encoded, Setting
 
 
 class MaskedToken(Likelihood):
-    """Hidden tokens are predicted from the text around them, which stands in the base model's own frame ([CLS], [SEP])."""
+    """Hidden tokens are predicted from the text around them. The text is framed as the base model does it ([CLS] and [SEP])."""
 
     specs = {**Likelihood.specs} | dict.fromkeys(("inputs", "mask", "columns"), BATCH)
 
@@ -25,10 +25,10 @@ class MaskedToken(Likelihood):
 
     def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
         share = self.setting.mask_share
-        assert texts.ordinary is not None  # there where a token may be replaced by another
+        assert texts.ordinary is not None  # given wherever encoders are trained
         return masked_texts(self.frame, texts.ids, texts.lengths, texts.bytes, share, rngs, texts.ordinary)
 
     def hidden(self, table, body, frozen, texts):
         x = self.by_row(embed(table.input, frozen["frame"], texts["inputs"]))
         h = body(x, mask_BL=texts["mask"])
-        return jnp.take_along_axis(h, texts["columns"][..., None], 1)  # the others need no logits
+        return jnp.take_along_axis(h, texts["columns"][..., None], 1)  # only hidden tokens need logits

@@ -1,4 +1,4 @@
-"""The next token of text: what a causal language model is trained for."""
+"""Predicting the next token of text, as causal language models are trained."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from zett.objectives.setting import Encoded, Setting
 
 
 class NextToken(Likelihood):
-    """Every token of a text is predicted from those before it, the first one from the row that opens a text.
+    """Every token of a text is predicted from those before it, and the first one from an opening row.
 
-    That is the base's own row (`BaseModel.bos_row`), whatever the tokenizer is. In a table that is itself trained it is the
-    row of bos, without one that of eos, and without either the mean of all rows.
+    The opening row is the base's own (`BaseModel.bos_row`), whatever the tokenizer of the text is. If the table itself is
+    trained, it is the table's row of bos, or else of eos, or else the mean of all rows.
     """
 
     def __init__(self, setting: Setting):
@@ -37,7 +37,7 @@ class NextToken(Likelihood):
         return body(self.by_row(jnp.concatenate([first, table.embed(targets[:, :-1])], 1)))
 
     def opening_row(self, table, frozen):
-        """`[D]`."""
+        """The row `[D]` before the first token of a text."""
         if "bos" in frozen:
             return frozen["bos"]
         return table.input.mean(0) if self.bos is None else table.input[self.bos]

@@ -1,4 +1,4 @@
-"""What the objectives of a run share: the base model, the devices, how it is computed; and texts in the rows of a step."""
+"""What the objectives of a run share: `Setting`, how the run computes; and `Encoded`, the texts of a step."""
 
 import dataclasses
 from typing import Any
@@ -14,11 +14,11 @@ from zett.lms.base import BaseModel
 class Setting:
     """How a run computes.
 
-    base: the base model; its body comes to each call as an argument. dtype: of matrix products. activations: dtype of what is
-    between them. microbatches: parts of a batch that go through the body one after the other. trains_body: whether the body
-    gets a gradient. opening: whether the base's own row opens a text (else the table's, which is trained). mask_share: of a
-    text's tokens, those that are hidden from an encoder. source_rows: `[V0, E]` on the devices, input and output rows of the
-    source table side by side; None where nothing is compared with them.
+    base: the base model (its body is passed to each call). dtype: of matrix products. activations: dtype of the values between
+    the products. microbatches: number of parts of a batch, which go through the body one after the other. trains_body: whether
+    the body gets a gradient. opening: whether texts open with the base's own row, or else with a row of the table that is
+    trained. mask_share: share of a text's tokens that is hidden from an encoder. source_rows: `[V0, E]` on the devices, input
+    and output rows of the source table side by side; None in recipes that have none.
     """
 
     base: BaseModel
@@ -33,16 +33,17 @@ class Setting:
 
     @property
     def chunk(self) -> int:
-        """Positions whose logits exist at a time."""
+        """How many positions have their logits in memory at a time."""
         return 1024 * self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """The texts of a step, as rows of the step's table of R rows.
+    """The texts of a step, in row numbers of the step's table, which has R rows.
 
-    ids `[B, L]`, of which `lengths [B]` count; what follows them is some row that is used anyway. bytes: `[B, L]`, what each
-    token stands for. ordinary: rows that stand for text. same: `[R]`, the source row of the same token, or -1.
+    ids `[B, L]`: the first `lengths [B]` of each text count; padding is a row number that occurs anyway. bytes: `[B, L]`, how
+    many bytes each token stands for. ordinary: numbers of rows that stand for text. same: `[R]`, the source row of the same
+    token, or -1.
     """
 
     ids: np.ndarray
@@ -53,5 +54,5 @@ class Encoded:
 
     @property
     def inside(self) -> np.ndarray:
-        """`[B, L]`, whether a place holds a token of the text."""
+        """`[B, L]`, whether a position holds a token of the text, and not padding."""
         return np.arange(self.ids.shape[1]) < self.lengths[:, None]

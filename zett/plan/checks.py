@@ -1,4 +1,4 @@
-"""What can be said of a config before anything is read: the same for a dry run and for a start."""
+"""Checks of a config that need no data: a dry run and the start of a run make the same ones."""
 
 from zett.config import Config
 from zett.errors import UserError
@@ -8,9 +8,9 @@ from zett.vocab import load_tokenizer
 
 
 def check_inputs(config: Config) -> None:
-    """UserError with all that is wrong with what a run reads, as far as it can be told without reading much of it.
+    """UserError with everything that is wrong with a run's inputs and can be found without reading much of them.
 
-    Evaluation targets on the Hub are read, since a run that cannot evaluate would end at its first evaluation.
+    Evaluation targets on the Hub are downloaded: without them a run would end at its first evaluation.
     """
     checks = Checks()
     recipe_class(config.recipe).check(config, checks)

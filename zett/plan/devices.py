@@ -1,11 +1,11 @@
-"""What devices can do at best."""
+"""Peak rates and memory of known devices."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What one device, as JAX counts them, can do. kinds: its `device_kind`s; peak: of dense bfloat16 products; memory: GiB."""
+    """One device, as JAX counts them. kinds: its `device_kind`s. peak: FLOP/s of dense bfloat16 products. memory: in GiB."""
 
     name: str
     kinds: tuple[str, ...]
@@ -13,7 +13,7 @@ class Device:
     memory: float
 
 
-# From the vendors' data sheets; of GPUs the rates without sparsity, at the clock of that form factor.
+# From the vendors' data sheets. Rates of GPUs are those without sparsity.
 DEVICES = (
     Device("h200", ("NVIDIA H200",), 989e12, 140),
     Device("h100", ("NVIDIA H100 80GB HBM3",), 989e12, 79),
@@ -22,7 +22,7 @@ DEVICES = (
     Device("a100-40gb", ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"), 312e12, 40),
     Device("l40s", ("NVIDIA L40S",), 362e12, 45),
     Device("rtx4090", ("NVIDIA GeForce RTX 4090",), 165e12, 24),
-    Device("tpu-v3", ("TPU v3",), 61.5e12, 16),  # a core, two of which are a chip
+    Device("tpu-v3", ("TPU v3",), 61.5e12, 16),  # one core; a chip has two
     Device("tpu-v4", ("TPU v4",), 275e12, 32),
     Device("tpu-v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16),
     Device("tpu-v5p", ("TPU v5", "TPU v5p"), 459e12, 95),

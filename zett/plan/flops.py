@@ -1,8 +1,8 @@
 """Counted arithmetic of models and training steps.
 
-Counted are the FLOPs that the result needs, whatever a program does beside them. A product of `[m, k]` and `[k, n]` counts
-2mkn; recomputation (rematerialisation), padding, norms, activations and the optimizer count nothing. So a share of a device's
-peak is a share of useful work. Shapes of parameters are given by dotted path, layers stacked or not.
+Only FLOPs that the result needs are counted: a product of `[m, k]` and `[k, n]` counts 2mkn; recomputation (rematerialisation),
+padding, norms, activation functions and the optimizer count nothing. So the share of a device's peak that a run reaches is
+useful work. Shapes of parameters are given by dotted path; layers may be stacked or not.
 """
 
 import dataclasses
@@ -31,12 +31,12 @@ Shapes = Mapping[str, tuple]
 
 
 def kernels(shapes: Shapes, pattern: str = ".*") -> int:
-    """Numbers in the matrices whose paths match `pattern`: what a position is multiplied with on its way through them."""
+    """How many numbers the matrices whose paths match `pattern` hold. Each position is multiplied with each of them once."""
     return sum(math.prod(shape) for path, shape in shapes.items() if path.endswith("kernel") and re.fullmatch(pattern, path))
 
 
 def keys_seen(length: int, window: int | None, *, causal: bool) -> float:
-    """Keys that a query of a text of `length` looks at, on average; window: as `layers.attention` counts it."""
+    """How many keys a query sees, on average, in a text of `length`. window: as in `layers.attention`."""
     if causal:
         w = min(window or length, length)
         return w - w * (w - 1) / (2 * length)
@@ -45,7 +45,7 @@ def keys_seen(length: int, window: int | None, *, causal: bool) -> float:
 
 
 def attention_forward(config: BodyConfig, batch: int, length: int) -> float:
-    """Scores and their weighted sums, of all layers of a body."""
+    """FLOPs of the attention scores and of the weighted sums, in all layers of a body."""
     keys = sum(keys_seen(length, window, causal=config.causal) for window in config.layer_windows)
     return 4.0 * batch * length * config.num_heads * config.head_dim * keys
 
@@ -54,11 +54,12 @@ PIECE = r"piece\..*"  # the input projection
 
 
 def hypernet_forward(shapes: Shapes, *, tokens: int, positions: int, distinct: int | None = None) -> float:
-    """A hypernetwork that predicts rows for `tokens` tokens of `positions` pieces together.
+    """FLOPs of a hypernetwork that predicts rows for `tokens` tokens, which have `positions` pieces together.
 
-    Packed: every product of a layer at every position. Padded: the same with tokens x S positions. With `distinct`, the number
-    of different source rows among the pieces, lean: the input projection once for each of them, and the output and feed-forward
-    products of the last layer once a token. Attention is among a few pieces and does not count.
+    Without `distinct`, every product of a layer is computed at every position (for padded forms, positions is tokens x S). With
+    `distinct`, the number of different source rows among the pieces, it is what zett computes: the input projection once for
+    each of these rows, and the output and feed-forward products of the last layer once a token. Attention, among a few pieces,
+    is left out.
     """
     last = max(int(found[1]) for path in shapes if (found := re.match(r"layers\.(\d+)\.", path)))
     token_wise = r"(heads\.|features\.|bias\.).*"
@@ -72,7 +73,7 @@ def hypernet_forward(shapes: Shapes, *, tokens: int, positions: int, distinct: i
 def body_step(
     shapes: Shapes, config: BodyConfig, *, batch: int, length: int, rows: int, trained: bool, targets: int | None = None
 ) -> StepFlops:
-    """A body on `[batch, length]` positions and back, with logits over `rows` rows at `targets` positions (None: at all).
+    """A body on `[batch, length]` positions, forward and backward, with logits of `rows` rows at `targets` of them (None: all).
 
     trained: whether its own parameters get a gradient, or only its inputs and the rows.
     """

@@ -1,4 +1,4 @@
-"""What the CPU at hand can do, measured: no data sheet says it."""
+"""How fast the CPU of this machine is. It is measured, since no data sheet says it."""
 
 import functools
 import os
@@ -22,7 +22,7 @@ def cpu(dtype: str) -> Device | None:
         device = jax.devices("cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS leaves it out
         return None
-    # "auto" is what the default device multiplies best, which may be no CPU.
+    # "auto" is the best dtype of the default device, which may be something else than the CPU.
     name = "float32" if dtype == "auto" and jax.default_backend() != "cpu" else product_dtype(dtype).name
     return Device("cpu", (f"{cores()} core{'s' * (cores() > 1)}, {name}",), product_rate(name, device), memory_gib())
 
@@ -42,12 +42,12 @@ def product_rate(dtype: str, device) -> float:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_gib() -> float:
-    """All of the machine's memory, or what a container may have of it."""
+    """The machine's memory, or the limit of the container that this runs in."""
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:

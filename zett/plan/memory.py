@@ -37,13 +37,13 @@ def nbytes(arrays) -> float:
 
 
 def sharded_bytes(tree, shardings) -> float:
-    """Bytes of one device's part."""
+    """How many bytes of the arrays in `tree` are on one device."""
     both = zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
     return float(sum(math.prod(to.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, to in both))
 
 
 def abstract_mesh(sizes: tuple[int, int, int]) -> Any:
-    """In place of a Mesh, of devices that need not exist."""
+    """A mesh of devices that need not exist, for shardings."""
     return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
@@ -59,28 +59,28 @@ def fullest(parts: Sequence[Part]) -> tuple[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """What a backward pass keeps of the forward pass, and the bytes that it makes again of one layer at a time."""
+    """What a backward pass keeps from the forward pass, and the bytes that it computes again for one layer at a time."""
 
     arrays: list[jax.ShapeDtypeStruct]
     layer: float = 0.0
 
 
 def kept(f: Callable, x, *others) -> list[jax.ShapeDtypeStruct]:
-    """What a backward pass of `f(x, *others)` with respect to `x` needs of the forward pass, beside the arguments."""
+    """What the backward pass of `f(x, *others)`, with respect to `x`, needs from the forward pass beside the arguments."""
     arrays = jax.tree.leaves(jax.eval_shape(lambda x, *others: jax.vjp(lambda x: f(x, *others), x)[1], x, *others))
     given = Counter((a.shape, a.dtype) for a in jax.tree.leaves((x, others)))
     return [array(*a) for a in (Counter((a.shape, a.dtype) for a in arrays) - given).elements()]
 
 
 def dtypes(config: Config) -> tuple[Any, Any]:
-    """Of matrix products and of activations; "auto" is what it is on an accelerator."""
+    """The dtypes of matrix products and of activations; "auto" is taken as on an accelerator."""
     products = jnp.dtype("bfloat16" if config.train.dtype == "auto" else config.train.dtype)
     return products, products if config.train.activations == "auto" else jnp.dtype(config.train.activations)
 
 
 @dataclasses.dataclass(frozen=True)
 class BodyStep:
-    """A body in the step of a run. trains: whether its own parameters get a gradient."""
+    """What the body of the base model takes in a step. trains: whether its own parameters get a gradient."""
 
     config: Config
     base: BaseShapes
@@ -101,7 +101,7 @@ class BodyStep:
 
     @functools.cached_property
     def kept(self) -> Kept:
-        """For a microbatch."""
+        """What its backward pass keeps for a microbatch."""
         config, (products, activations) = self.config, dtypes(self.config)
         rows = config.data.batch_size // config.train.microbatches
         x = array((rows, config.data.length, self.base.config.hidden_size), activations)
@@ -117,14 +117,14 @@ class BodyStep:
         return Kept(of(remat), 0.0 if remat == "none" else nbytes(of("none")) / self.base.config.num_layers)
 
     def bytes(self, mesh) -> float:
-        """Of its parameters, on each device."""
+        """Bytes of its parameters on each device."""
         shardings = body_shardings(self.base.family, self.base.config, self.base.body, mesh)
         return sharded_bytes(self.params, unflatten_dict(shardings, sep="."))
 
     def parts(self, sizes: tuple[int, int, int], microbatches: int, rows: int) -> list[Part]:
-        """What it takes while it runs; rows: of the vocabulary in a step, at most."""
+        """What it takes while it runs. rows: the most rows of the vocabulary that a step has."""
         data, fsdp, tensor = sizes
-        # Each device has activations of its rows of the batch; the axis "tensor" cuts them but for those of the model's width.
+        # A device has activations of its own rows of the batch. The axis "tensor" cuts those that are not of the model's width.
         share, d = self.config.train.microbatches / microbatches / (data * fsdp), self.base.config.hidden_size
         activations = share * sum(nbytes(a) / (1 if a.shape[-1:] == (d,) else tensor) for a in self.kept.arrays)
         gathered = 2 * nbytes(self.params) / self.base.config.num_layers / tensor if fsdp > 1 else 0.0
@@ -138,12 +138,12 @@ class BodyStep:
 
 
 def trained_bytes(config: Config, trained: dict, specs: dict[str, PartitionSpec], mesh) -> tuple[float, float]:
-    """Of the trained parameters and of the optimizer's moments, on each device."""
+    """Bytes of the trained parameters, and of the optimizer's moments, on each device."""
     optimizer = jax.eval_shape(make_optimizer(config.optim, config.train.steps).init, trained)
     parameters = sharded_bytes(trained, state_shardings(mesh, trained, specs))
     return parameters, sharded_bytes(optimizer, state_shardings(mesh, optimizer, specs))
 
 
 def sharded_rows(shape: tuple, mesh) -> float:
-    """Of source rows `[V0, E]`, cut along their columns, on each device."""
+    """Bytes on each device of source rows `[V0, E]`, which are cut along their columns."""
     return sharded_bytes(array(shape), sharding(mesh, PartitionSpec(None, ("fsdp", "tensor")), shape))

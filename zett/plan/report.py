@@ -21,7 +21,7 @@ from zett.recipes import recipe_class
 from zett.train.metrics import check_trackers
 from zett.values import nearest
 
-# What is assumed of machines; the report says so.
+# Assumptions about machines, which the report states.
 UTILISATION = 0.4  # share of a device's peak
 USABLE = 0.9  # share of a device's memory
 GIB = 2**30
@@ -39,9 +39,9 @@ def _check_mesh(config: Config, devices: int) -> tuple[int, int, int]:
 def plan(config: Config, *, devices: int | None = None, device: str | None = None) -> dict:
     """What a run takes, for `tables` or as JSON, in bytes, FLOPs and seconds.
 
-    devices: how many (None: as many as there are here, or if config.mesh does not fit them, as it has at least). device: the
-    name of one of `DEVICES`, or "cpu", the one at hand, which is measured (None: all of them).
-    "fault" is what is wrong with the config, all of it, or empty; UserError with it where nothing can be counted.
+    devices: their number (None: that of this machine, or if config.mesh does not fit it, the fewest that the mesh needs).
+    device: the name of one of `DEVICES`, or "cpu", this machine's, which is measured (None: all of them).
+    "fault" in the result is everything that is wrong with the config, or empty. If nothing can be counted, it is a UserError.
     """
     known = {d.name: d for d in DEVICES}
     if device is not None and device not in (*known, "cpu"):
@@ -91,7 +91,7 @@ def plan(config: Config, *, devices: int | None = None, device: str | None = Non
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """A config with its shapes; parts: what each device holds, as `Shapes.parts`, counted once."""
+    """A config with its shapes. parts: `Shapes.parts`, with results kept, since it is called again and again."""
 
     config: Config
     shapes: Shapes
@@ -109,7 +109,7 @@ def _on_device(device: Device, fewest: dict | None, work: float, number: int, to
 
 
 def _on_cpu(run: _Run, wanted: str | None) -> list[dict]:
-    """A row for the CPU at hand, of which there is one, whatever the mesh. Empty if it is not wanted or not there."""
+    """A row for the CPU of this machine, as one device whatever the mesh is. Empty if it is not wanted or not there."""
     cpu = machine.cpu(run.config.train.dtype) if wanted in (None, "cpu") else None
     if cpu is None:
         return []
@@ -125,7 +125,7 @@ def _fewest(run: _Run, device: Device) -> dict | None:
     """The fewest devices, a power of two, that hold the run, and the mesh that sends least between them; None if none do."""
     batch, number = run.config.data.batch_size, 1
     while batch % number == 0:
-        # With many devices a microbatch of few rows is too small to be cut.
+        # With many devices, microbatches get too few rows to be cut, so there are fewer of them.
         microbatches = min(run.config.train.microbatches, batch // number)
         for fsdp in [2**power for power in range(number.bit_length()) if batch % (number * microbatches) == 0]:
             sizes = (number // fsdp, fsdp, 1)
@@ -188,17 +188,17 @@ def _hardware(d: dict, report: dict) -> tuple[str, ...]:
 
 
 def _number(x: float) -> str:
-    """Three digits or more, and no exponent for what is large."""
+    """At least three digits, and no exponent for large numbers."""
     return f"{x:,.0f}" if x >= 1000 else f"{x:.3g}"
 
 
 def _amount(x: float) -> str:
-    """Of memory, where nothing that is there is 0.00."""
+    """An amount of memory. What is not zero is never written as 0.00."""
     return f"{x:,.2f}" if x >= 0.005 else "<0.01"
 
 
 def _times(seconds: float, steps: int) -> tuple[str, str]:
-    # Below that, arithmetic is not what a step waits for.
+    # A step that short waits for other things than arithmetic.
     return _number(seconds) if seconds >= 0.001 else "<0.001", _duration(seconds * steps)
 
 

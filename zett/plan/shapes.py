@@ -1,4 +1,4 @@
-"""What a recipe tells the plan: whether its config is right, and what its step holds and computes."""
+"""What a recipe tells the plan: whether a config is right, and what a training step holds and computes."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ PHASES = BODY, TRAINED, UPDATE = "body", "trained network", "update"
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Bytes on each device, in some phases of a step; the fullest phase decides."""
+    """Bytes on each device during some phases of a step. The phase with the most bytes decides how much memory a run needs."""
 
     name: str
     bytes: float
@@ -61,8 +61,9 @@ def base_of(name: str, hf: dict) -> BaseShapes:
 class Shapes:
     """A run in shapes.
 
-    trained: abstract parameters, and specs: how they lie on a mesh, by dotted path. rows: of the vocabulary, in a typical step.
-    work: of such a step. parts: (sizes of the mesh, microbatches) -> what each device holds. notes: for the report's foot.
+    trained: abstract parameters. specs: how they lie on a mesh, by dotted path. rows: how many rows of the vocabulary a typical
+    step has. work: FLOPs of such a step. parts: (sizes of the mesh, microbatches) -> what each device holds. notes: lines for
+    the end of the report.
     """
 
     base: BaseShapes
@@ -77,7 +78,7 @@ class Shapes:
 class Checks:
     """Collects what is wrong, so that all of it is told at once, and what cannot be checked without a network.
 
-    tokenizers: those of `unchecked` that are tokenizers on the Hub.
+    tokenizers: the tokenizers on the Hub among what was not checked.
     """
 
     def __init__(self):
@@ -98,12 +99,12 @@ class Checks:
         return "; ".join(dict.fromkeys(self.faults))
 
     def texts(self, *specs: str | None) -> None:
-        """That text sources can be there; None: none is asked for."""
+        """Note what is wrong with text sources. None stands for no source."""
         for spec in dict.fromkeys(filter(None, specs)):
             self.unchecked += [f"data set {name}" for name in self(check_source, spec) or []]
 
     def folder(self, what: str, name: str, where: str, load: Callable):
-        """What `load` makes of a local folder; None if it may be on the Hub. UserError."""
+        """What `load` returns for a local folder; None if the name may be one on the Hub. Raises UserError."""
         if name == "pico" or Path(name).expanduser().exists():
             return load(name)
         if not hub.is_name(name):
@@ -112,6 +113,6 @@ class Checks:
         return None
 
     def tokenizer(self, name: str, where: str) -> None:
-        """That there can be such a tokenizer."""
+        """Note what is wrong with the name of a tokenizer."""
         if self.folder("tokenizer", name, where, load_tokenizer) is None:
             self.tokenizers.append(name)

@@ -18,21 +18,21 @@ from zett.plan.shapes import Checks, Shapes
 
 
 class Recipe(Protocol):
-    """What the loop needs to know of what it trains. Made from a config, with all that a step reads opened and loaded."""
+    """What the training loop knows of what it trains. Making one opens and loads everything that steps read."""
 
     sections: ClassVar[frozenset[str]]  # of the config, those that it reads and that not every recipe does
 
     def __init__(self, config: Config, workdir: Path, mesh: Mesh): ...
 
     frozen: Any  # arrays on the devices that the loss reads and that are never trained
-    rules: Rules  # how the trained parameters lie on the mesh
-    batch_specs: Mapping[str, PartitionSpec]  # and the parts of a batch; others are the same on every device
+    rules: Rules  # how the trained parameters are cut over the mesh
+    batch_specs: Mapping[str, PartitionSpec]  # likewise the arrays of a batch; those not named are whole on every device
     tokens_per_step: int
 
-    def start(self) -> Any: ...  # parameters of an earlier training to go on from; None: fresh ones
-    def init(self) -> Any: ...  # fresh parameters; jittable, so that they are born on the devices where they belong
-    def batch(self, step: int, rows: np.ndarray | None = None) -> dict: ...  # rows of the step, from (seed, step) alone
-    def flops(self, batch: dict) -> float: ...  # counted, of the whole step with this batch; see zett/plan/flops.py
+    def start(self) -> Any: ...  # parameters of an earlier training to start from; None: those of `init`
+    def init(self) -> Any: ...  # fresh parameters. It can be jitted, so each device makes its own part
+    def batch(self, step: int, rows: np.ndarray | None = None) -> dict: ...  # rows of a batch, from (seed, step) alone
+    def flops(self, batch: dict) -> float: ...  # FLOPs of the whole step with this batch; see zett/plan/flops.py
     def loss(self, params, frozen, batch) -> tuple[jax.Array, dict]: ...
     def evaluate(self, params) -> dict[str, float]: ...  # "score" among them; lower is better
     def export(self, params, folder: Path, record: dict) -> None: ...  # the released form
@@ -40,7 +40,7 @@ class Recipe(Protocol):
     @classmethod
     def to_export(cls, config: Config, workdir: Path, mesh: Mesh) -> Self: ...  # able to `init` and to `export`, without texts
     @classmethod
-    def check(cls, config: Config, checks: Checks) -> None: ...  # what can be said of the config without reading any data
+    def check(cls, config: Config, checks: Checks) -> None: ...  # notes what is wrong with a config, without reading data
     @classmethod
     def shapes(cls, config: Config) -> Shapes: ...  # what a step holds and computes, from shapes alone
 

@@ -77,7 +77,7 @@ class HypernetStep:
     def start(self) -> dict | None:
         c = self.config
         if c.start is None:
-            # Fitting looks at the predictions of fresh parameters, so that it cannot be a part of `init`.
+            # Fitting runs the fresh network on source rows, which `init`, being traced by jit without arguments, does not have.
             fitted = c.hypernet.rescale == "fitted"
             return fit_scales(self.graphdef, self.init(), self.frozen["rows"], c.seed) if fitted else None
         trained = load_hypernet(c.start)
@@ -89,23 +89,23 @@ class HypernetStep:
         return params
 
     def loss(self, params, frozen, batch):
-        # Left to itself the compiler may gather activations, which are many times larger than the parameters.
+        # All parameters are gathered here. Without this, the compiler may gather activations, which are many times larger.
         params = jax.lax.with_sharding_constraint(params, NamedSharding(self.mesh, REPLICATED))
         hypernet = nnx.merge(self.graphdef, params)
         rows = predict(hypernet, frozen["rows"][batch["sources"]], batch["forms"], frozen["stats"], self.mesh)
         return self.objective(self._table(rows, batch), Body(self.base.graphdef, frozen["body"]), frozen, batch)
 
     def _table(self, rows_RE, batch) -> EmbeddingTable:
-        """The predicted rows as a table. Rows that stand for others, too, are the more probable by the batch's log weights."""
+        """The predicted rows as a table. Rows that also stand for others get the batch's log weights added to their logits."""
         d, bias = self.hidden_size, batch["log_weight"] + batch.get("bias", 0.0)
         if self.config.hypernet.bias:
             rows_RE, bias = rows_RE[:, :-1], bias + rows_RE[:, -1]
         return EmbeddingTable(rows_RE[:, :d], None if self.tied else rows_RE[:, d:], bias, batch["num_valid"])
 
     def flops(self, batch) -> float:
-        """Counted FLOPs of a step: those of the batch's tokens, with as many pieces as they have."""
+        """Counted FLOPs of a step: padding is left out, and each token counts with as many pieces as it has."""
         valid, forms, data = int(batch["num_valid"]), batch["forms"], self.config.data
-        # Token i is in group i % G, at place i // G.
+        # `pack_forms` puts token i into group i % G, at place i // G.
         lengths = np.asarray(forms.lengths).T.reshape(-1)[:valid] + (forms.language is not None)
         # With config.loss.token at 0 no text goes through the body.
         read, targets = (data.batch_size, batch["targets"].shape[1]) if "targets" in batch else (0, 0)
@@ -116,13 +116,13 @@ class HypernetStep:
 
     @functools.cached_property
     def _shapes(self) -> tuple:
-        """Shapes of the body, its config, shapes of the hypernetwork."""
+        """Shapes of the body, config of the body, shapes of the hypernetwork."""
         hypernet = hypernet_shapes(self.config.hypernet, self.hidden_size, self.tied)
         return {path: x.shape for path, x in paths(self.frozen["body"]).items()}, self.base.config, hypernet
 
 
 class HypernetRecipe(HypernetStep):
-    """The step with its base model, texts and tokenizers. Texts and tokenizers are opened here; nothing is read later."""
+    """The step with its base model, texts and tokenizers. All of them are read when it is made, and nothing later."""
 
     sections: ClassVar[frozenset[str]] = frozenset({"base", "hypernet", "sampler", "loss"})
     check = staticmethod(check_config)
@@ -136,12 +136,12 @@ class HypernetRecipe(HypernetStep):
                 "it has to be 0: all rows are predicted"
             )
         dtype = product_dtype(config.train.dtype).name
-        # A frozen body is kept in the dtype that its products read: half the memory, the same numbers.
+        # A frozen body is kept in the dtype of its matrix products, which gives the same numbers in half the memory.
         with phase(f"reading the base model {config.base}"):
             base = load_base_model(config.base, dtype=dtype, param_dtype=dtype, remat=config.train.remat, mesh=mesh)
-        # The source table serves evaluation alone, and would fill gigabytes of every device.
+        # The source table is only needed for evaluation. On every device it would take gigabytes, so it stays on the host.
         base = dataclasses.replace(base, table=jax.tree.map(np.asarray, base.table))
-        if config.start is not None:  # now, since all that follows takes its time
+        if config.start is not None:  # checked first, since everything after this is slow
             load_hypernet(config.start).check_base(base.fingerprint)
         length = _text_length(config, base)
         super().__init__(config, base, mesh)
@@ -150,8 +150,8 @@ class HypernetRecipe(HypernetStep):
         self.items = self.task.items(base, self.windows)
 
     def _open_texts(self, length: int) -> None:
-        # The text that tokenizers are drawn from and measured on is the same on every host; the text that is trained on is
-        # opened in parts, and each host reads only those that its rows of the batch need.
+        # Every host reads the same text for drawing tokenizers and for evaluation. The text to train on is opened in parts, and
+        # each host reads only the parts that its rows of the batch need.
         config, data = self.config, self.config.data
         opened = functools.partial(
             open_text, text_column=data.text_column, package_bytes=data.package_bytes,
@@ -166,7 +166,7 @@ class HypernetRecipe(HypernetStep):
         rows = local_rows(self.mesh, data.batch_size)
         with phase("reading the texts of the batches, and held-out text"):
             texts = [RowTexts(s, rows, data) for s in (sources if config.sampler.one_text else [self.documents])]
-            # No tokenizer makes more tokens than bytes, but for a mark or two in front.
+            # A tokenizer makes at most one token a byte, and perhaps a mark or two in front.
             room = 512 if self.base.config.causal else min(512, text_room(self.base, frame_of(self.base)) - 8)
             self.windows = byte_windows(held_out, window=room, count=config.train.eval_windows)
         self.batch = Batches(config, self.base, self.mesh, self.objective, sampler, texts, length)
@@ -177,9 +177,9 @@ class HypernetRecipe(HypernetStep):
             )
 
     def evaluate(self, params) -> dict[str, float]:
-        """Zero-shot bits per byte (of an encoder masked ones) on unseen tokenizers, as ratios to the original model's."""
+        """Zero-shot bits per byte (masked ones of an encoder) with unseen tokenizers, divided by the original model's."""
         trained = trained_for(self.base, self.config, params)
-        language = 0 if self.config.hypernet.languages else None  # that of the first source
+        language = 0 if self.config.hypernet.languages else None  # that of the first text
         results = {}
         for spec, target in self._targets.items():
             table = trained(self.base, target, language=language, dtype=self.dtype)
@@ -226,7 +226,7 @@ def _text_length(config: Config, base: BaseModel) -> int:
 
 
 def fresh_params(config: Config, base: BaseModel) -> dict:
-    """Parameters to start from, float32."""
+    """Fresh parameters of the hypernetwork, float32."""
     tied, dtype = base.table.output is None, product_dtype(config.train.dtype)
     return nnx.to_pure_dict(nnx.split(make_hypernet(config.hypernet, base.table.input.shape[1], tied, dtype, config.seed))[1])
 

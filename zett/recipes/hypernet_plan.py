@@ -25,7 +25,7 @@ from zett.plan.shapes import BODY, TRAINED, UPDATE, BaseShapes, Checks, Part, Sh
 from zett.table import bucket
 from zett.vocab.forms import FEATURES
 
-PIECES = 2.3  # source tokens of a token: sampled vocabularies have 1.7 to 2.3 on average
+PIECES = 2.3  # source tokens that a token is made of; in sampled vocabularies 1.7 to 2.3 on average
 
 
 # --------------------------------------------------------------------------------------------------------------- checks
@@ -55,14 +55,14 @@ def _check_init(checks: Checks, config: Config) -> None:
 
 
 def check_init(config: Config, trained: TrainedHypernet) -> None:
-    """UserError unless training can go on from `trained`, which is `config.start`; its base model is not looked at."""
+    """UserError unless training can start from `trained`, which `config.start` names. Its base model is not checked here."""
     if trained.base["fingerprint"] is None:
         raise UserError(
             f"config.start, {config.start}, cannot be trained further: its source tokenizer is not the base model's"
         )
     theirs, ours = dataclasses.asdict(trained.config), dataclasses.asdict(config.hypernet)
     for name in ours:
-        learnt = name == "languages" and not theirs[name]  # from here on
+        learnt = name == "languages" and not theirs[name]  # a network without languages learns them now
         if ours[name] != theirs[name] and not learnt:
             raise UserError(f"config.hypernet.{name} is {ours[name]!r}, and config.start, {config.start}, has {theirs[name]!r}")
 
@@ -83,7 +83,7 @@ def _checked_base(config: Config) -> BaseShapes:
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """rows: of the vocabulary in a step at most."""
+    """The step of a config, in shapes. rows: the most rows of the vocabulary that it predicts."""
 
     config: Config
     base: BaseShapes
@@ -99,12 +99,12 @@ class _Step:
 
     @property
     def sources(self) -> int:
-        """Source rows that a step's tokens can have as pieces."""
+        """The most source rows that the tokens of a step can have as pieces."""
         return min(self.base.table["input"][0], self.rows * self.config.hypernet.max_pieces)
 
 
 def shapes_of(config: Config) -> Shapes:
-    """UserError if the base model cannot be trained for with this config."""
+    """UserError if no hypernetwork can be trained for the base model with this config."""
     base, s = _checked_base(config), config.sampler
     mean = (s.max_size - s.min_size) / math.log(s.max_size / s.min_size) if s.max_size > s.min_size else s.max_size
     typical = s.rows or (s.max_size if s.sizes == "fixed" else round(mean))
@@ -127,18 +127,18 @@ def _parts(
     """What each device holds."""
     mesh, (data, fsdp, tensor), base = abstract_mesh(sizes), sizes, step.base
     parameters, moments = trained_bytes(step.config, step.trained, specs, mesh)
-    # Each device makes the rows of its own tokens, from the same projected source rows.
+    # Each device predicts the rows of its own tokens. All of them have the same projected source rows.
     whole, devices = {step.sources, step.sources + step.config.hypernet.fallback_rows}, data * fsdp * tensor
     activations = sum(nbytes(a) / (1 if whole & set(a.shape[:1]) else devices) for a in network.arrays)
     both, products = (BODY, TRAINED), dtypes(step.config)[0]
-    copies = products.itemsize + (4 if fsdp * tensor > 1 else 0)  # bytes of a number; those that are cut are gathered first
+    copies = products.itemsize + (4 if fsdp * tensor > 1 else 0)  # bytes of a number; what is cut is gathered in float32
     predicted = 4.0 * step.rows * (2 * base.columns + 1.5 * base.config.hidden_size)
     return [
         Part("frozen body", body.bytes(mesh)),
         Part("source rows", sharded_rows((base.table["input"][0], base.columns), mesh)),
         Part("hypernetwork", parameters),
         Part("moments of the optimizer", moments),
-        # Its products are with whole kernels and give whole gradients, which are summed and cut afterwards.
+        # Products use whole kernels and give whole gradients, which are summed and cut afterwards.
         Part("its kernels, whole and in the dtype of products", kernels(step.hypernet) * copies, both),
         Part("activations of the hypernetwork", activations, both),
         Part("one of its layers, made again", network.layer / devices, (TRAINED,)),
@@ -150,11 +150,11 @@ def _parts(
 
 
 def _kept(step: _Step) -> Kept:
-    """Of the hypernetwork."""
+    """What the backward pass of the hypernetwork keeps."""
     c, columns_E, language = step.config.hypernet, step.base.columns, len(step.config.hypernet.languages) > 0
     products, activations = dtypes(step.config)
     p = c.max_pieces + language
-    # As many packed rows as pack_forms makes of that many pieces.
+    # As many packed rows as `pack_forms` makes of that many pieces.
     n = bucket(math.ceil(step.rows * (PIECES + language) / p), max(256, step.rows // 32))
     ids = functools.partial(array, dtype=jnp.int32)
     forms: dict[str, Any] = {name: ids((n, p)) for name in ("packed", "owner", "position")}

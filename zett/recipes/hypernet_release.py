@@ -14,7 +14,7 @@ from zett.lms.base import BaseModel
 
 
 def release(folder: Path, trained: TrainedHypernet, base: BaseModel, config: Config, record: dict, workdir: Path) -> None:
-    """Write the hypernetwork that a run in `workdir` has trained; record: its "step" and "config"."""
+    """Write the hypernetwork that a run in `workdir` has trained. record: "step" and "config" of the run."""
     trained = dataclasses.replace(trained, params=jax.tree.map(np.asarray, trained.params))
     save_hypernet(folder, trained, base.vocab, record)
     card = training_card(f"Hypernetwork for {base.name}", _about(config, base, trained.params, record), workdir, record)

@@ -1,6 +1,6 @@
-"""The recipe "lm": train a language model, a small random one with a tokenizer of its own or any causal model further (n-shot).
+"""The recipe "lm": train a small language model from scratch, with its own tokenizer, or any causal model further (n-shot).
 
-A fresh model is a random base model, so that the two are one.
+Both go the same way, since a model from scratch is a base model with random weights.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.train import save_tokenizer, train_tokenizer
 
-ROWS = PartitionSpec("tensor", "fsdp")  # of the vocabulary, [V, D]
+ROWS = PartitionSpec("tensor", "fsdp")  # how the vocabulary's rows [V, D] are cut
 
 
 class LanguageModelRecipe:
@@ -54,18 +54,18 @@ class LanguageModelRecipe:
 
     def __init__(self, config: Config, workdir: Path, mesh: Mesh):
         self._prepare(config, workdir, mesh)
-        self.batches: dict[int, LMBatches] = {}  # of each part of the text that the rows of this process read
+        self.batches: dict[int, LMBatches] = {}  # for each part of the text that the rows of this process read
         self._open_texts()
 
     def _prepare(self, config: Config, workdir: Path, mesh: Mesh) -> None:
-        """All but the texts."""
+        """Everything but the texts."""
         self.config, self.workdir, self.mesh = config, workdir, mesh
         self.dtype = product_dtype(config.train.dtype)
         self.body_is_trained = config.train.trained == "all"
         self.base = self._random() if config.start is None else self._load(config.start, body=not self.body_is_trained)
         self.tokens_per_step = config.data.batch_size * config.data.length
         self.frozen: dict = {} if self.body_is_trained else {"body": self.base.params}
-        # The table on the host: the devices have the one that is trained.
+        # This table stays on the host, since the devices hold the one that is trained.
         self.base = dataclasses.replace(self.base, params=None, table=jax.tree.map(np.asarray, self.base.table))
         activations = activation_dtype(config.train.activations, self.dtype)
         setting = Setting(
@@ -110,14 +110,14 @@ class LanguageModelRecipe:
 
     def _load(self, name: str, *, body: bool) -> BaseModel:
         length = self.config.data.length
-        # A frozen body is read in the dtype of its products: half the memory traffic, the same numbers.
+        # A frozen body is kept in the dtype of its matrix products, which gives the same numbers with half the memory traffic.
         params = "float32" if self.body_is_trained else self.dtype.name
         load = functools.partial(
             load_base_model, name, dtype=self.dtype.name, param_dtype=params, remat=self.config.train.remat, mesh=self.mesh
         )
         with phase(f"reading the model {name}"):
             base = load(body=body)
-        if base.config is None:  # not ported, and why not is the error of loading its body
+        if base.config is None:  # not ported: loading its body raises the error that says why
             base = load()
         check_causal(base)
         if length > base.config.max_positions:
@@ -126,7 +126,7 @@ class LanguageModelRecipe:
         return base
 
     def init(self) -> dict:
-        """A random model; `start` gives that of `config.start`, of the same shapes."""
+        """A random model. That of `config.start`, which `start` gives, has the same shapes."""
         table = self.base.table
         rows = table.input.shape
         params = {"input": 0.02 * jax.random.normal(jax.random.key(self.config.seed + 1), rows)}
@@ -139,7 +139,7 @@ class LanguageModelRecipe:
     def start(self) -> dict | None:
         if self.config.start is None:
             return None
-        # Loaded here, and the table copied: each step takes over the memory of the parameters before it.
+        # The body is loaded again, and the table copied, since a step reuses the memory of the parameters that it gets.
         body = {"body": self._load(self.base.name, body=True).params} if self.body_is_trained else {}
         table = self.base.table
         rows = {"input": table.input, "output": table.output, "bias": table.bias}
@@ -154,7 +154,7 @@ class LanguageModelRecipe:
 
     def _open_texts(self) -> None:
         config, data, vocab = self.config, self.config.data, self.base.vocab
-        # What ends a document: eos, or what opens one.
+        # A document ends with eos, or with bos if there is no eos.
         bos = vocab.roles.get("bos", vocab.roles.get("eos"))
         with phase("opening the texts"):
             self.texts = RowTexts(self._open(data.text), local_rows(self.mesh, data.batch_size), data)
@@ -185,7 +185,7 @@ class LanguageModelRecipe:
         self.items = self.task.items(self.base, held_out)
 
     def batch(self, step: int, rows: np.ndarray | None = None) -> dict:
-        """The texts of the rows `rows` of the step (None: all)."""
+        """The texts of those rows of the batch that `rows` names (None: all)."""
         data = self.config.data
         rows = np.arange(data.batch_size) if rows is None else rows
         in_part = data.batch_size // data.parts

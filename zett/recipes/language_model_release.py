@@ -12,7 +12,7 @@ from zett.files.jsonfile import write_json
 from zett.lms.base import BaseModel
 from zett.lms.folder import save_base_model, write_trained
 
-BEFORE = "README_before.md"  # what the card of the model that a training started from is called beside the new one
+BEFORE = "README_before.md"  # the card of the model that the training started from, kept beside the new one
 MEASURE = "- Held-out bits per byte: in windows of at most 512 bytes, each scored alone, on documents that were not trained on"
 
 
@@ -27,7 +27,10 @@ def release_fresh(
 
 
 def release_further(folder: Path, model: BaseModel, config: Config, record: dict, workdir: Path) -> None:
-    """Write a model that was trained further, in the form of its files before; model.params None: its body is as it was."""
+    """Write a model that was trained further, in the format of the files that it came from.
+
+    model.params: None if the body was frozen; then its files are copied.
+    """
     write_trained(folder, model, model.table, model.params)
     write_json(folder / "training.json", record)
     title = f"{Path(model.name).name}, trained further"

@@ -12,7 +12,7 @@ from zett.files.jsonfile import write_json
 
 
 class SkipGuard:
-    """Stops a run whose gradient stays non-finite. Looks at each step two steps later, so that the device never waits."""
+    """Stops a run whose gradient stays non-finite. It looks at a step two steps later, so that the device never waits."""
 
     def __init__(self, config: Config, workdir: Path):
         self._config, self._file = config, workdir / "not_finite.json"
@@ -26,7 +26,7 @@ class SkipGuard:
                 self._stop(step, int(in_row))
 
     def _stop(self, step: int, count: int) -> None:
-        # A batch is a pure function of (config, step), so that the recipe's `batch(step)` makes it again.
+        # Config and step are enough to make a batch again: the recipe's `batch(step)` depends on nothing else.
         steps = list(range(step - count + 1, step + 1))
         write_json(self._file, {"seed": self._config.seed, "steps": steps, "config": to_dict(self._config)})
         raise UserError(
@@ -36,9 +36,10 @@ class SkipGuard:
 
 
 class StopSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours after its step; a second Ctrl-C is immediate.
+    """After the first Ctrl-C or SIGTERM, `requested` is true, and the loop stops after its step. A second Ctrl-C acts at once.
 
-    Of several processes all have to stop after the same step: JAX's own service hears SIGTERM on any of them and agrees on one.
+    Several processes have to stop after the same step. JAX's own service notices a SIGTERM on any of them, and chooses which
+    step that is.
     """
 
     def __init__(self):
@@ -51,7 +52,7 @@ class StopSignal:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._note)
         except ValueError:
-            pass  # not in the main thread (a notebook's worker): signals stay as they are
+            pass  # not in the main thread (as in a notebook's worker), where signals cannot be handled
 
     def requested(self, step: int) -> bool:
         if jax.process_count() > 1 and not self._requested:
@@ -66,7 +67,7 @@ class StopSignal:
         self.restore()
 
     def exception(self) -> BaseException:
-        # A preempted job has done what it should; an interrupted one tells its shell so.
+        # SIGTERM means preemption, and to save was all that was asked. After Ctrl-C the shell has to see an interrupt.
         return SystemExit(0) if self._number == signal.SIGTERM else KeyboardInterrupt()
 
     def restore(self) -> None:

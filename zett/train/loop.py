@@ -22,7 +22,7 @@ from zett.train.step import TrainState, abstract_state, initial_state, make_step
 
 
 def train_in(workdir: Path, config: Config) -> dict[str, float]:
-    """Train what `config` says in a workdir that is this run's; returns the last evaluation. See `zett.train.run.train`."""
+    """Train in `workdir`, which belongs to this run; returns the last evaluation. See `zett.train.run.train`."""
     settings = config.train
     mesh = make_mesh(config.mesh)
     check_batch(mesh.shape["data"] * mesh.shape["fsdp"], config.data.batch_size, settings.microbatches)
@@ -52,7 +52,7 @@ def train_in(workdir: Path, config: Config) -> dict[str, float]:
             with phase("compiling the training step, and the first one", step == start):
                 state, values = step_fn(state, recipe.frozen, batch)
                 if step == start:
-                    jax.block_until_ready(values)  # this once, to say how far it is
+                    jax.block_until_ready(values)  # only after the first step, so that the user sees when compiling is done
             metrics.step(step + 1, values, waited, flops)
             last = step + 1 == settings.steps
             guard.note(step, values["skipped_in_row"], flush=last)
@@ -64,7 +64,7 @@ def train_in(workdir: Path, config: Config) -> dict[str, float]:
                 metrics.evaluation(step + 1, evaluation, time.perf_counter() - clock)
             stopping = stop.requested(step)
             if last or stopping or (step + 1) % settings.checkpoint_every == 0:
-                metrics.flush()  # a run that goes on from here will not come to these steps again
+                metrics.flush()  # a run resumed from this checkpoint does not repeat these steps
                 evaluated = last or (step + 1) % settings.eval_every == 0
                 checkpoints.save(step + 1, state, evaluation["score"] if evaluated else None)
             if stopping:
@@ -82,7 +82,7 @@ def train_in(workdir: Path, config: Config) -> dict[str, float]:
 def _release_best(
     recipe: Recipe, state: TrainState, abstract: TrainState, checkpoints: Checkpoints, workdir: Path, config: Config
 ) -> None:
-    """Write the released form of the best parameters; all processes gather them, and the first one writes."""
+    """Write the released form of the best parameters. All processes gather them, and the first process writes."""
     checkpoints.wait()
     best = checkpoints.best()
     if best is not None and best != int(state.step):
@@ -97,7 +97,7 @@ def _release_best(
 def _prefetched(
     make: Callable[[int], Any], start: int, stop: int, ahead: int, workers: int
 ) -> Iterator[tuple[int, Any, float]]:
-    """(step, batch, seconds waited for it) in order; `ahead` batches are made beforehand in `workers` threads."""
+    """Yields (step, batch, seconds waited for the batch) in order. `workers` threads make up to `ahead` batches beforehand."""
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         pending = {s: pool.submit(make, s) for s in range(start, min(start + ahead, stop))}
         try:

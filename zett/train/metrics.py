@@ -1,4 +1,4 @@
-"""Progress and metrics: a bar in a terminal, lines elsewhere, JSON lines in the workdir. Never blocks the device."""
+"""Progress and metrics: a bar in a terminal or else lines, and JSON lines in the workdir. The device never waits for them."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ from zett.progress import EVERY, duration
 
 
 class Metrics:
-    """Receives each step's metrics as device arrays and reads them one logging interval later, when they are long done."""
+    """Gets each step's metrics as device arrays, and reads them one logging interval later, when they are long computed."""
 
     def __init__(self, workdir: Path, settings: TrainConfig, *, tokens_per_step: int, config: dict):
         import jax
@@ -36,7 +36,7 @@ class Metrics:
         self.latest: dict[str, float] = {}
 
     def start(self, step: int) -> None:
-        """Begin after `step` steps. Lines of later steps, which a killed run left behind, are dropped: they will come again."""
+        """Begin after `step` steps. Lines of later steps, left by a run that was killed, are dropped: they will come again."""
         from tqdm import tqdm
 
         self._bar = tqdm(
@@ -53,13 +53,13 @@ class Metrics:
         if step:
             self.say(f"resumed {self._workdir} at step {step}")
         self._clock, self._clock_step = time.perf_counter(), step
-        self._first: tuple[float, int] | None = None  # when a step was done first, and which
+        self._first: tuple[float, int] | None = None  # when the first step was done, and its number
         self._said = self._clock
 
     def step(self, step: int, values: dict, waited: float, flops: float) -> None:
         """Note the metrics of step number `step` (1 is the first), whose batch was waited for `waited` seconds.
 
-        flops: counted FLOPs of the step, all devices together (zett/flops.py).
+        flops: counted FLOPs of the step, all devices together (zett/plan/flops.py).
         """
         self._bar.update(1)
         self._latest_step = step
@@ -73,7 +73,7 @@ class Metrics:
         self._waited = self._flops = 0.0
 
     def _sign_of_life(self, step: int) -> None:
-        """Elsewhere than in a terminal, a line every step or few seconds until there are metrics, which may be minutes away."""
+        """Without a terminal, print a line every few seconds until the first metrics come, which may take minutes."""
         now = time.perf_counter()
         since, before = self._first = self._first or (now, step)
         if self.latest or self._terminal or not self.main or now - self._said < EVERY / 2:
@@ -88,7 +88,7 @@ class Metrics:
             return
         step, now, values, waited, flops = self._pending
         self._pending = None
-        scalars = {name: float(value) for name, value in values.items()}  # waits until the step has been computed
+        scalars = {name: float(value) for name, value in values.items()}  # this waits until the device has computed the step
         if step == self._latest_step:
             now = time.perf_counter()
         seconds = max(now - self._clock - self._excluded, 1e-9)
@@ -144,7 +144,7 @@ class Metrics:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drop the lines of `path` that are of later steps, or of a line that was not finished."""
+    """Drop the lines of `path` that belong to later steps, and a last line that was not finished."""
     kept = []
     for line in path.read_text(errors="replace").splitlines(keepends=True):
         try:
@@ -158,7 +158,7 @@ def _keep_until(path: Path, step: int) -> None:
 
 
 def memory() -> dict[str, float]:
-    """Peak bytes of the fullest local device; of the process where devices do not say (CPUs)."""
+    """Peak memory of the fullest local device, or of the process if the devices do not tell (CPUs)."""
     import jax
 
     peaks = [(d.memory_stats() or {}).get("peak_bytes_in_use", 0) for d in jax.local_devices()]
@@ -197,7 +197,7 @@ class _WandB:
 
         import wandb
 
-        # The same workdir goes on in the same run.
+        # A resumed run goes on under the same id, made from its workdir.
         identity = hashlib.sha256(str(workdir.absolute()).encode()).hexdigest()[:16]
         self._run = wandb.init(project="zett", name=workdir.name, id=identity, resume="allow", dir=str(workdir), config=config)
 

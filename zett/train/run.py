@@ -1,4 +1,4 @@
-"""A run in its workdir: one at a time, resumed only with the config that it was begun with, and seen by all its hosts."""
+"""Starting or resuming a run in its workdir: one run at a time, with the config of its start, and all hosts see it."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from zett.train.loop import train_in
 from zett.train.metrics import check_trackers
 from zett.train.workdir import CONFIG, has_begun, held_workdir
 
-# What may change between two starts of the same run: its length, and what changes the parameters by rounding at most.
+# Fields that may change when a run is resumed: its length, and what changes its parameters by no more than rounding.
 CHANGEABLE = {
     "train.steps", "train.log_every", "train.eval_every", "train.eval_windows", "train.eval_targets", "train.checkpoint_every",
     "train.keep", "train.ahead", "train.workers", "train.track", "train.max_skipped", "data.valid_text",
@@ -51,11 +51,11 @@ def train(config: Config, workdir: str | Path) -> dict[str, float]:
         return train_in(workdir, config)
 
 
-SHARED_TRIES = 12  # five seconds apart, for file systems that keep what they once saw of a folder
+SHARED_TRIES = 12  # five seconds apart, since network file systems may show an old state of a folder for a while
 
 
 def _check_shared(workdir: Path) -> None:
-    """UserError unless all processes see one folder: what each writes of a checkpoint is worth nothing without the others'."""
+    """UserError unless all processes see one folder: each writes a part of a checkpoint, useless without the others."""
     from jax.experimental import multihost_utils
 
     seen, main = workdir / ".seen", jax.process_index() == 0
@@ -84,7 +84,7 @@ def _check_same_run(config: Config, path: Path) -> None:
         raise
     except (ValueError, AttributeError):
         raise UserError(f"{path} is not a config that a run has written; give another --workdir") from None
-    # Through JSON, where tuples become lists; fields that only one of the two versions knows say nothing.
+    # Also through JSON, which turns tuples into lists. Fields that only one of the two versions has are not compared.
     now = _flat(json.loads(json.dumps(to_dict(config))))
     unread = _sections_of_others(config)
     for name in sorted(before.keys() & now.keys()):
@@ -97,7 +97,7 @@ def _check_same_run(config: Config, path: Path) -> None:
 
 
 def _sections_of_others(config: Config) -> set[str]:
-    """Sections of the config that other recipes read, and that of `config` does not."""
+    """Sections of the config that only other recipes read."""
     every = {section for name in RECIPES for section in recipe_class(name).sections}
     return every - recipe_class(config.recipe).sections
 

@@ -1,4 +1,4 @@
-"""The state of a training, born where it belongs, and the compiled step."""
+"""The state of a training, each part of it made on the device that holds it, and the compiled step."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The folder of a training run: whose it is, and that a run which never began leaves nothing behind."""
+"""The folder of a training run: which run it belongs to, and that a run which fails before it begins leaves nothing behind."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ LOCK, CONFIG = ".lock", "config.json"
 
 
 def has_begun(workdir: Path) -> bool:
-    """Whether a run has left anything worth keeping there; before that it forbids no other one."""
+    """Whether a run has left anything worth keeping in `workdir`. Until then, any other run may use it."""
     metrics = workdir / "metrics.jsonl"
     kept = metrics.is_file() and metrics.stat().st_size > 0
     return kept or any((workdir / name).exists() for name in ("export", "not_finite.json")) or _any(workdir / "checkpoints")
@@ -23,7 +23,7 @@ def _any(folder: Path) -> bool:
 
 
 def check_workdir(workdir: Path) -> None:
-    """UserError unless `workdir` is absent, empty or a run's. Files that begin with a dot, but for .git, do not count."""
+    """UserError unless `workdir` is absent, empty or that of a run. Hidden files other than .git are overlooked."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file; it has to be a folder")
     names = sorted(p.name for p in workdir.glob("*")) + ([".git"] if (workdir / ".git").exists() else [])
@@ -47,7 +47,7 @@ def _is_runs(config: Path) -> bool:
 
 @contextlib.contextmanager
 def only_run(workdir: Path) -> Iterator[None]:
-    """Held while a run is alive; UserError if another one is. The system lets go of it however the process ends."""
+    """A lock that a run holds while it is alive; UserError if another has it. The system frees it however a process ends."""
     import filelock
 
     lock = filelock.FileLock(workdir / LOCK)
@@ -63,13 +63,13 @@ def only_run(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_workdir(workdir: Path) -> Iterator[None]:
-    """`only_run` in a folder that is made for it; if the run fails before it has begun, all that was made is removed."""
+    """`only_run`, in a folder that is made if needed. If the run fails before it has begun, what was made is removed."""
     check_workdir(workdir)
     made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     workdir.mkdir(parents=True, exist_ok=True)
     try:
         with only_run(workdir):
-            # What a run that was killed before it began has left is worth nothing, and may be half of something.
+            # A run that was killed before it began leaves nothing worth keeping, and perhaps files that are incomplete.
             if not has_begun(workdir):
                 _remove(workdir, {CONFIG, "tokenizer"})
             before = {path.name for path in workdir.iterdir()}
@@ -83,7 +83,7 @@ def held_workdir(workdir: Path) -> Iterator[None]:
         if not (workdir / CONFIG).exists():
             _remove(workdir, {LOCK})
             for folder in made:
-                with contextlib.suppress(OSError):  # there is something in it after all
+                with contextlib.suppress(OSError):  # the folder is not empty
                     folder.rmdir()
 
 
