@@ -30,7 +30,8 @@ def python(code: str, **settings):
 
 
 HEAVY = {
-    "jax", "jaxlib", "flax", "transformers", "tokenizers", "datasets", "torch", "matplotlib", "orbax", "pyarrow", "numba", "numpy",
+    "jax", "jaxlib", "flax", "transformers", "tokenizers", "datasets", "torch", "matplotlib", "orbax", "pyarrow", "numba",
+    "numpy",
 }  # fmt: skip
 
 
