@@ -95,7 +95,7 @@ class ModelConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class HypernetConfig(Checked):
-    """The hypernetwork; every choice of the method is a field. Its parts are described in zett/hypernet.py."""
+    """The hypernetwork; every choice of the method is a field. Its parts are described in zett/hypernet/network.py."""
 
     width: Width = 256
     layers: Few = 3
@@ -207,7 +207,7 @@ class TrainConfig(Checked):
     keep: Count = 2  # checkpoints kept beside the best one
     trained: typing.Literal["all", "table"] = "all"  # recipe "lm" with config.start: everything, or the vocabulary's rows alone
     dtype: typing.Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; sums and parameters are float32
-    # Of what is between products; "auto" is float32 on CPUs, elsewhere the dtype of the products.
+    # The dtype of activations between matrix products; "auto" is float32 on CPUs, elsewhere that of the products.
     activations: typing.Literal["auto", "bfloat16", "float32"] = "auto"
     microbatches: Count = 1  # parts of a batch that go through the model one after the other, their gradients added up
     # What is kept of each layer for the backward pass, of the body and of the hypernetwork: everything, results of matrix

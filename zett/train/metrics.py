@@ -59,7 +59,7 @@ class Metrics:
     def step(self, step: int, values: dict, waited: float, flops: float) -> None:
         """Note the metrics of step number `step` (1 is the first), whose batch was waited for `waited` seconds.
 
-        flops: counted FLOPs of the step, all devices together (zett/flops.py).
+        flops: counted FLOPs of the step, all devices together (zett/plan/flops.py).
         """
         self._bar.update(1)
         self._latest_step = step
