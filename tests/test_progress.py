@@ -52,6 +52,18 @@ def test_signs_of_life(capsys, monkeypatch):
     assert capsys.readouterr().err == ""  # the thread has ended
 
 
+def test_lines_are_about_the_innermost(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.05)
+    with shown(), phase("making"):
+        with phase("compiling"):
+            time.sleep(0.2)
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    inner = [i for i, line in enumerate(lines) if line == "compiling: 0 s"]
+    outer = [i for i, line in enumerate(lines) if line == "making: 0 s"]
+    assert lines[:2] == ["making", "compiling"] and inner and outer and max(inner) < min(outer)
+
+
 def test_handlers_of_libraries_do_not_say_it_again(capsys, caplog):
     with shown():
         say("once")  # caplog is a handler on the root logger

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 LOGGER = logging.getLogger("zett")
 EVERY = 5.0  # seconds between two signs of life
+_going_on: list[threading.Event] = []  # what beats; where one is within another, lines are about the inner one alone
 
 
 class _Stderr(logging.Handler):
@@ -97,14 +98,17 @@ def _beating(beat: Callable[[float], object], lines: bool | None) -> Iterator[No
 
     def run() -> None:
         while not done.wait(_pause(time.perf_counter() - clock) if lines else 1.0):
-            beat(time.perf_counter() - clock)
+            if not lines or _going_on[-1:] == [done]:
+                beat(time.perf_counter() - clock)
 
     thread = threading.Thread(target=run, daemon=True)
+    _going_on.append(done)
     thread.start()
     try:
         yield
     finally:
         done.set()
+        _going_on.remove(done)
         thread.join()
 
 
