@@ -8,7 +8,7 @@
 .PHONY: help quickstart test test-all lint clean
 .DELETE_ON_ERROR:
 
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet --no-input
 EXTRA ?=

@@ -225,10 +225,8 @@ def measure(args) -> dict:
     import jax
 
     from zett.lms.layers import activation_dtype
-    from zett.mesh import global_batch, one_device, paths
+    from zett.mesh import global_batch, one_device
     from zett.optim import make_optimizer
-    from zett.plan.devices import find_device
-    from zett.plan.flops import hypernet_step
     from zett.recipes.hypernet import HypernetStep
     from zett.train.step import abstract_state, initial_state, make_step
 
@@ -264,16 +262,7 @@ def measure(args) -> dict:
         return state
 
     state, timed = clocked(run, state, args.repeats)
-    drawn = draw_forms(vocab_size, config.sampler.max_size, config.hypernet.max_pieces)
-    used = np.concatenate([pieces[:n] for pieces, n in zip(drawn.pieces, drawn.lengths)])
-    positions = {"padded": drawn.pieces.size}.get(variant, len(used))
-    distinct = None if variant in ("packed", "padded") else len(np.unique(used))
-    body, hypernet = ({path: x.shape for path, x in paths(tree).items()} for tree in (base.params, state.params))
-    counted = hypernet_step(
-        body, base.config, hypernet, batch=config.data.batch_size, length=config.data.length,
-        rows=len(drawn), pieces=positions, distinct=distinct,
-    )  # fmt: skip
-    device = find_device(jax.devices()[0].device_kind)
+    counted, setting = count(config, base, state.params, variant)
     return timed | {
         "compile_seconds": compile_seconds,
         "temporary_gigabytes": step.memory_analysis().temp_size_in_bytes / 1e9,
@@ -283,20 +272,43 @@ def measure(args) -> dict:
         "setting": {
             "base": config.base,
             "cut": [name for name in ("layers", "hypernet_layers", "batch", "rows") if getattr(args, name) is not None],
-            "batch": [config.data.batch_size, config.data.length],
-            "rows": len(drawn),
-            "mean_pieces": float(drawn.lengths.mean()),
-            "distinct_pieces": len(np.unique(used)),
-            "body_layers": base.config.num_layers,
-            "hypernet_layers": config.hypernet.layers,
-            "hypernet_parameters": sum(x.size for x in jax.tree.leaves(state.params)),
-            "microbatches": config.train.microbatches,
-            "remat": [config.train.remat, config.train.remat_hypernet],
+            **setting,
             "products": recipe.dtype.name,
             "activations": activation_dtype(config.train.activations, recipe.dtype).name,
-            "device": jax.devices()[0].device_kind,
-            "peak_tflop_per_second": device and device.peak / 1e12,
         },
+    }
+
+
+def count(config, base, params, variant: str):
+    """FLOPs that a step of the variant has to compute, and what says of which size it is, on which device."""
+    import jax
+
+    from zett.mesh import paths
+    from zett.plan.devices import find_device
+    from zett.plan.flops import hypernet_step
+
+    drawn = draw_forms(base.hf_config["vocab_size"], config.sampler.max_size, config.hypernet.max_pieces)
+    used = np.concatenate([pieces[:n] for pieces, n in zip(drawn.pieces, drawn.lengths)])
+    positions = {"padded": drawn.pieces.size}.get(variant, len(used))
+    distinct = None if variant in ("packed", "padded") else len(np.unique(used))
+    body, hypernet = ({path: x.shape for path, x in paths(tree).items()} for tree in (base.params, params))
+    counted = hypernet_step(
+        body, base.config, hypernet, batch=config.data.batch_size, length=config.data.length,
+        rows=len(drawn), pieces=positions, distinct=distinct,
+    )  # fmt: skip
+    device = find_device(jax.devices()[0].device_kind)
+    return counted, {
+        "batch": [config.data.batch_size, config.data.length],
+        "rows": len(drawn),
+        "mean_pieces": float(drawn.lengths.mean()),
+        "distinct_pieces": len(np.unique(used)),
+        "body_layers": base.config.num_layers,
+        "hypernet_layers": config.hypernet.layers,
+        "hypernet_parameters": sum(x.size for x in jax.tree.leaves(params)),
+        "microbatches": config.train.microbatches,
+        "remat": [config.train.remat, config.train.remat_hypernet],
+        "device": jax.devices()[0].device_kind,
+        "peak_tflop_per_second": device and device.peak / 1e12,
     }
 
 

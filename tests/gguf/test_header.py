@@ -150,11 +150,12 @@ def test_hostile_headers(name, tmp_path):
     (tmp_path / "x.gguf").write_bytes(content)
     outcome(tmp_path, file_of())  # what is imported is not counted
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     said = outcome(tmp_path, content)
-    seconds, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+    seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert message in said
+    # Not a measure of speed: what believes a header's counts is at it for hours. Of the processor, however busy the machine is.
     assert seconds < 5 and peak < len(content) * 3 + 2**20
 
 

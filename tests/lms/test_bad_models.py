@@ -70,7 +70,7 @@ BAD_CONFIGS = [
 def test_bad_configs_are_refused_by_every_path(folder, target, tmp_path, changes, message):
     """Loading with and without the body, a transfer without training, and the dry run, which reads config.json alone."""
     edit_json(folder / "config.json", **changes)
-    clock = time.perf_counter()
+    clock = time.process_time()
     for attempt in (
         lambda: load_base_model(folder),
         lambda: load_base_model(folder, body=False),
@@ -80,7 +80,7 @@ def test_bad_configs_are_refused_by_every_path(folder, target, tmp_path, changes
         with pytest.raises(UserError, match=message) as error:
             attempt()
         assert not isinstance(error.value, Unported) and "\n" not in str(error.value)
-    assert time.perf_counter() - clock < 10  # a billion layers took for ever
+    assert time.process_time() - clock < 10  # no measure of speed: a billion layers took for ever
     assert not (tmp_path / "out").exists()
 
 
