@@ -84,3 +84,22 @@ def corpus(tmp_path_factory):
         lines = [" ".join(rng.choices(words, k=rng.randint(4, 12))).capitalize() + "." for _ in range(30)]
         (folder / f"{i:02}.txt").write_text("\n".join(lines) + f"\ndef f{i}(x):\n    return x + {i}\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory) -> Path:
+    """A small base model."""
+    import tiny  # which loads JAX, so not before the environment is set
+
+    return tiny.base_folder(tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.fixture(scope="module")
+def target_folder(tmp_path_factory) -> Path:
+    """A tokenizer that is not the base model's, with a chat template and with a file that is not a tokenizer's."""
+    import tiny
+
+    folder = tiny.tokenizer_folder(tmp_path_factory.mktemp("target") / "tokenizer", size=400)
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "notes.md").write_text("not a tokenizer file")
+    return folder

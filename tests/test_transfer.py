@@ -24,21 +24,8 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
 
 
 @pytest.fixture(scope="module")
-def base_folder(tmp_path_factory):
-    return tiny.base_folder(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
 def tied_folder(tmp_path_factory):
     return tiny.base_folder(tmp_path_factory.mktemp("tied") / "model", tied=True)
-
-
-@pytest.fixture(scope="module")
-def target_folder(tmp_path_factory):
-    folder = tiny.tokenizer_folder(tmp_path_factory.mktemp("target") / "tokenizer", size=400)
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    (folder / "notes.md").write_text("not a tokenizer file")
-    return folder
 
 
 def names(folder: Path) -> list[str]:

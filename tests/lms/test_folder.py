@@ -21,19 +21,6 @@ from zett.vocab import load_tokenizer
 VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
 
 
-@pytest.fixture(scope="module")
-def base_folder(tmp_path_factory):
-    return tiny.base_folder(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def target_folder(tmp_path_factory):
-    folder = tiny.tokenizer_folder(tmp_path_factory.mktemp("target") / "tokenizer", size=400)
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    (folder / "notes.md").write_text("not a tokenizer file")
-    return folder
-
-
 @pytest.mark.parametrize("sharded", [False, True])
 def test_only_the_vocabulary_changes(sharded, tmp_path, target_folder):
     base_folder = tiny.base_folder(tmp_path / "base")

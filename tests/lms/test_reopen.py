@@ -19,16 +19,6 @@ from zett.transfer import transfer
 from zett.vocab import load_tokenizer
 
 
-@pytest.fixture(scope="module")
-def base_folder(tmp_path_factory):
-    return tiny.base_folder(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def target_folder(tmp_path_factory):
-    return tiny.tokenizer_folder(tmp_path_factory.mktemp("target") / "tokenizer", size=400)
-
-
 class Never(Mean):
     """Makes no rows."""
 

@@ -16,12 +16,6 @@ from zett.transfer import transfer
 from zett.vocab import load_tokenizer
 from zett.vocab.train import save_tokenizer
 
-
-@pytest.fixture(scope="module")
-def target_folder(tmp_path_factory):
-    return tiny.tokenizer_folder(tmp_path_factory.mktemp("target") / "tokenizer", size=400)
-
-
 LLAMA = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24, num_key_value_heads=2)
 OTHERS = {
     "OPT": dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, ffn_dim=24, word_embed_proj_dim=8),

@@ -20,16 +20,6 @@ VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 @pytest.fixture(scope="module")
-def base_folder(tmp_path_factory):
-    return tiny.base_folder(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def target_folder(tmp_path_factory):
-    return tiny.tokenizer_folder(tmp_path_factory.mktemp("target") / "tokenizer", size=400)
-
-
-@pytest.fixture(scope="module")
 def hypernet(base_folder, tmp_path_factory):
     base = load_base_model(base_folder)
     config = HypernetConfig(width=16, layers=1, heads=2, feed_forward=16)
