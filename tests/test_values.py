@@ -131,10 +131,10 @@ def test_seeds_in_python(seed, tmp_path):
     "spec", ["bpe-999999999k", "unigram-1048577", "prose-bpe-1025k", "bpe-" + "9" * 5000, "bpe-299", "bpe-0"]
 )
 def test_targets_of_an_absurd_size(spec, corpus):
-    clock = time.perf_counter()
+    clock = time.process_time()
     with pytest.raises(UserError, match=rf"target '{spec}' asks for .* entries; trained here are from 300, .* to 1024k"):
         load_target(spec, corpus)
-    assert time.perf_counter() - clock < 2
+    assert time.process_time() - clock < 2  # no measure of speed: training one would take hours
 
 
 def test_the_command_line_says_so_too(tmp_path, capsys):

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from zett.files.cache import cache_folder
 from zett.files.jsonfile import write_json
 from zett.gguf.header import Header, is_gguf, read_header
 from zett.gguf.tokenizer import generation_config, tokenizer_files
+from zett.progress import bar, say
 
 VERSION = 1  # of what is written: a change of it converts every file anew
 
@@ -86,8 +86,6 @@ def _digest(file: Path, size: int, changed: int) -> str:
 
 
 def _write_model(header: Header, folder: Path) -> None:
-    from tqdm import tqdm
-
     # They import JAX, which nobody needs who looks at tokenizers.
     from zett.files.tensors import WEIGHTS_FILE, write_tensors
     from zett.gguf.config import hf_config, special_ids
@@ -95,12 +93,12 @@ def _write_model(header: Header, folder: Path) -> None:
 
     config = hf_config(header)
     size = sum(t.nbytes for t in convert_tensors(header, config, lambda nbytes: None).values())
-    print(f"converting {header.file} once: {size / 2**20:,.0f} MiB of bfloat16 in {cache_folder() / 'gguf'}", file=sys.stderr)
+    say(f"converting {header.file} once: {size / 2**20:,.0f} MiB of bfloat16 in {cache_folder() / 'gguf'}")
     _write_tokenizer(header, folder)
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", generation_config(header, special_ids(header)))
-    with tqdm(total=size, desc="tensors", unit="B", unit_scale=True, delay=1, leave=False, disable=None) as bar:
-        write_tensors(folder / WEIGHTS_FILE, convert_tensors(header, config, bar.update), {"format": "pt"})
+    with bar(size, "tensors", "B") as advance:
+        write_tensors(folder / WEIGHTS_FILE, convert_tensors(header, config, advance), {"format": "pt"})
 
 
 def _write_tokenizer(header: Header, folder: Path) -> None:
