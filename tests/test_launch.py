@@ -14,7 +14,8 @@ from zett.train.run import train
 start_processes(None, None, None)
 from jax.experimental import multihost_utils
 numbers = multihost_utils.process_allgather(jax.numpy.asarray(jax.process_index()))
-print(jax.process_index(), jax.device_count(), numbers.tolist())
+# In one write, since Gloo writes to the same stream from threads of its own.
+print(f"{jax.process_index()} {jax.device_count()} {numbers.tolist()}\\n", end="", flush=True)
 """
 
 
