@@ -3,6 +3,9 @@
 # Kinds of tokenizer that can be trained; see zett/vocab/train.py.
 KINDS = ("bpe", "unigram", "sentencepiece-bpe", "wordpiece")
 
+# How a released hypernetwork's parameters are stored; see zett/hypernet/quantised.py.
+STORED = ("float32", "bfloat16", "int8")
+
 # What becomes of special tokens in a transfer; see zett/vocab/adapt.py.
 MODES = {
     "keep-target": "the tokenizer's files exactly as given",

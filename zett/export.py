@@ -8,11 +8,13 @@ import jax
 import numpy as np
 
 from zett.checkpoint import Checkpoints
+from zett.choices import STORED
 from zett.config import from_dict
 from zett.errors import UserError
 from zett.files import folders, hub
 from zett.files.jsonfile import json_or_empty, read_json
-from zett.hypernet.release import FORMAT, find_hypernet, load_hypernet, save_hypernet
+from zett.files.tensors import WEIGHTS_FILE
+from zett.hypernet.release import FORMAT, find_hypernet, load_hypernet, save_hypernet, write_params
 from zett.lms.base import load_base_model
 from zett.mesh import one_device
 from zett.optim import make_optimizer
@@ -22,17 +24,21 @@ from zett.train.workdir import only_run
 
 
 def export(
-    hypernet: str | Path, output: str | Path, *, checkpoint: str = "best", overwrite: bool = False, push: str | None = None
-) -> Path:
+    hypernet: str | Path, output: str | Path, *, checkpoint: str = "best", weights: str | None = None, overwrite: bool = False,
+    push: str | None = None,
+) -> Path:  # fmt: skip
     """Write `hypernet` to the folder `output` (config.json, model.safetensors, source_tokenizer/, a card); returns `output`.
 
     hypernet: what `load_hypernet` takes, or the workdir of a training run, of which `checkpoint` says which step: "best" or
-    "latest"; of a language model's run the result is a model folder. push: the name under which the result goes to the Hugging
-    Face Hub as well. Bad input is a UserError, with nothing written.
+    "latest"; of a language model's run the result is a model folder. weights: of a hypernetwork, how its parameters are stored,
+    one of zett.choices.STORED; None: as they are. push: the name under which the result goes to the Hugging Face Hub as well.
+    Bad input is a UserError, with nothing written.
     """
     output = folders.output_path(output)
     if checkpoint not in ("best", "latest"):
         raise UserError(f"checkpoint is {checkpoint!r}; it has to be 'best' or 'latest'")
+    if weights is not None and weights not in STORED:
+        raise UserError(f"weights is {weights!r}; it has to be one of {', '.join(STORED)}")
     if push is not None:
         hub.check_push(push)
     folder = find_hypernet(hypernet)
@@ -42,10 +48,20 @@ def export(
             _write_run(new, folder, checkpoint)
         else:
             _write_hypernet(new, folder)
+        if weights is not None:
+            _store(new, weights)
         _reopen(new)
     if push is not None:
         hub.push(output, push, "Exported by zett")
     return output
+
+
+def _store(new: Path, weights: str) -> None:
+    if "format" not in json_or_empty(new / "config.json"):
+        raise UserError(
+            f"weights is {weights!r}, but this is a language model's run; only those of a hypernetwork can be chosen"
+        )
+    write_params(new, load_hypernet(new), weights)
 
 
 def _reopen(new: Path) -> None:
@@ -65,6 +81,7 @@ def _write_hypernet(new: Path, folder: Path) -> None:
     content = read_json(folder / "config.json")
     if content.get("format") == FORMAT:  # written by this project: as it is
         save_hypernet(new, trained, source, read_json(folder / "training.json"))
+        shutil.copyfile(folder / WEIGHTS_FILE, new / WEIGHTS_FILE)  # int8 stays int8
     else:
         save_hypernet(new, trained, source, {"published": content})
         (new / "README.md").write_text(_card(trained, source is not None), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import argparse
 
+from zett.choices import STORED
 from zett.progress import phase, shown
 
 DESCRIPTION = "Write a hypernetwork in the form that zett releases."
@@ -19,6 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--hypernet", required=True, help="published or released hypernetwork (a folder or a Hub name), or any run's workdir")
     add("--output", required=True, help="folder to write")
     add("--checkpoint", default="best", choices=("best", "latest"), help="of a run (default: %(default)s)")
+    what = "how a hypernetwork's parameters are stored; int8 is a quarter of float32 (default: as they are)"
+    add("--weights", choices=STORED, help=what)
     add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
     what = "replace --output if zett wrote it, or if it holds a model or hypernetwork and nothing else"
     add("--overwrite", action="store_true", help=what)
@@ -28,6 +31,13 @@ def run(args: argparse.Namespace) -> int:
     from zett.export import export
 
     with shown(), phase(f"exporting {args.hypernet}"):
-        output = export(args.hypernet, args.output, checkpoint=args.checkpoint, overwrite=args.overwrite, push=args.push)
+        output = export(
+            args.hypernet,
+            args.output,
+            checkpoint=args.checkpoint,
+            weights=args.weights,
+            overwrite=args.overwrite,
+            push=args.push,
+        )
     print(f"wrote {output}")
     return 0

@@ -46,7 +46,7 @@ class Made(Protocol):
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 # Floating-point types of safetensors that can be vocabulary rows or parameters.
 FLOATS = {name: jnp.dtype(t) for name, t in {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}.items()}
-_TYPE_NAMES = {str(dtype): name for name, dtype in FLOATS.items()}
+_TYPE_NAMES = {str(dtype): name for name, dtype in FLOATS.items()} | {"int8": "I8"}
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:

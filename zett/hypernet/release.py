@@ -13,9 +13,10 @@ from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.files.jsonfile import write_json
 from zett.files.resolve import HYPERNETWORK, SOURCE_TOKENIZER, find
-from zett.files.tensors import write_tensors
+from zett.files.tensors import FLOATS, WEIGHTS_FILE, write_tensors
 from zett.hypernet.network import make_hypernet
 from zett.hypernet.published import MODEL_TYPE, read_published
+from zett.hypernet.quantised import restored, stored
 from zett.hypernet.trained import TrainedHypernet
 from zett.values import from_dict
 from zett.vocab import Vocabulary
@@ -23,12 +24,16 @@ from zett.vocab import Vocabulary
 FORMAT = "zett-hypernet-1"
 
 
-def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabulary | None, record: dict) -> None:
-    """Write the released form: config.json, model.safetensors, source_tokenizer/ (if there is one), training.json."""
+def save_hypernet(
+    folder: str | Path, trained: TrainedHypernet, source: Vocabulary | None, record: dict, weights: str | None = None
+) -> None:
+    """Write the released form: config.json, model.safetensors, source_tokenizer/ (if there is one), training.json.
+
+    weights: one of zett.choices.STORED, or None for the parameters as they are.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    flat = {".".join(map(_key, path)): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(trained.params)}
-    write_tensors(folder / "model.safetensors", flat, {"format": FORMAT})
+    write_params(folder, trained, weights)
     write_json(
         folder / "config.json",
         {
@@ -48,6 +53,12 @@ def save_hypernet(folder: str | Path, trained: TrainedHypernet, source: Vocabula
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
             if (source.folder / name).exists():
                 (folder / SOURCE_TOKENIZER / name).write_bytes((source.folder / name).read_bytes())
+
+
+def write_params(folder: Path, trained: TrainedHypernet, weights: str | None = None) -> None:
+    """Write model.safetensors alone; weights: as in `save_hypernet`."""
+    flat = {".".join(map(_key, path)): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(trained.params)}
+    write_tensors(folder / WEIGHTS_FILE, stored(flat, weights), {"format": FORMAT})
 
 
 def _key(entry) -> str:
@@ -77,7 +88,7 @@ def load_hypernet(path: str | Path, *, revision: str | None = None) -> TrainedHy
             run = (folder / "checkpoints").is_dir()
             hint = "; a run's hypernetwork is in its folder export, or made by `zett export`" if run else ""
             raise UserError(f"{folder / 'config.json'} has format {found!r}; expected {FORMAT!r}{hint}")
-        flat = load_file(folder / "model.safetensors")
+        flat = restored(load_file(folder / "model.safetensors"))
     except FileNotFoundError:
         missing = next(name for name in ("config.json", "model.safetensors") if not (folder / name).exists())
         raise UserError(f"{folder} is not a hypernetwork: {missing} is missing") from None
@@ -94,7 +105,11 @@ def load_hypernet(path: str | Path, *, revision: str | None = None) -> TrainedHy
     expected = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: make_hypernet(config, hidden_size, tied, jnp.float32, 0)))[1])
     leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
     names = [".".join(map(_key, leaf_path)) for leaf_path, _ in leaves]
-    wrong = [n for n, (_, leaf) in zip(names, leaves) if n not in flat or flat[n].shape != leaf.shape]
+    wrong = [
+        n
+        for n, (_, leaf) in zip(names, leaves)
+        if n not in flat or flat[n].shape != leaf.shape or flat[n].dtype not in FLOATS.values()
+    ]
     wrong += sorted(set(flat) - set(names))
     if wrong:
         raise UserError(
