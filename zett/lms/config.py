@@ -57,6 +57,11 @@ class BodyConfig:
         """How many tokens a text may have at most, special ones included."""
         return self.max_positions - self.first_position
 
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """Lengths beyond which a text is read in another way from its first token on, so that no cache of it can be kept."""
+        return ()
+
     @classmethod
     def from_hf(cls, hf: dict) -> Self:
         """Map a Hugging Face `config.json`; ValueError for a setting that is not computed here."""

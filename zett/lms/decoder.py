@@ -23,6 +23,7 @@ from zett.lms.layers import (
     rope,
     scan_layers,
     stack_layers,
+    with_kept,
 )
 from zett.lms.rope import Rope
 
@@ -72,6 +73,10 @@ class DecoderConfig(BodyConfig):
     def ropes(self) -> tuple[Rope | None, ...]:
         """The rotary positions of each layer; None for a layer without positions."""
         return (self.rope,) * self.num_layers
+
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        return tuple(length for rope in dict.fromkeys(self.ropes) if rope is not None for length in rope.restarts)
 
     @classmethod
     def from_hf(cls, hf: dict) -> Self:
@@ -141,7 +146,7 @@ class Attention(nnx.Module):
         """Queries, keys and values, `[B, L, heads * K]` each."""
         return self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
 
-    def __call__(self, x_BLD, positions_BL, mask, *, rotary, window):
+    def __call__(self, x_BLD, positions_BL, mask, *, rotary, window, cache=None):
         c = self.config
         q, k, v = self.project(x_BLD)
         if c.qk_norm == "all":
@@ -151,7 +156,8 @@ class Attention(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         out = attention(
             rope(q, positions_BL, *rotary), rope(k, positions_BL, *rotary), v,
-            mask=mask, window=window, scale=c.attention_scale, softcap=c.attention_softcap, dtype=self.dtype,
+            mask=mask, window=window, scale=c.attention_scale, softcap=c.attention_softcap,
+            cache=cache, dtype=self.dtype,
         )  # fmt: skip
         return self.o(out.reshape(*x_BLD.shape[:2], c.num_heads * c.head_dim))
 
@@ -180,8 +186,8 @@ class Layer(nnx.Module):
         self.norm_mlp = RMSNorm(c.hidden_size, c.norm_eps, c.norm_offset)
         self.mlp = self.MLP(c, dtype, rngs)
 
-    def __call__(self, x, positions_BL, mask, *, rotary, window):
-        x = x + self.attention(self.norm_attention(x), positions_BL, mask, rotary=rotary, window=window)
+    def __call__(self, x, positions_BL, mask, *, rotary, window, cache=None):
+        x = x + self.attention(self.norm_attention(x), positions_BL, mask, rotary=rotary, window=window, cache=cache)
         return x + self.mlp(self.norm_mlp(x))
 
 
@@ -198,17 +204,18 @@ class Decoder(nnx.Module):
         self.norm: Any = RMSNorm(config.hidden_size, config.norm_eps, config.norm_offset)
         self.config, self.dtype, self.remat = config, dtype, remat
 
-    def __call__(self, x_BLD, *, positions_BL=None, mask_BL=None, segments_BL=None, keep_hidden=False):
+    def __call__(self, x_BLD, *, positions_BL=None, mask_BL=None, segments_BL=None, keep_hidden=False, cache=None):
         """Hidden states `[B, L, D]` for input rows `x_BLD`; see `positions_and_mask` for padding and packed sequences.
 
-        With `keep_hidden`, also the input of every layer followed by the output, stacked `[layers + 1, B, L, D]`.
+        With `keep_hidden`, also the input of every layer followed by the output, stacked `[layers + 1, B, L, D]`. With a cache
+        of what came before `x_BLD`, also the cache that holds these tokens, too.
         """
         c = self.config
         if c.scaled_inputs:
             # Transformers rounds the factor to the model's dtype, and the models were trained with it rounded.
             x_BLD = x_BLD * jnp.asarray(c.hidden_size**0.5, self.dtype).astype(x_BLD.dtype)
-        positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL)
-        everywhere = x_BLD.shape[1]
+        positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL, cache)
+        everywhere = x_BLD.shape[1] if cache is None else cache.size
         windows = [min(window or everywhere, everywhere) for window in c.layer_windows]
         rotary = {found: _frequencies(found, c, positions_BL) for found in dict.fromkeys(c.ropes)}
         same: dict[str, Any] = {}
@@ -221,12 +228,11 @@ class Decoder(nnx.Module):
             same["rotary"] = rotary[c.ropes[0]]
         else:
             per_layer["rotary"] = tuple(jnp.stack(values) for values in zip(*(rotary[found] for found in c.ropes)))
-        x, inputs = scan_layers(
+        x, kept = scan_layers(
             self.layers, x_BLD, positions_BL, mask, **same,
-            per_layer=per_layer, keep_hidden=keep_hidden, remat=self.remat,
+            per_layer=per_layer, keep_hidden=keep_hidden, remat=self.remat, cache=cache,
         )  # fmt: skip
-        h = self.norm(x)
-        return (h, jnp.concatenate([inputs, h[None]])) if keep_hidden else h
+        return with_kept(self.norm(x), kept, keep_hidden=keep_hidden, cache=cache)
 
 
 def _frequencies(found: Rope | None, c: DecoderConfig, positions_BL):

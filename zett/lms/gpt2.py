@@ -24,6 +24,7 @@ from zett.lms.layers import (
     positions_and_mask,
     scan_layers,
     stack_layers,
+    with_kept,
 )  # fmt: skip
 
 
@@ -72,13 +73,14 @@ class Layer(nnx.Module):
         self.down = linear(c.intermediate_size, c.hidden_size)
         self.config, self.dtype = c, dtype
 
-    def __call__(self, x, mask, number):
+    def __call__(self, x, mask, number, cache=None):
         c = self.config
         heads = (*x.shape[:2], c.num_heads, c.head_dim)
         q, k, v = (part.reshape(heads) for part in jnp.split(self.qkv(self.norm_attention(x)), 3, -1))
         if c.scale_by_layer:
             q = q / number
-        out = attention(q, k, v, mask=mask, scale=None if c.scale_by_width else 1.0, dtype=self.dtype)
+        scale = None if c.scale_by_width else 1.0
+        out = attention(q, k, v, mask=mask, scale=scale, cache=cache, dtype=self.dtype)
         x = x + self.o(out.reshape(x.shape))
         return x + self.down(ACTIVATIONS[c.activation](self.up(self.norm_mlp(x))))
 
@@ -93,18 +95,18 @@ class GPT2Body(nnx.Module):
         self.norm = LayerNorm(config.hidden_size, config.norm_eps)
         self.config, self.remat = config, remat
 
-    def __call__(self, x_BLD, *, positions_BL=None, mask_BL=None, segments_BL=None, keep_hidden=False):
+    def __call__(self, x_BLD, *, positions_BL=None, mask_BL=None, segments_BL=None, keep_hidden=False, cache=None):
         """Hidden states `[B, L, D]` for input rows `x_BLD`; mask_BL, segments_BL, default positions: see `positions_and_mask`.
 
-        With `keep_hidden`, also the input of every layer followed by the output, stacked `[layers + 1, B, L, D]`.
+        With `keep_hidden`, also the input of every layer followed by the output, stacked `[layers + 1, B, L, D]`. With a cache
+        of what came before `x_BLD`, also the cache that holds these tokens, too.
         """
-        positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL)
+        positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL, cache)
         positions = learned_positions(self.positions[...], positions_BL, segments_BL)
         x = (x_BLD + positions).astype(x_BLD.dtype)
         numbers = {"number": jnp.arange(1, self.config.num_layers + 1, dtype=x.dtype)}
-        x, inputs = scan_layers(self.layers, x, mask, per_layer=numbers, keep_hidden=keep_hidden, remat=self.remat)
-        h = self.norm(x)
-        return (h, jnp.concatenate([inputs, h[None]])) if keep_hidden else h
+        x, kept = scan_layers(self.layers, x, mask, per_layer=numbers, keep_hidden=keep_hidden, remat=self.remat, cache=cache)
+        return with_kept(self.norm(x), kept, keep_hidden=keep_hidden, cache=cache)
 
 
 # GPT-2's dense layers are Transformers' Conv1D, which stores `[in, out]`, so nothing is transposed.

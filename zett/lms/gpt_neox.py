@@ -23,6 +23,7 @@ from zett.lms.layers import (
     rope,
     scan_layers,
     stack_layers,
+    with_kept,
 )  # fmt: skip
 from zett.lms.rope import Rope
 
@@ -45,6 +46,10 @@ class GPTNeoXConfig(BodyConfig):
     parallel: bool = True
     rope: Rope = Rope(partial=0.25)
     max_positions: int = 2048
+
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        return self.rope.restarts
 
     @classmethod
     def from_hf(cls, hf: dict) -> Self:
@@ -75,15 +80,15 @@ class Layer(nnx.Module):
         self.down = linear(c.intermediate_size, c.hidden_size, use_bias=True)
         self.config, self.dtype = c, dtype
 
-    def attend(self, x, positions, inv_freq, factor, mask):
+    def attend(self, x, positions, inv_freq, factor, mask, cache=None):
         # Query, key and value of a head lie side by side.
         qkv = self.qkv(x).reshape(*x.shape[:2], self.config.num_heads, -1)
         q, k, v = jnp.split(qkv, 3, -1)
         q, k = (rope(part, positions, inv_freq, factor) for part in (q, k))
-        return self.o(attention(q, k, v, mask=mask, dtype=self.dtype).reshape(x.shape))
+        return self.o(attention(q, k, v, mask=mask, cache=cache, dtype=self.dtype).reshape(x.shape))
 
-    def __call__(self, x, positions, inv_freq, factor, mask):
-        attended = x + self.attend(self.norm_attention(x), positions, inv_freq, factor, mask)
+    def __call__(self, x, positions, inv_freq, factor, mask, cache=None):
+        attended = x + self.attend(self.norm_attention(x), positions, inv_freq, factor, mask, cache)
         read = x if self.config.parallel else attended
         return attended + self.down(ACTIVATIONS[self.config.activation](self.up(self.norm_mlp(read))))
 
@@ -96,19 +101,19 @@ class GPTNeoXBody(nnx.Module):
         self.norm = LayerNorm(config.hidden_size, config.norm_eps)
         self.config, self.remat = config, remat
 
-    def __call__(self, x_BLD, *, positions_BL=None, mask_BL=None, segments_BL=None, keep_hidden=False):
+    def __call__(self, x_BLD, *, positions_BL=None, mask_BL=None, segments_BL=None, keep_hidden=False, cache=None):
         """Hidden states `[B, L, D]` for input rows `x_BLD`; mask_BL, segments_BL, default positions: see `positions_and_mask`.
 
-        With `keep_hidden`, also the input of every layer followed by the output, stacked `[layers + 1, B, L, D]`.
+        With `keep_hidden`, also the input of every layer followed by the output, stacked `[layers + 1, B, L, D]`. With a cache
+        of what came before `x_BLD`, also the cache that holds these tokens, too.
         """
         c = self.config
-        positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL)
+        positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL, cache)
         inv_freq, factor = c.rope.frequencies(c.head_dim, c.max_positions, positions_BL)
-        x, inputs = scan_layers(
-            self.layers, x_BLD, positions_BL, inv_freq, factor, mask, keep_hidden=keep_hidden, remat=self.remat
+        x, kept = scan_layers(
+            self.layers, x_BLD, positions_BL, inv_freq, factor, mask, keep_hidden=keep_hidden, remat=self.remat, cache=cache
         )
-        h = self.norm(x)
-        return (h, jnp.concatenate([inputs, h[None]])) if keep_hidden else h
+        return with_kept(self.norm(x), kept, keep_hidden=keep_hidden, cache=cache)
 
 
 _LAYER = "gpt_neox.layers.{i}"

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zett.errors import UserError
+from zett.lms.cache import Cache, LayerCache
 
 # What a backward pass keeps of each layer, so as not to compute it again: everything ("none"), its input alone ("full"), or its
 # input and the results of its matrix products ("dots").
@@ -178,14 +179,18 @@ def rope(x_BLHK, positions_BL, inv_freq, factor=1.0):
     return rotated if width == x_BLHK.shape[-1] else jnp.concatenate([rotated, x_BLHK[..., width:]], -1)
 
 
-def positions_and_mask(x_BLD, positions_BL=None, mask_BL=None, segments_BL=None):
+def positions_and_mask(x_BLD, positions_BL=None, mask_BL=None, segments_BL=None, cache: Cache | None = None):
     """Positions `[B, L]` and attention mask `[B, 1, 1 or L, L]` (or None) of a batch, as every body takes them.
 
     mask_BL is False at padding, which may be on either side; positions then count from the first real token. segments_BL
     numbers the sequences that are packed into a row: each is a run of columns that attends only to itself, and its positions
-    count from its start.
+    count from its start. With a cache, there is neither of them: positions go on from what it holds, and it makes the mask.
     """
     batch = x_BLD.shape[:2]
+    if cache is not None:
+        if mask_BL is not None or segments_BL is not None:
+            raise ValueError("texts that are read with a cache can be neither masked nor packed")
+        return (cache.columns(batch[1]) if positions_BL is None else positions_BL), None
     if positions_BL is None:
         index = jnp.broadcast_to(jnp.arange(batch[1]), batch)
         if segments_BL is not None:
@@ -212,22 +217,31 @@ def learned_positions(table_PD, positions_BL, segments_BL=None):
     return table_PD[positions_BL]
 
 
-def attention(q_BLHK, k_BLNK, v_BLNK, *, mask=None, causal=True, window=None, scale=None, softcap=None, dtype):
+def attention(
+    q_BLHK, k_BLNK, v_BLNK, *, mask=None, causal=True, window=None, scale=None, softcap=None,
+    cache: LayerCache | None = None, dtype,
+):  # fmt: skip
     """Attention `[B, L, H, K]` with operands in `dtype` and the softmax in float32.
 
     mask: broadcastable to `[B, 1 or H, L, L]`, True where a query may look; causality is added here. window: counted as in
     Transformers, where a query sees keys less than `window` back if causal, else at most `window` away; it may be a traced
     scalar. scale: factor of the logits (None: `K ** -0.5`). softcap: logits become `softcap * tanh(logits / softcap)`.
+    cache: what came before these tokens, if they go on from there; it gets their keys and values.
     On NVIDIA GPUs, cuDNN's flash attention is used if it takes these arguments.
     """
     length = q_BLHK.shape[1]
+    if cache is not None:
+        # There are more keys than queries, so all that a query may see is said by the mask.
+        k_BLNK, v_BLNK = cache.extend(k_BLNK, v_BLNK)
+        mask, causal, window = cache.mask(length, window), False, None
     dtype = jnp.dtype(dtype)
     q, k, v = (x.astype(dtype) for x in (q_BLHK, k_BLNK, v_BLNK))
     if isinstance(window, int) and window >= length:
         window = None
     # cuDNN takes a causal window as a number, and then skips the blocks outside of it.
     counted = causal and isinstance(window, int)
-    cudnn = softcap is None and cudnn_takes(
+    plain = softcap is None and cache is None
+    cudnn = plain and cudnn_takes(
         _compute_capability(), dtype, q.shape[-1], length, masked=mask is not None or (window is not None and not counted)
     )
     if window is not None and not (cudnn and counted):
@@ -270,7 +284,7 @@ def _softcapped_attention(q_BLHK, k_BLNK, v_BLNK, mask, causal, scale, softcap):
     q = q_BLHK.reshape(b, length, groups, heads // groups, width)
     logits = jnp.einsum("blngk,bmnk->bnglm", q, k_BLNK, preferred_element_type=jnp.float32)
     logits = softcap * jnp.tanh(logits * ((width**-0.5 if scale is None else scale) / softcap))
-    allowed = jnp.tril(jnp.ones((length, length), bool))[None, None] if causal else jnp.ones((1, 1, 1, length), bool)
+    allowed = jnp.tril(jnp.ones((length, length), bool))[None, None] if causal else jnp.ones((1, 1, 1, k_BLNK.shape[1]), bool)
     allowed = allowed if mask is None else allowed & mask
     # One mask for all heads, or one for each query head.
     allowed = allowed[:, :, None] if allowed.shape[1] == 1 else allowed.reshape(-1, groups, heads // groups, *allowed.shape[2:])
@@ -292,22 +306,42 @@ def checkpointed(f, remat: Remat, *, prevent_cse: bool = True):
 UNROLLED = 8
 
 
-def scan_layers(layers, x, *args, per_layer: dict | None = None, keep_hidden: bool = False, remat: Remat = "none", **kwargs):
+def scan_layers(
+    layers, x, *args, per_layer: dict | None = None, keep_hidden: bool = False, remat: Remat = "none",
+    cache: Cache | None = None, **kwargs,
+):  # fmt: skip
     """Run layers stacked along a leading axis in order; beyond `UNROLLED`, compile time does not grow with their number.
 
     Every layer is called with `args`, `kwargs` and its slices of the arrays `per_layer`. Returns the last layer's output and,
-    if `keep_hidden`, every layer's input stacked `[layers, ...]`.
+    if `keep_hidden`, every layer's input stacked `[layers, ...]`; with a cache, whose part every layer gets, the extended cache
+    instead of the inputs.
     """
     graphdef, state = nnx.split(layers)
     number = jax.tree.leaves(state)[0].shape[0]
 
     def step(x, slices):
-        layer_state, own = slices
-        return nnx.merge(graphdef, layer_state)(x, *args, **kwargs, **own), (x if keep_hidden else None)
+        layer_state, own, kept = slices
+        layer = nnx.merge(graphdef, layer_state)
+        if cache is None:
+            return layer(x, *args, **kwargs, **own), (x if keep_hidden else None)
+        part = LayerCache(kept[0], kept[1], cache.used)
+        return layer(x, *args, **kwargs, **own, cache=part), (part.keys, part.values)
 
     # In unrolled layers, the compiler would merge equal computations and so undo the recomputation; in a loop it cannot.
     step = checkpointed(step, remat, prevent_cse=number <= UNROLLED)
-    return jax.lax.scan(step, x, (state, per_layer or {}), unroll=number if number <= UNROLLED else 1)
+    kept = None if cache is None else (cache.keys, cache.values)
+    xs = (state, per_layer or {}, kept)
+    # With a cache, most steps read one token, and their time goes into reading weights: unrolled, three times as much on a CPU.
+    unroll = number if number <= UNROLLED and cache is None else 1
+    x, ys = jax.lax.scan(step, x, xs, unroll=unroll)
+    return x, (ys if cache is None else Cache(ys[0], ys[1], cache.used + x.shape[1]))
+
+
+def with_kept(h, kept, *, keep_hidden: bool, cache: Cache | None):
+    """What a body returns: `h`, with all hidden states or the extended cache (`kept`, from `scan_layers`) where asked for."""
+    if cache is not None:
+        return h, kept
+    return (h, jnp.concatenate([kept, h[None]])) if keep_hidden else h
 
 
 def stack_layers(make, number: int, rngs: nnx.Rngs):

@@ -66,6 +66,12 @@ class Rope:
             if factors is not None and len(factors) != needed:
                 raise ValueError(f"{name} has {len(factors)} numbers; heads of width {head_dim} need {needed}")
 
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """See `BodyConfig.restarts`. What "dynamic" does lies beyond the model's positions."""
+        s = dict(self.scaling or {})
+        return (s["original_max_position_embeddings"],) if s.get("rope_type") == "longrope" else ()
+
     def frequencies(self, head_dim: int, max_positions: int, positions_BL):
         """Inverse frequencies `[head_dim * partial / 2]` and the factor of cosines and sines.
 
