@@ -4,6 +4,7 @@ Everything heavy is imported on first use: `import zett` loads neither JAX nor T
 
     transfer         base model + tokenizer -> a model folder that any Hugging Face client loads
     evaluate         how much a model loses with tokenizers that it was not trained with, by method
+    generate         what a model writes after a prompt, whatever vocabulary it has
     inspect          what changes with another tokenizer, before anything is trained or transferred
     load_hypernet    a trained hypernetwork; its rows(tokenizer) are what transfer writes, as arrays
     load_base_model  a model with its embedding table and its tokenizer's vocabulary
@@ -23,6 +24,7 @@ _PUBLIC = {
     "EmbeddingTable": "zett.table",
     "UserError": "zett.errors",
     "evaluate": "zett.evaluate.evaluate",
+    "generate": "zett.generate",
     "inspect": "zett.inspect.compare",
     "load_base_model": "zett.lms.base",
     "load_hypernet": "zett.hypernet.release",

@@ -1,0 +1,175 @@
+"""Text from a causal model, one token after another; what has been read is kept in a cache.
+
+A model in memory with another vocabulary (`base.with_vocabulary(table, vocab)`) writes as one loaded from a folder does.
+"""
+
+import dataclasses
+import functools
+import math
+import numbers
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zett.errors import UserError
+from zett.evaluate.tasks.encoded import padded_table
+from zett.lms.base import BaseModel, check_causal
+from zett.lms.body import Body
+from zett.lms.cache import Cache
+from zett.table import EmbeddingTable
+from zett.values import check_seed
+from zett.vocab import Vocabulary
+from zett.vocab.pairing import followed_ends
+from zett.vocab.prompts import around, chat_template
+
+# The smallest sizes of a prompt and of a cache, in tokens. Others are these doubled, so that few shapes are compiled.
+PROMPT, CACHE = 64, 256
+UNFINISHED = "\ufffd"  # what a decoder writes for bytes that are no character yet
+
+# A text before which to stop, or a function of the text so far that says whether to stop.
+Stop = str | Callable[[str], bool]
+
+
+def generate(
+    model: BaseModel, prompt: str, *, max_tokens: int = 128, temperature: float = 0.0, seed: int = 0, stop: Stop | None = None
+) -> str:
+    """What the model writes after `prompt`, without special tokens.
+
+    It ends with a token that ends a text, by `stop` (a text is left out, with all that follows it), or where `generate_ids`
+    does. Special tokens in the prompt, such as those of a chat template, are read as what they are.
+    """
+    if stop is not None and not callable(stop) and not (isinstance(stop, str) and stop):
+        raise UserError(f"stop is {stop!r}; it has to be a text, or a function of a text that says whether to stop")
+    ids = encode_prompt(model.vocab, prompt)
+    ends = ends_of(model)
+    written: list[int] = []
+    for token in generate_ids(model, ids, max_tokens=max_tokens, temperature=temperature, seed=seed):
+        if token in ends:
+            break
+        written.append(token)
+        if stop is None:
+            continue
+        text = continuation(model.vocab, ids, written)
+        if isinstance(stop, str) and stop in text:
+            return text[: text.index(stop)]
+        if callable(stop) and stop(text):
+            return text
+    return continuation(model.vocab, ids, written)
+
+
+def generate_ids(
+    model: BaseModel, ids: Sequence[int], *, max_tokens: int = 128, temperature: float = 0.0, seed: int = 0
+) -> Iterator[int]:
+    """What the model writes after the tokens `ids`, token by token; one that ends a text is the last.
+
+    Without one, it ends after `max_tokens`, or where the model has no more positions. temperature: 0 for the most probable
+    token each time; else tokens are drawn, with logits divided by it, and equal seeds draw the same. UserError for an encoder,
+    for a prompt that leaves no position, and for values that make no sense.
+    """
+    check_causal(model)
+    if model.params is None:
+        raise UserError(f"{model.name} was loaded without its body (body=False), so it cannot write")
+    if not isinstance(max_tokens, numbers.Integral) or isinstance(max_tokens, bool) or max_tokens < 1:
+        raise UserError(f"max_tokens is {max_tokens!r}; it has to be a whole number, at least 1")
+    if not isinstance(temperature, numbers.Real) or not 0 <= temperature < math.inf:
+        raise UserError(f"temperature is {temperature!r}; it has to be a number, at least 0")
+    check_seed(seed)
+    if not len(ids):
+        raise UserError("there is no token to go on from; give a prompt with at least one")
+    room = model.config.room - len(ids)
+    if room < 1:
+        raise UserError(f"the prompt has {len(ids):,} tokens; {model.name} has {model.config.room:,} positions: give less text")
+    return _write(model, list(map(int, ids)), min(int(max_tokens), room), float(temperature), int(seed))
+
+
+def encode_prompt(vocab: Vocabulary, prompt: str) -> list[int]:
+    """Ids of `prompt`, opened as the tokenizer opens a text (unless it is already); what it puts at the end is left out.
+
+    An empty prompt is the token that begins a text, or the one that ends the text before it. UserError if there is neither.
+    """
+    opening = list(around(vocab)[0])
+    ids = vocab.tokenizer.encode(prompt, add_special_tokens=False).ids
+    if ids[: len(opening)] != opening:
+        ids = opening + ids
+    if not ids:
+        first = vocab.roles.get("bos", vocab.roles.get("eos"))
+        if first is None:
+            raise UserError(f"the prompt is {prompt!r}, and the tokenizer has no token that begins a text; give some text")
+        ids = [first]
+    return ids
+
+
+def continuation(vocab: Vocabulary, prompt: Sequence[int], written: Sequence[int]) -> str:
+    """The text of the tokens `written` after the tokens `prompt`, without special tokens and an unfinished last character."""
+    # What a token's text is depends on what comes before it: a decoder drops a text's first space, and joins bytes.
+    before, whole = (vocab.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in (prompt, [*prompt, *written]))
+    return whole[len(before) :].rstrip(UNFINISHED)
+
+
+def ends_of(model: BaseModel) -> set[int]:
+    """Ids that end a text, by the files of the tokenizer and the model; with another vocabulary, those that stand for them."""
+    ends = set(model.vocab.ends)
+    if model.original is not None:
+        ends.update(followed_ends(list(model.original.vocab.ends), model.vocab, model.original.vocab))
+    return ends
+
+
+def chat_prompt(vocab: Vocabulary, messages: Sequence[dict[str, str]]) -> str:
+    """The prompt for a model's answer to `messages` (`{"role": "user", "content": ...}`), by the tokenizer's chat template."""
+    if chat_template(vocab.folder) is None:
+        raise UserError(f"the tokenizer{f' in {vocab.folder}' if vocab.folder else ''} has no chat template; give a text")
+    import jinja2
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(vocab.folder, trust_remote_code=False)
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+    except jinja2.TemplateError as error:
+        raise UserError(f"{vocab.folder}: the chat template does not take these messages: {error}") from error
+
+
+def _write(model: BaseModel, ids: list[int], number: int, temperature: float, seed: int) -> Iterator[int]:
+    config, ends, rng = model.config, ends_of(model), np.random.default_rng(seed)
+    body, table = Body(model.graphdef, model.params), padded_table(model.table)
+    size = _doubled(CACHE, len(ids) + number)
+    unread: list[int] = []
+    for _ in range(number):
+        if not unread or len(ids) - 1 in config.restarts:
+            unread, cache = ids, Cache.empty(config, size)
+        columns = min(_doubled(PROMPT, len(unread)), config.room) if len(unread) > 1 else 1
+        padded = np.zeros((1, columns), np.int32)
+        padded[0, : len(unread)] = unread
+        logits, cache = _read(body, table, cache, padded, np.int32(len(unread)), config.logit_softcap)
+        token = _choose(np.asarray(logits)[0, : len(model.vocab)], temperature, rng)
+        yield token
+        if token in ends:
+            return
+        ids.append(token)
+        unread = [token]
+
+
+def _doubled(size: int, least: int) -> int:
+    while size < least:
+        size *= 2
+    return size
+
+
+@functools.partial(jax.jit, static_argnames="softcap", donate_argnames="cache")
+def _read(body: Body, table: EmbeddingTable, cache: Cache, ids_BL, number, softcap):
+    """Logits `[B, V]` after the first `number` of the tokens, in float32, and the cache with these. The others are padding."""
+    last = number - 1
+    # Frequencies may depend on the largest position, so padding has none of its own.
+    positions_BL = jnp.minimum(cache.columns(ids_BL.shape[1]), cache.used[:, None] + last)
+    h_BLD, read = body(table.embed(ids_BL).astype(jnp.float32), positions_BL=positions_BL, cache=cache)
+    with jax.default_matmul_precision("highest"):
+        logits = table.unembed(h_BLD[:, last], softcap)
+    return logits, dataclasses.replace(read, used=cache.used + number)
+
+
+def _choose(logits_V: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
+    if temperature == 0:
+        return int(logits_V.argmax())
+    weights = np.exp((logits_V.astype(np.float64) - logits_V.max()) / temperature)
+    return int(rng.choice(len(weights), p=weights / weights.sum()))
