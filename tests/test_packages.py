@@ -95,7 +95,7 @@ def test_what_chat_templates_take_is_installed():
 
 def test_every_package_that_is_asked_for_has_a_tested_version():
     pinned = {normalised(line.split("==")[0]) for line in CONSTRAINTS if line and not line.startswith("#")}
-    asked = DECLARED_TEST | named(PROJECT["optional-dependencies"]["docs"])
+    asked = DECLARED_TEST.union(*(named(PROJECT["optional-dependencies"][extra]) for extra in ("docs", "sentencepiece")))
     assert asked <= pinned
 
 

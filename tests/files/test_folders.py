@@ -90,7 +90,7 @@ def test_the_marker(tmp_path):
 
 def test_outputs_need_a_name():
     from zett.config import Config
-    from zett.quickstart import quickstart
+    from zett.demos.quickstart import quickstart
     from zett.train.run import train
 
     for call, message in [

@@ -7,6 +7,7 @@ is imported in `run`, when the arguments are known to be right.
 # Name -> what it does, in the order of the help.
 COMMANDS = {
     "quickstart": "train a hypernetwork for two minutes and show how good it is",
+    "smollm2": "a real model with the tokenizers of others: what it loses, and what it writes",
     "transfer": "base model + tokenizer -> a model folder that any Hugging Face client loads",
     "eval": "how much a model loses with tokenizers that it was not trained with, by method",
     "inspect": "what changes with another tokenizer, before anything is trained or transferred",

@@ -13,7 +13,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from zett.quickstart import quickstart
+    from zett.demos.quickstart import quickstart
 
     with shown():
         quickstart(args.output)

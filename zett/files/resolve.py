@@ -38,7 +38,11 @@ BASE_MODEL = Kind(
     ignored=("[!0-9]*/*", "consolidated*"),
     wanted="config.json",
 )
-HYPERNETWORK = Kind("hypernetwork", {"pico": "pico-hypernet"}, ((*_SMALL, "*.safetensors"), (*_SMALL, "*.msgpack")))
+HYPERNETWORK = Kind(
+    "hypernetwork",
+    {"pico": "pico-hypernet", "smollm2": "smollm2-hypernet"},
+    ((*_SMALL, "*.safetensors"), (*_SMALL, "*.msgpack")),
+)
 TOKENIZER = Kind(
     "tokenizer",
     {"pico": "pico"},
