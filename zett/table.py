@@ -71,7 +71,7 @@ class EmbeddingTable:
             raise ValueError(f"cannot pad a table of {self.input.shape[0]} rows to {size}")
 
         def grow(rows):
-            return None if rows is None else jnp.pad(rows, ((0, extra),) + ((0, 0),) * (rows.ndim - 1))
+            return rows if rows is None or not extra else jnp.pad(rows, ((0, extra),) + ((0, 0),) * (rows.ndim - 1))
 
         return dataclasses.replace(self, input=grow(self.input), output=grow(self.output), bias=grow(self.bias))
 
