@@ -1,5 +1,8 @@
 """The hypernetwork as a method like the others."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -43,6 +46,17 @@ def test_rows_of_a_hypernetwork(tmp_path, base_folder, target_folder, hypernet):
         again = transfer(base_folder, target_folder, tmp_path / f"again-{type(method).__name__}", method=method)
         assert (again / "model.safetensors").read_bytes() == (output / "model.safetensors").read_bytes()
     np.testing.assert_array_equal(make_method(f"hypernet:{hypernet}")(base, target).input, expected.input)
+
+
+def test_the_dtype_of_its_products(tmp_path, base_folder, target_folder, hypernet):
+    base, target, fresh = load_base_model(base_folder), load_tokenizer(target_folder), load_hypernet(hypernet)
+    params = jax.tree.map(lambda x: x + np.float32(0.1), fresh.params)  # a fresh one corrects nothing
+    save_hypernet(tmp_path / "moved", dataclasses.replace(fresh, params=params), None, {})
+    made = (make_method(f"hypernet:{tmp_path / 'moved'}{more}") for more in ("", ",dtype=bfloat16"))
+    exact, rounded = (method(base, target).input for method in made)
+    assert 0 < np.linalg.norm(rounded - exact) < 0.01 * np.linalg.norm(exact)
+    with pytest.raises(UserError, match="dtype of method 'hypernet' is 'int8'; it has to be 'float32', 'bfloat16' or 'auto'"):
+        make_method(f"hypernet:{hypernet},dtype=int8").precheck(base_folder)
 
 
 def test_of_another_base_model(tmp_path, base_folder, target_folder, hypernet):

@@ -14,6 +14,7 @@ With encoder "roberta", rescale "fitted" and no residual it is the paper's own n
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from zett.config import HypernetConfig
 from zett.hypernet.packing import PackedForms
-from zett.lms.layers import LayerNorm, Linear, Remat, checkpointed
+from zett.lms.layers import LayerNorm, Linear, Remat, checkpointed, dot
 from zett.mesh import gathered, paths, scattered
 from zett.vocab.forms import FEATURES
 
@@ -67,11 +68,32 @@ class Layer(nnx.Module):
         gathered = self._attend(self.norm_attention(x) if pre else x, mask)
         if first is not None:
             x, gathered = (part.reshape(-1, part.shape[-1])[first] for part in (x, gathered))
-        x = x + self.out(gathered)
-        if pre:
+        return self._after(x, self.out(gathered))
+
+    def _after(self, x, attended):
+        """The rest of the layer; attended: what attention adds to `x`."""
+        x = x + attended
+        if self.config.norm == "pre":
             return x + self._mlp(self.norm_mlp(x))
         x = self.norm_attention(x)
         return self.norm_mlp(x + self._mlp(x))
+
+    def own_value(self) -> tuple[jax.Array, jax.Array]:
+        """Kernel and bias of what attention adds to a position that sees itself alone: its value, after the output product."""
+        c, product = self.config, functools.partial(jnp.dot, precision="highest")
+        assert self.qkv.bias is not None and self.out.bias is not None
+        # Query, key and value of a head lie together.
+        kernel, bias = (
+            part[...].reshape(-1, c.heads, 3, c.width // c.heads)[:, :, 2] for part in (self.qkv.kernel, self.qkv.bias)
+        )
+        kernel, bias, out = (part.astype(jnp.float32) for part in (kernel, bias, self.out.kernel[...]))
+        return product(kernel.reshape(c.width, c.width), out), product(bias.reshape(c.width), out) + self.out.bias[...]
+
+    def alone(self, x, value):
+        """Output for positions `[..., W]` that see themselves alone, with fewer products; value: what `own_value` gives."""
+        kernel, bias = value
+        read = self.norm_attention(x) if self.config.norm == "pre" else x
+        return self._after(x, dot(read, kernel, self.out.dtype) + bias.astype(x.dtype))
 
 
 class Head(nnx.Module):
@@ -151,13 +173,20 @@ class Hypernet(nnx.Module):
 
     def predicted(self, forms: PackedForms, scaled_UE, projected_UW, stats):
         """Rows for `forms`; see `__call__`."""
-        c = self.config
         # Source rows are not trained, so their projection needs no gradient of its input. Fallback rows need one, and so are
         # projected apart.
         x = jnp.concatenate([projected_UW, self.projected(self.fallback[...])])[forms.packed]
-        positions = self.positions[...][forms.position].astype(x.dtype)
+        return self.rows_of(self.placed(x, forms.position), forms, scaled_UE, stats)
+
+    def placed(self, projected, position):
+        """Projected rows `[..., W]` at their positions in tokens, through the projector."""
+        positions = self.positions[...][position].astype(projected.dtype)
         projector = checkpointed(self.projector, self.remat)
-        x = projector(x + positions) if self.norm_pieces is None else projector(x) + positions
+        return projector(projected + positions) if self.norm_pieces is None else projector(projected) + positions
+
+    def rows_of(self, x, forms: PackedForms, scaled_UE, stats):
+        """Rows for `forms` from their placed pieces `x [N, P, W]`."""
+        c = self.config
         if self.features is not None:
             features = jnp.concatenate([forms.features, jnp.zeros((1, len(FEATURES)))])
             x = x + self.features(features).astype(x.dtype)[forms.owner]
@@ -170,6 +199,23 @@ class Hypernet(nnx.Module):
         for layer in self.layers[:-1]:
             x = checkpointed(layer, self.remat)(x, mask)
         x_RW = checkpointed(self.layers[-1], self.remat)(x, mask, forms.first)
+        return self._finished(x_RW, stats, lambda: self._residual(scaled_UE, forms))
+
+    def rows_alone(self, scaled_RE, features_RF, values, stats):
+        """Rows `[R, E]` of tokens of one piece, from the scaled rows of these; values: `own_value()` of every layer."""
+        x = self.projected(scaled_RE)
+        x = self.placed(x, jnp.zeros(len(x), jnp.int32))
+        if self.features is not None:
+            x = x + self.features(features_RF).astype(x.dtype)
+        if self.norm_pieces is not None:
+            x = self.norm_pieces(x)
+        for layer, value in zip(self.layers, values):
+            x = layer.alone(x, value)
+        return self._finished(x, stats, lambda: 0.0 if self.config.residual == "none" else scaled_RE)
+
+    def _finished(self, x_RW, stats, residual: Callable):
+        """Rows from what the last layer gives; `residual` makes what the correction is added to, where there is one."""
+        c = self.config
         if self.norm is not None:
             x_RW = self.norm(x_RW)
         rows_RE = jnp.concatenate([checkpointed(head, self.remat)(x_RW).astype(jnp.float32) for head in self.heads], -1)
@@ -177,7 +223,7 @@ class Hypernet(nnx.Module):
             rows_RE = self.scale_out(rows_RE)
         else:
             correction = rows_RE * (c.residual_scale * self.hidden_size**-0.5)
-            rows_RE = (self._residual(scaled_UE, forms) + correction) * stats[1] + stats[0]
+            rows_RE = (residual() + correction) * stats[1] + stats[0]
         return rows_RE if self.bias is None else jnp.concatenate([rows_RE, self.bias(x_RW).astype(jnp.float32)], -1)
 
     def _residual(self, scaled_UE, forms: PackedForms):

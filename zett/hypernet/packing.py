@@ -80,6 +80,24 @@ def pack_forms(forms: SurfaceForms, *, multiple: int = 256, language: int | None
     return PackedForms(packed, owner, position, first, forms.pieces, forms.lengths, features, number)
 
 
+def some_rows(forms: PackedForms, rows: slice, room: int) -> tuple[np.ndarray, PackedForms]:
+    """The tokens in some of the packed rows, and these as forms of their own, filled up to `room` tokens."""
+    tokens, owner = len(forms.lengths), forms.owner[rows]
+    own = np.unique(owner[owner < tokens])
+    filled = np.pad(own, (0, room - len(own)), mode="edge")
+    part = dataclasses.replace(
+        forms,
+        packed=forms.packed[rows],
+        owner=np.where(owner < tokens, np.searchsorted(own, owner), room).astype(np.int32),
+        position=forms.position[rows],
+        first=forms.first[filled] - np.int32(rows.start * forms.packed.shape[1]),
+        pieces=forms.pieces[filled],
+        lengths=forms.lengths[filled],
+        features=forms.features[filled],
+    )
+    return own, part
+
+
 def packed_rows(forms: PackedForms) -> int:
     """N, over all groups."""
     return forms.packed[..., 0].size

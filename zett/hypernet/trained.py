@@ -12,8 +12,9 @@ from zett import progress
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.files.resolve import SOURCE_TOKENIZER
-from zett.hypernet.network import hypernet_graph, predict_rows, shape_words
-from zett.hypernet.packing import limit_pieces, pack_forms, renumbered
+from zett.hypernet.emission import emitted, side_by_side
+from zett.hypernet.network import hypernet_graph, shape_words
+from zett.hypernet.packing import limit_pieces
 from zett.hypernet.scaling import bias_residual, column_stats
 from zett.lms.base import BaseModel, load_base_model
 from zett.mesh import to_host
@@ -107,7 +108,7 @@ class TrainedHypernet(Method):
     ) -> EmbeddingTable:  # fmt: skip
         """The table of `target` for `base`, float32, on the host. UserError if the hypernetwork belongs to another base model.
 
-        seed is not used. language: of the target, by code or number. dtype: of matrix products. chunk: rows made at a time.
+        seed is not used. language: of the target, by code or number. dtype: of products. chunk: positions computed at a time.
         """
         self.check(base)
         source, number = self._source(base), self.language_number(language)
@@ -123,7 +124,7 @@ class TrainedHypernet(Method):
         predicted = self.predicted(sides, forms, language=number, dtype=dtype, chunk=chunk)
         special = np.asarray([i for i in range(len(forms)) if 0 <= forms.same[i] < size and not target.tokens[i]], np.int64)
         d, columns = self.hidden_size, self.hidden_size * len(sides)
-        predicted[special, :columns] = _side_by_side(sides, forms.same[special])
+        predicted[special, :columns] = side_by_side(sides, forms.same[special])
         predicted[forms.lengths == 0, :columns] = np.concatenate([side.mean(0, dtype=np.float32) for side in sides])
         bias = None if table.bias is None else self._bias(np.asarray(table.bias, np.float32)[:size], predicted, forms, special)
         return EmbeddingTable.of(predicted[:, :d], None if self.tied else predicted[:, d:columns], bias)
@@ -142,24 +143,21 @@ class TrainedHypernet(Method):
         self, sides: list[np.ndarray], forms: SurfaceForms, *, language: int | None = None, dtype=jnp.float32,
         chunk: int | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """What the network predicts for all tokens, `[V, E]` float32, or `[V, E + 1]` with a bias. Computed in chunks.
+        """What the network predicts for all tokens, `[V, E]` float32, or `[V, E + 1]` with a bias; 0 for those without pieces.
 
         sides: the source's input rows, and its output rows unless they are tied. language: the number of one.
         """
-        size, chunk = len(sides[0]), chunk or self.chunk()
+        chunk = chunk or self.chunk()
         # With rescale "source", each row is scaled by the mean and deviation of the whole table, so these are computed first.
-        stats = column_stats(sides, size) if self.config.rescale == "source" else None
+        stats = column_stats(sides, len(sides[0])) if self.config.rescale == "source" else None
         graphdef = self.graphdef(dtype)
         params = jax.tree.map(jnp.asarray, self.params)  # moved to the device once, and not again for every chunk
-        predicted = np.empty((len(forms), self.hidden_size * len(sides) + self.config.bias), np.float32)
+        predicted = np.zeros((len(forms), self.hidden_size * len(sides) + self.config.bias), np.float32)
         progress.say(f"compiling the hypernetwork, and making rows of {len(forms):,} tokens")
-        with progress.bar(len(forms), "rows", "row") as advance:
-            for start in range(0, len(forms), chunk):
-                ids = np.arange(start, start + chunk) % len(forms)  # the last chunk is filled up: one shape to compile
-                used, packed = renumbered(pack_forms(forms.take(ids), multiple=max(chunk // 8, 1), language=language), size)
-                part = to_host(predict_rows(graphdef, params, _side_by_side(sides, used), packed, stats))
-                predicted[start : start + chunk] = part[: len(forms) - start]
-                advance(min(chunk, len(forms) - start))
+        with progress.bar(int((forms.lengths > 0).sum()), "rows", "row") as advance:
+            for ids, rows in emitted(graphdef, params, sides, forms, stats=stats, language=language, chunk=chunk):
+                predicted[ids] = to_host(rows)[: len(ids)]
+                advance(len(ids))
         return predicted
 
     def source_tokenizer(self) -> Vocabulary | None:
@@ -170,8 +168,12 @@ class TrainedHypernet(Method):
         return load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else None
 
     def chunk(self) -> int:
-        """How many rows are made at a time: fewer if they are wide, so that a chunk takes no more than a few GB of memory."""
-        return max(512, min(4096, 2**23 // (self.hidden_size * len(self.params["heads"]))))
+        """How many positions are computed at a time: fewer if rows are wide, so that they take no more than a few GB of memory.
+
+        On a CPU it is also as many as its caches like.
+        """
+        most = 2048 if jax.default_backend() == "cpu" else 8192
+        return max(512, min(most, 2**24 // (self.hidden_size * len(self.params["heads"]))))
 
     def _bias(self, theirs, predicted, forms: SurfaceForms, special) -> np.ndarray:
         """Output bias `[V]` of a masked language model, with or without a head for it."""
@@ -180,8 +182,3 @@ class TrainedHypernet(Method):
             bias += np.where(forms.lengths > 0, predicted[:, -1], 0.0)
         bias[special] = theirs[forms.same[special]]
         return bias
-
-
-def _side_by_side(sides: list[np.ndarray], ids: np.ndarray) -> np.ndarray:
-    """Source rows `[U, E]` float32: input rows, and output rows beside them."""
-    return np.concatenate([side[ids] for side in sides], -1).astype(np.float32)
