@@ -19,7 +19,7 @@ from zett.files.folders import output_path
 from zett.lms.base import BaseModel, load_base_model
 from zett.lms.layers import product_dtype
 from zett.methods import Method
-from zett.progress import bar, say
+from zett.progress import bar, phase, say
 from zett.table import EmbeddingTable
 from zett.transfer import transfer
 from zett.vocab import Vocabulary
@@ -96,7 +96,8 @@ def _transferred(source: Path, tokenizers: dict[str, Path], folder: Path, pace: 
 def _samples(base: BaseModel, models: dict[str, dict[str, BaseModel]], pace: Pace) -> list[Sample]:
     """What the original and all others write, as long as they can in the time."""
     number = 1 + sum(map(len, models.values()))
-    compiling, tried = _twice(lambda: sample(base, "original", PROMPT, TRIED))
+    with phase("finding out how fast a sample is written"):
+        compiling, tried = _twice(lambda: sample(base, "original", PROMPT, TRIED))
     seconds = SAMPLES * pace.left - number * compiling
     tokens = clamped(seconds / number / (tried / TRIED), TOKENS)
     say(f"writing {tokens} tokens with each of {number} models: a token takes {tried / TRIED:.2f} s on this machine")
@@ -117,8 +118,9 @@ def _all(base: BaseModel, models: dict[str, dict[str, BaseModel]]):
 
 def _measured(base: BaseModel, models: dict[str, dict[str, BaseModel]], text: str, pace: Pace) -> Report:
     task = reading_task(base, dtype=product_dtype("auto"), batch_size=BATCH)
-    windows, _ = measured_windows(text, BATCH * WINDOW, WINDOW, text_column="text", prose="prose", specs=(), seed=0)
-    compiling, batch = _twice(lambda: task.score(base, task.items(base, windows)))
+    with phase("finding text, and how fast it is read"):
+        windows, _ = measured_windows(text, BATCH * WINDOW, WINDOW, text_column="text", prose="prose", specs=(), seed=0)
+        compiling, batch = _twice(lambda: task.score(base, task.items(base, windows)))
     number = 1 + sum(map(len, models.values()))
     # A larger vocabulary than the original's takes longer; half of the work is the body's.
     larger = max(1.0, sum(len(m[METHODS[0]].vocab) for m in models.values()) / len(models) / len(base.vocab))
