@@ -11,3 +11,11 @@ MODES = {
     "add-missing": "the base model's special tokens that have no counterpart are appended as new ids, and what a chat template "
     "that is taken over from it spells",
 }
+
+# From which rows a hypernetwork predicts for a variant of its base model; see zett/hypernet/variant.py.
+VARIANTS = {
+    "difference": "predicted from the base's rows, plus how the variant's rows have moved from them: the row of a token that "
+    "both have, else the mean of its pieces' rows",
+    "base": "predicted from the base's rows",
+    "variant": "predicted from the variant's rows",
+}

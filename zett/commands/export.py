@@ -9,6 +9,7 @@ EXAMPLES = """\
 examples:
   zett export --hypernet path/to/published/checkpoint --output my-hypernet
   zett export --hypernet runs/pico --checkpoint latest --output my-hypernet     # of a run that has not ended
+  zett export --hypernet old --base path/to/model --output new      # made before hypernetworks had rows of their base model
 
 What comes out is used by `zett transfer --hypernet`. That reads published checkpoints as they are, too.
 """
@@ -18,6 +19,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--hypernet", required=True, help="published or released hypernetwork (a folder or a Hub name), or any run's workdir")
     add("--output", required=True, help="folder to write")
+    what = "base model of a released hypernetwork: some of its rows are put into the folder, by which variants of it are known"
+    add("--base", metavar="DIR", help=what)
     add("--checkpoint", default="best", choices=("best", "latest"), help="of a run (default: %(default)s)")
     add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
     what = "replace --output if zett wrote it, or if it holds a model or hypernetwork and nothing else"
@@ -28,6 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from zett.export import export
 
     with shown(), phase(f"exporting {args.hypernet}"):
-        output = export(args.hypernet, args.output, checkpoint=args.checkpoint, overwrite=args.overwrite, push=args.push)
+        output = export(
+            args.hypernet, args.output,
+            checkpoint=args.checkpoint, overwrite=args.overwrite, push=args.push, base=args.base,
+        )  # fmt: skip
     print(f"wrote {output}")
     return 0
