@@ -43,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     ways = "; ".join(f"{way}: {meaning}" for way, meaning in VARIANTS.items())
     add(
         "--variant",
-        f"the rows of a variant. {ways} (default: {next(iter(VARIANTS))} with --base, else variant)",
+        f"with --base, how rows are made. {ways} (default: {next(iter(VARIANTS))})",
         metavar="ROWS",
     )
     add("--language", "language of the targets, by code or number, where the hypernetworks know languages", metavar="CODE")

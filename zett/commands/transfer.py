@@ -41,8 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = "where --model is a fine-tuned, quantised or re-saved variant: the base model that the hypernetwork was trained for"
     add("--base", metavar="DIR", help=what)
     ways = "; ".join(f"{way}: {meaning}" for way, meaning in VARIANTS.items())
-    default = f"{next(iter(VARIANTS))} with --base, else variant"
-    add("--variant", metavar="ROWS", help=f"the rows of a variant. {ways} (default: {default})")
+    add("--variant", metavar="ROWS", help=f"with --base, how rows are made. {ways} (default: {next(iter(VARIANTS))})")
     what = "language of the tokenizer, by code or number, where the hypernetwork knows languages"
     add("--language", metavar="CODE", help=what)
     what = "NAME, or NAME:SETTING=VALUE,...; `zett methods` lists them (default: %(default)s)"

@@ -28,46 +28,47 @@ SAME = 0.9999  # below it, rows have other values, and no fingerprint of all of 
 class BaseRows:
     """Rows at ids, and columns of them, that are spread evenly over a table of `vocab_size` rows of `width`.
 
-    sides: input rows, and output rows unless they are tied, `[rows, columns]` float16.
+    rows: `[rows, columns]` float16, input rows and beside them output rows unless they are tied, less `mean` and over `std`
+    `[columns]` float32, those of each column.
     """
 
     vocab_size: int
     width: int
-    sides: tuple[np.ndarray, ...]
+    rows: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
 
     @classmethod
     def of(cls, table: EmbeddingTable) -> "BaseRows":
         """Those of a base model; of a table that is mapped from a file, little more is read."""
         size, width = int(table.num_valid), table.input.shape[1]
-        both = (table.input, table.output)
-        return cls(size, width, tuple(_picked(rows, size, width).astype(np.float16) for rows in both if rows is not None))
+        rows = _picked(table, _spread(size, ROWS), width)
+        mean, std = rows.mean(0), rows.std(0)
+        std = np.maximum(std, max(1e-3 * float(std.max()), 1e-8))  # a column that hardly varies says nothing
+        return cls(size, width, ((rows - mean) / std).astype(np.float16), mean, std)
 
     def cosine(self, table: EmbeddingTable) -> float:
-        """Median cosine with the rows of a table of the same width with as many sides; NaN counts as unlike (0)."""
-        size = int(table.num_valid)
+        """Median cosine with the rows of a table of the same width with as many sides; a row that is not finite counts as 0."""
         ids = _spread(self.vocab_size, ROWS)
-        kept = ids[ids < size]  # the last ids may be special tokens that a variant lacks
-        if not len(kept):
+        ids = ids[ids < int(table.num_valid)]  # the last ids may be special tokens that a variant lacks
+        if not len(ids):
             return 0.0
-        both = [rows for rows in (table.input, table.output) if rows is not None]
-        theirs = np.concatenate([_picked(rows, self.vocab_size, self.width, kept) for rows in both], -1)
-        ours = np.concatenate(self.sides, -1).astype(np.float32)
-        mean, std = ours.mean(0), ours.std(0)
-        std = np.maximum(std, max(1e-3 * float(std.max()), 1e-8))  # a column that hardly varies says nothing
+        ours = self.rows[: len(ids)].astype(np.float32)
         with np.errstate(all="ignore"):  # of damaged rows
-            a, b = (ours[: len(kept)] - mean) / std, (theirs - mean) / std
-            cosines = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-8)
+            theirs = (_picked(table, ids, self.width) - self.mean) / self.std
+            lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+            cosines = (ours * theirs).sum(1) / np.maximum(lengths, 1e-8)
         return float(np.median(np.nan_to_num(cosines, nan=0.0, posinf=0.0, neginf=0.0)))
 
     def write(self, folder: Path) -> None:
         """The file BASE_ROWS in the folder of a hypernetwork, whole or not at all."""
         temporary = folder / f"{BASE_ROWS}.tmp"
         metadata = {"format": FORMAT, "vocab_size": str(self.vocab_size), "width": str(self.width)}
-        write_tensors(temporary, dict(zip(("input", "output"), self.sides)), metadata)
+        write_tensors(temporary, {"rows": self.rows, "mean": self.mean, "std": self.std}, metadata)
         os.replace(temporary, folder / BASE_ROWS)
 
 
-def read_base_rows(folder: Path) -> BaseRows | None:
+def read_base_rows(folder: Path, *, tied: bool) -> BaseRows | None:
     """Those in the folder of a hypernetwork; None if it has none, as folders of earlier versions. UserError if damaged."""
     import safetensors
     from safetensors.numpy import load_file
@@ -78,16 +79,19 @@ def read_base_rows(folder: Path) -> BaseRows | None:
     try:
         stored, metadata = load_file(file), file_metadata(file)
         size, width = int(metadata["vocab_size"]), int(metadata["width"])
-        shape = (len(_spread(size, ROWS)), len(_spread(width, COLUMNS)))
-        sides = tuple(stored[name] for name in ("input", "output") if name in stored)
-        if metadata["format"] != FORMAT or not sides or any(x.shape != shape or x.dtype != np.float16 for x in sides):
+        columns = len(_spread(width, COLUMNS)) * (1 if tied else 2)
+        wanted = {"rows": ("float16", (len(_spread(size, ROWS)), columns))} | dict.fromkeys(
+            ("mean", "std"), ("float32", (columns,))
+        )
+        found = {name: (str(x.dtype), x.shape) for name, x in stored.items()}
+        if metadata["format"] != FORMAT or found != wanted or not (stored["std"] > 0).all():
             raise ValueError("its rows are others than it says")
     except (KeyError, ValueError, OSError, safetensors.SafetensorError) as error:
         raise UserError(
             f"{file} does not hold rows of a base model ({error}); copy it again, or delete it: without it the hypernetwork "
             "works with its base model alone"
         ) from None
-    return BaseRows(size, width, sides)
+    return BaseRows(size, width, stored["rows"], stored["mean"], stored["std"])
 
 
 def _spread(size: int, most: int) -> np.ndarray:
@@ -97,10 +101,10 @@ def _spread(size: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(np.int64))
 
 
-def _picked(rows, size: int, width: int, ids: np.ndarray | None = None) -> np.ndarray:
-    """`[rows, columns]` float32."""
-    ids = _spread(size, ROWS) if ids is None else ids
-    return np.asarray(rows)[ids][:, _spread(width, COLUMNS)].astype(np.float32)
+def _picked(table: EmbeddingTable, ids: np.ndarray, width: int) -> np.ndarray:
+    """Some columns of the rows `ids`, input and output side by side, float32."""
+    sides, columns = (table.input, table.output), _spread(width, COLUMNS)
+    return np.concatenate([np.asarray(side)[ids][:, columns].astype(np.float32) for side in sides if side is not None], -1)
 
 
 @dataclasses.dataclass(frozen=True)

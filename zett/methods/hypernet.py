@@ -26,8 +26,8 @@ class HypernetMethod(Method):
 
     path: its folder or Hub name; if left out, the one in the package that is for the model. language: that of the target, by
     code or number, for a hypernetwork that knows languages. base: the base model that it was trained for, where the model is a
-    fine-tuned or quantised variant of it; variant: from which rows it then predicts: difference (the default: from the base's,
-    plus how the variant's have moved from them), base, or variant, which needs no base and is what is done without one.
+    fine-tuned or quantised variant of it; variant: from which rows it then predicts: variant (the default, with or without
+    a base), base, or difference (from the base's, plus how the variant's have moved from them).
     """
 
     path: str | None = None
@@ -69,6 +69,7 @@ class HypernetMethod(Method):
         if self._base is None:
             self._trained(base).quick_look(base)
         else:
+            self._fit_of_base(self._trained(base), self._base)
             look_alike(base, self._base)
         return self if self.path is not None else dataclasses.replace(self, path=self._path(base))
 
@@ -82,13 +83,13 @@ class HypernetMethod(Method):
         said, fit = f"hypernetwork {self._path(base)}: {base.name} is ", self._fits(base)
         if self._base is None:
             return said + fit.words(trained.its_base)
-        own = trained.fit(self._base).words(trained.its_base)
+        own = self._fit_of_base(trained, self._base).words(trained.its_base)
         return f"{said}{fit.words(str(self.base))}; {self.base} is {own}; rows {VARIANTS[self.way]}"
 
     @property
     def way(self) -> str:
         """Which of VARIANTS is done."""
-        return self.variant or (next(iter(VARIANTS)) if self.base is not None else "variant")
+        return self.variant or next(iter(VARIANTS))
 
     def _path(self, base: BaseModel) -> str:
         return self.path or shipped_for(base if self._base is None else self._base)
@@ -109,14 +110,16 @@ class HypernetMethod(Method):
         trained, own = self._trained(base), self._base
         if own is None:
             return trained.fit(base)
-        try:
-            known = trained.fit(own)
-        except UserError as error:
-            raise UserError(f"base is {self.base!r}, but {error}") from None
-        fit = fit_of(base, own)
+        known, fit = self._fit_of_base(trained, own), fit_of(base, own)
         if known.exact is False and base.fingerprint == trained.base["fingerprint"]:
             raise UserError(
                 f"base is {self.base!r}, a variant, and the model is {base.name}, for which the hypernetwork was trained; swap "
                 "the two, or leave base out"
             )
         return fit
+
+    def _fit_of_base(self, trained: TrainedHypernet, own: BaseModel) -> Fit:
+        try:
+            return trained.fit(own)
+        except UserError as error:
+            raise UserError(f"base is {self.base!r}, but {error}") from None
