@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypernet.networks import table_for
+from hypernet.networks import WIDTH, table_for
 from safetensors.numpy import load_file, save_file
 from vocabularies import vocabulary
 
@@ -45,6 +45,8 @@ def test_rows_that_are_alike_and_rows_that_are_not(table):
     assert abs(kept.cosine(changed(table, shuffled))) < 0.3
     assert kept.cosine(EmbeddingTable.of(table.input, shuffled(table.output))) < ALIKE  # one side alone
     assert kept.cosine(changed(table, lambda rows: rows * np.nan)) == 0
+    same = changed(table, np.ones_like)
+    assert BaseRows.of(same).cosine(same) == 1 and BaseRows.of(same).cosine(table) < ALIKE
     longer = changed(table, lambda rows: np.concatenate([rows, rows[:7]]))  # special tokens were appended, or dropped
     shorter = changed(table, lambda rows: rows[:-7])
     assert min(kept.cosine(longer), kept.cosine(shorter)) > SAME
@@ -67,11 +69,11 @@ def test_large_columns_make_no_rows_alike(table):
 def test_the_file(table, tmp_path):
     BaseRows.of(table).write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [BASE_ROWS]
-    again = read_base_rows(tmp_path, tied=False)
+    again = read_base_rows(tmp_path, WIDTH, False)
     assert again is not None and (again.vocab_size, again.width) == (len(table.input), table.input.shape[1])
     assert again.cosine(table) == BaseRows.of(table).cosine(table)
     (tmp_path / "old").mkdir()
-    assert read_base_rows(tmp_path / "old", tied=False) is None
+    assert read_base_rows(tmp_path / "old", WIDTH, False) is None
 
 
 def test_the_file_is_small_for_large_models(tmp_path):
@@ -96,10 +98,11 @@ def test_a_damaged_file_is_named(table, tmp_path):
         lambda: save_file(tensors | {"rows": tensors["rows"].astype(np.float32)}, file, meta),
         lambda: save_file(tensors | {"std": 0 * tensors["std"]}, file, meta),
         lambda: save_file({"rows": tensors["rows"]}, file, meta),
+        lambda: BaseRows.of(EmbeddingTable.of(np.tile(table.input, 2), np.tile(table.output, 2))).write(tmp_path),
     ):
         damage()
         with pytest.raises(UserError, match=f"{BASE_ROWS} does not hold rows of a base model .*copy it again"):
-            read_base_rows(tmp_path, tied=False)
+            read_base_rows(tmp_path, WIDTH, False)
 
 
 def test_tokens_with_the_same_ids():

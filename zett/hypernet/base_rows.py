@@ -56,8 +56,9 @@ class BaseRows:
         ours = self.rows[: len(ids)].astype(np.float32)
         with np.errstate(all="ignore"):  # of damaged rows
             theirs = (_picked(table, ids, self.width) - self.mean) / self.std
-            lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-            cosines = (ours * theirs).sum(1) / np.maximum(lengths, 1e-8)
+            lengths = np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1)
+            cosines = (ours * theirs).sum(1) / np.maximum(lengths[0] * lengths[1], 1e-8)
+            cosines = np.where(np.maximum(*lengths) < 1e-3, 1.0, cosines)  # both are the mean, as where all rows are the same
         return float(np.median(np.nan_to_num(cosines, nan=0.0, posinf=0.0, neginf=0.0)))
 
     def write(self, folder: Path) -> None:
@@ -68,8 +69,11 @@ class BaseRows:
         os.replace(temporary, folder / BASE_ROWS)
 
 
-def read_base_rows(folder: Path, *, tied: bool) -> BaseRows | None:
-    """Those in the folder of a hypernetwork; None if it has none, as folders of earlier versions. UserError if damaged."""
+def read_base_rows(folder: Path, width: int, tied: bool) -> BaseRows | None:
+    """Those in the folder of a hypernetwork; None if it has none, as folders of earlier versions. UserError if damaged.
+
+    width, tied: of the hypernetwork's rows.
+    """
     import safetensors
     from safetensors.numpy import load_file
 
@@ -78,13 +82,14 @@ def read_base_rows(folder: Path, *, tied: bool) -> BaseRows | None:
         return None
     try:
         stored, metadata = load_file(file), file_metadata(file)
-        size, width = int(metadata["vocab_size"]), int(metadata["width"])
+        size = int(metadata["vocab_size"])
         columns = len(_spread(width, COLUMNS)) * (1 if tied else 2)
         wanted = {"rows": ("float16", (len(_spread(size, ROWS)), columns))} | dict.fromkeys(
             ("mean", "std"), ("float32", (columns,))
         )
         found = {name: (str(x.dtype), x.shape) for name, x in stored.items()}
-        if metadata["format"] != FORMAT or found != wanted or not (stored["std"] > 0).all():
+        known = (metadata["format"], metadata["width"]) == (FORMAT, str(width))
+        if not known or found != wanted or not (stored["std"] > 0).all():
             raise ValueError("its rows are others than it says")
     except (KeyError, ValueError, OSError, safetensors.SafetensorError) as error:
         raise UserError(

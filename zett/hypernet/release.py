@@ -108,7 +108,7 @@ def load_hypernet(path: str | Path, *, revision: str | None = None) -> TrainedHy
             f"{folder / 'model.safetensors'} does not fit its config: missing, misshapen or unknown: {', '.join(wrong)}"
         )
     params = jax.tree_util.tree_unflatten(structure, [flat[n] for n in names])
-    return TrainedHypernet(config, params, hidden_size, tied, base, folder, read_base_rows(folder, tied=tied))
+    return TrainedHypernet(config, params, hidden_size, tied, base, folder, read_base_rows(folder, hidden_size, tied))
 
 
 def add_base_rows(folder: str | Path, base: str | Path) -> Path:

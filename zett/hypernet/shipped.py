@@ -1,7 +1,7 @@
 """The hypernetworks in the package: which of them is for a model."""
 
 from zett.belongs import AnotherModel, check_belongs, none_fits
-from zett.files.resolve import HYPERNETWORK
+from zett.files.resolve import HYPERNETWORK, local
 from zett.hypernet.release import load_hypernet
 from zett.lms.base import BaseModel
 
@@ -14,6 +14,9 @@ def shipped_for(base: BaseModel) -> str:
     alike: dict[str, float] = {}
     refused: dict[str, str] = {}
     for name in HYPERNETWORK.packaged:
+        if not local(name, HYPERNETWORK).is_dir():
+            refused[name] = "not in this installation"
+            continue
         try:
             check_belongs(base.folder, name)  # from small files; weights of others need not be read
             trained = load_hypernet(name)

@@ -22,7 +22,7 @@ from zett.vocab import Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class HypernetMethod(Method):
-    """Rows that a hypernetwork trained for this base model, or for one that it is a variant of, predicts, in float32.
+    """Rows that a hypernetwork trained for this base model, or one that it is a variant of, predicts, in float32.
 
     path: its folder or Hub name; if left out, the one in the package that is for the model. language: that of the target, by
     code or number, for a hypernetwork that knows languages. base: the base model that it was trained for, where the model is a
