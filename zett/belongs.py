@@ -7,6 +7,8 @@ from zett.errors import UserError
 from zett.files import hub
 from zett.files.jsonfile import json_or_empty
 from zett.files.resolve import BASE_MODEL, HYPERNETWORK, SOURCE_TOKENIZER, local
+from zett.gguf import find_gguf
+from zett.gguf.header import read_header
 
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")  # of rows, as model types call it in config.json
 SHARED = 0.5  # of the smaller vocabulary, what has to have the same ids; a new version of a tokenizer changes a few
@@ -26,7 +28,7 @@ def check_belongs(model: str | Path, hypernet: str | Path) -> None:
     Nothing is said of what is not on this machine, cannot be read, or differs in the rows alone: loading finds that out.
     """
     base, folder = local(model, BASE_MODEL), local(hypernet, HYPERNETWORK)
-    config, own = json_or_empty(folder / "config.json"), json_or_empty(base / "config.json")
+    config, own = json_or_empty(folder / "config.json"), _config_of(base)
     described = found if isinstance(found := config.get("base"), dict) else config
     what = f"the hypernetwork {folder} was trained for the base model {described.get('name')!r}, and {model} is another"
     width = next((own[name] for name in WIDTHS if isinstance(own.get(name), int)), None)
@@ -73,6 +75,18 @@ def none_fits(model: str, refused: Mapping[str, str]) -> AnotherModel:
         "a method that needs none, such as fvt; in the package",
         "; ".join(f"{name} ({why})" for name, why in refused.items()),
     )
+
+
+def _config_of(model: Path) -> dict:
+    """Its config.json; of a GGUF file, which is converted later, the width alone; {} for what cannot be read."""
+    try:
+        file = find_gguf(model)
+        if file is None:
+            return json_or_empty(model / "config.json")
+        values = read_header(file).values
+        return {"hidden_size": values.get(f"{values.get('general.architecture')}.embedding_length")}
+    except UserError:
+        return {}
 
 
 def _ids(file: Path) -> dict[str, int]:

@@ -154,7 +154,7 @@ class TrainedHypernet(Method):
         """
         if model is None or isinstance(model, str | Path):
             model = load_base_model(self.base["name"] if model is None else model, body=False)
-        self.check(model)
+        progress.say(self.about(model))
         target = tokenizer if isinstance(tokenizer, Vocabulary) else load_tokenizer(tokenizer)
         return self(model, target, language=language)
 
