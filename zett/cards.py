@@ -50,7 +50,7 @@ All other weights are the base model's, bit for bit.
 | base model | `{base}`{f", revision `{revision}`" if revision else ""} |
 | tokenizer | `{settings["tokenizer"]}`: {tokenizer} |
 | method | {method} |
-| hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |{_row("why it fits", settings["about"])}
+| hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |{_row("why it fits", settings.get("about"))}
 | result | {result or "not measured"} |
 
 Made with:

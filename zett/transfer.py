@@ -101,12 +101,12 @@ def _read_model(model: str | Path, revision: str | None, method: Method, *, body
 
 def _recorded(given: str | Method, method: Method, source: BaseModel) -> dict:
     """The settings of a transfer that say what the method is; a hypernetwork in one way, however it was given."""
-    about = method.about(source)
+    about = {} if (words := method.about(source)) is None else {"about": words}
     if isinstance(method, HypernetMethod):
         way = None if method.base is None else method.way
         settings = {"language": method.language, "base": method.base, "variant": way}
-        return {"method": "hypernet", "hypernet": method.path, **settings, "about": about}
-    return {"method": given if isinstance(given, str) else spec_of(given), "hypernet": None, "language": None, "about": about}
+        return {"method": "hypernet", "hypernet": method.path, **settings, **about}
+    return {"method": given if isinstance(given, str) else spec_of(given), "hypernet": None, "language": None, **about}
 
 
 def _write_card(
