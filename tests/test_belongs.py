@@ -12,7 +12,7 @@ import pytest
 import tiny
 from flax import nnx
 
-from zett.belongs import check_belongs
+from zett.belongs import check_belongs, shipped_candidates
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.evaluate.evaluate import evaluate
@@ -69,6 +69,25 @@ def test_others_are_refused(base, hypernet, tmp_path):
         check_belongs(other, hypernet)
 
 
+def test_tied_rows_are_no_untied_ones(base, hypernet, tmp_path):
+    shutil.copytree(base, tmp_path / "tied")
+    config = json.loads((base / "config.json").read_text())
+    for tied in (True, False):
+        (tmp_path / "tied" / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": tied}))
+        if tied:
+            with pytest.raises(UserError, match="is another: its output rows are its input rows"):
+                check_belongs(tmp_path / "tied", hypernet)
+        else:
+            check_belongs(tmp_path / "tied", hypernet)
+
+
+def test_those_in_the_package_that_may_be_for_a_model(base):
+    assert "pico" in shipped_candidates("pico") and "pico" in shipped_candidates(ROOT / "zett" / "assets" / "pico")
+    message = r"needs a hypernetwork made for .*; in the package: .*pico \(it has rows of width 16, not 256\)"
+    with pytest.raises(UserError, match=message):
+        shipped_candidates(base)
+
+
 def test_the_command_refuses_it_without_loading_jax(hypernet, tmp_path):
     code = (
         "import sys; from zett.cli import run_command\n"
@@ -80,6 +99,16 @@ def test_the_command_refuses_it_without_loading_jax(hypernet, tmp_path):
     argv = [sys.executable, "-c", code, str(hypernet), str(tmp_path / "out")]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout == "True False\nTrue False\n", done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_that_none_in_the_package_fits(base, tmp_path):
+    """At once, without JAX, with exit code 2 and one line."""
+    argv = [sys.executable, "-c", "from zett.cli import main; main()", "transfer", "--model", str(base)]
+    argv += ["--tokenizer", "x", "--output", str(tmp_path / "out")]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "in the package: " in done.stderr and "pico (it has rows of width 16, not 256)" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

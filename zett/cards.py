@@ -39,7 +39,6 @@ def transfer_card(title: str, settings: dict, tokenizer: str, made_with: str, re
     """
     base, revision, method, hypernet = (settings[name] for name in ("model", "revision", "method", "hypernet"))
     trained = method == "hypernet"
-    hypernet = (hypernet or "pico") if trained else None
     made_by = f"the hypernetwork `{hypernet}`, zero-shot" if trained else f"the training-free method `{method}`"
     return f"""{front_matter(base)}# {title}
 
@@ -51,7 +50,7 @@ All other weights are the base model's, bit for bit.
 | base model | `{base}`{f", revision `{revision}`" if revision else ""} |
 | tokenizer | `{settings["tokenizer"]}`: {tokenizer} |
 | method | {method} |
-| hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |
+| hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |{_row("why it fits", settings.get("about"))}
 | result | {result or "not measured"} |
 
 Made with:
@@ -64,11 +63,16 @@ The base model's licence applies.
 """
 
 
+def _row(name: str, value: str | None) -> str:
+    """A row of a table, on a new line; nothing for None."""
+    return "" if value is None else f"\n| {name} | {_plain(value)} |"
+
+
 def python_call(settings: dict) -> str:
     """The call of `zett.transfer` with these settings."""
     first = ", ".join(repr(settings[name]) for name in ("model", "tokenizer", "output"))
     usual = {"method": "hypernet", "special": "keep-target", "seed": 0, "text": []}
-    rest = {name: value for name, value in settings.items() if name not in ("model", "tokenizer", "output")}
+    rest = {name: value for name, value in settings.items() if name not in ("model", "tokenizer", "output", "about")}
     words = [f"{name}={value!r}" for name, value in rest.items() if value != usual.get(name)]
     if rest["method"].partition(":")[0] not in METHODS:  # one's own, which is recorded by its repr
         words = [f"method={rest['method']}" if word.startswith("method=") else word for word in words]

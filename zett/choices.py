@@ -14,3 +14,12 @@ MODES = {
     "add-missing": "the base model's special tokens that have no counterpart are appended as new ids, and what a chat template "
     "that is taken over from it spells",
 }
+
+# From which rows a hypernetwork predicts for a variant of its base model; the first is the default. docs/log.md has what was
+# measured; see zett/hypernet/variant.py.
+VARIANTS = {
+    "variant": "predicted from the variant's rows (best for a fine-tuned one)",
+    "base": "predicted from the base's rows (best for a quantised one)",
+    "difference": "predicted from the base's rows, plus how the variant's rows have moved from them: the row of a token that "
+    "both have, else the mean of its pieces' rows",
+}

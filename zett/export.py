@@ -1,5 +1,6 @@
 """A published or released hypernetwork, or a run's checkpoint -> a folder in this project's released form."""
 
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from zett.errors import UserError
 from zett.files import folders, hub
 from zett.files.jsonfile import json_or_empty, read_json
 from zett.files.tensors import WEIGHTS_FILE
-from zett.hypernet.release import FORMAT, find_hypernet, load_hypernet, save_hypernet, write_params
+from zett.hypernet.release import FORMAT, find_hypernet, load_hypernet, rows_to_keep, save_hypernet, write_params
 from zett.lms.base import load_base_model
 from zett.mesh import one_device
 from zett.optim import make_optimizer
@@ -25,14 +26,15 @@ from zett.train.workdir import only_run
 
 def export(
     hypernet: str | Path, output: str | Path, *, checkpoint: str = "best", weights: str | None = None, overwrite: bool = False,
-    push: str | None = None,
+    push: str | None = None, base: str | Path | None = None,
 ) -> Path:  # fmt: skip
     """Write `hypernet` to the folder `output` (config.json, model.safetensors, source_tokenizer/, a card); returns `output`.
 
     hypernet: what `load_hypernet` takes, or the workdir of a training run, of which `checkpoint` says which step: "best" or
     "latest"; of a language model's run the result is a model folder. weights: of a hypernetwork, how its parameters are stored,
-    one of zett.choices.STORED; None: as they are. push: the name under which the result goes to the Hugging Face Hub as well.
-    Bad input is a UserError, with nothing written.
+    one of zett.choices.STORED; None: as they are. base: the base model of a released hypernetwork of an earlier version, of
+    which it gets some rows, so that it works with variants of that model, too. push: the name under which the result goes to
+    the Hugging Face Hub as well. Bad input is a UserError, with nothing written.
     """
     output = folders.output_path(output)
     if checkpoint not in ("best", "latest"):
@@ -45,9 +47,11 @@ def export(
     folders.check_output(output, overwrite=overwrite, inputs=[folder])
     with folders.new_folder(output) as new:
         if (folder / "checkpoints").is_dir():
+            if base is not None:
+                raise UserError(f"base is {str(base)!r}, but {folder} is a run, which knows its base model; leave base out")
             _write_run(new, folder, checkpoint)
         else:
-            _write_hypernet(new, folder)
+            _write_hypernet(new, folder, base)
         if weights is not None:
             _store(new, weights)
         _reopen(new)
@@ -75,8 +79,10 @@ def _reopen(new: Path) -> None:
         raise UserError(f"the result could not be used, so nothing was written: {error}") from error
 
 
-def _write_hypernet(new: Path, folder: Path) -> None:
+def _write_hypernet(new: Path, folder: Path, base: str | Path | None) -> None:
     trained = load_hypernet(folder)
+    if base is not None:
+        trained = dataclasses.replace(trained, base_rows=rows_to_keep(trained, load_base_model(base, body=False)))
     source = trained.source_tokenizer()
     content = read_json(folder / "config.json")
     if content.get("format") == FORMAT:  # written by this project: as it is

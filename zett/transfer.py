@@ -31,23 +31,23 @@ def transfer(
     hypernet: str | Path | None = None, language: str | int | None = None, special: str = "keep-target",
     revision: str | None = None, overwrite: bool = False, seed: int = 0, text: str | Path | Sequence[str | Path] = (),
     push: str | None = None, measure: str | Path | Sequence[str | Path] = (), made_with: Callable[[dict], str] | None = None,
+    base: str | Path | None = None, variant: str | None = None,
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the base `model` with the `tokenizer` in place of its own; returns `output`.
 
     model: "pico", a folder or a Hub name. tokenizer: a folder with tokenizer.json, that file, or a Hub name. method: a method,
     or what `zett.methods.make_method` takes, such as "fvt" or "hypernet:DIR". hypernet, language: the settings of the method
-    "hypernet": its folder or Hub name (None: the shipped one, for "pico"), and the language of the tokenizer, by code or
-    number, for hypernetworks that know languages. special: one of zett.choices.MODES. revision: of the base model, on the
-    Hub. text: files and folders, on all of which bits per byte before and after are measured for the card (measure: its old
+    "hypernet": its folder or Hub name (None: the one in the package that is for the model), and the language of the tokenizer,
+    by code or number, for hypernetworks that know languages. base, variant: where `model` is a variant of the hypernetwork's
+    base model, that base model, and one of zett.choices.VARIANTS. special: one of zett.choices.MODES. revision: of `model`, on
+    the Hub. text: files and folders, on all of which bits per byte before and after are measured for the card (measure: its old
     name). push: the name under which the result goes to the Hub as well. made_with: of the settings the text that the card
     shows as what was run; None: the call of this function. All but the vocabulary's rows is copied byte for byte, and so are
     the tokenizer's files, but for the ones that `special` changes. Bad input is a UserError, with nothing written.
     """
     check_seed(seed)
     output = folders.output_path(output)
-    chosen = choose_method(method, hypernet, language)
-    if isinstance(chosen, HypernetMethod):  # recorded in one way, however it was given
-        method, hypernet, language = "hypernet", chosen.path, chosen.language
+    chosen = choose_method(method, hypernet, language, base, variant)
     chosen.precheck(model)
     text = [*several(text), *several(measure)]
     check_mode(special)
@@ -56,36 +56,57 @@ def transfer(
     if push is not None:
         hub.check_push(push)
     own = find_gguf(model) or find_folder(model, revision)
-    read = [own, *(Path(p).expanduser() for p in (tokenizer, hypernet) if p is not None)]
+    read = [own, *(Path(p).expanduser() for p in (tokenizer, hypernet, base) if p is not None)]
     folders.check_output(output, overwrite=overwrite, inputs=[p for p in read if p.exists()])
-    with progress.phase(f"reading the base model {model}"):
-        base = load_base_model(model, revision=revision, dtype=product_dtype("auto").name, body=bool(windows))
-    chosen.check(base)
+    source, chosen = _read_model(model, revision, chosen, body=bool(windows))
     with progress.phase(f"reading the tokenizer {tokenizer}"):
         given = load_tokenizer(tokenizer)
     settings = {
-        "model": str(model), "revision": revision, "tokenizer": str(tokenizer),
-        "method": method if isinstance(method, str) else spec_of(method), "language": language,
-        "hypernet": None if hypernet is None else str(hypernet), "special": special, "seed": seed,
-        "text": [str(file) for file in text], "output": str(output),
+        "model": str(model), "revision": revision, "tokenizer": str(tokenizer), **_recorded(method, chosen, source),
+        "special": special, "seed": seed, "text": [str(file) for file in text], "output": str(output),
     }  # fmt: skip
     with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
-        target = adapt_special(given, base.vocab, special, Path(scratch))
+        target = adapt_special(given, source.vocab, special, Path(scratch))
         file = Path(tokenizer).expanduser() if target is given and _is_json(tokenizer) else None
-        try_tokenizer(Path(scratch) / "tried", base, target, file)  # before the rows are made, which may take long
+        try_tokenizer(Path(scratch) / "tried", source, target, file)  # before the rows are made, which may take long
         with progress.phase("making the rows"):
-            table = chosen(base, target, seed=seed)
+            table = chosen(source, target, seed=seed)
         with progress.phase(f"writing {output}"):
-            write_model(folder, base, target, table, tokenizer_file=file)
-            check_written(folder, base.names, target, ported=base.config is not None)
-        result = _measured(base, target, folder, windows, text) if windows else None
+            write_model(folder, source, target, table, tokenizer_file=file)
+            check_written(folder, source.names, target, ported=source.config is not None)
+        result = _measured(source, target, folder, windows, text) if windows else None
         made = (made_with or python_call)(settings)
-        warnings, advice = _write_card(folder, output.name, base, given, target, settings, made, result)
+        warnings, advice = _write_card(folder, output.name, source, given, target, settings, made, result)
         folders.mark(folder, "transfer", settings)
     _warn(warnings, output, None if special == advice.mode else advice)
     if push is not None:
         hub.push(output, push, "Tokenizer transferred by zett")
     return output
+
+
+def _read_model(model: str | Path, revision: str | None, method: Method, *, body: bool) -> tuple[BaseModel, Method]:
+    """The model, and the method settled for it. UserError if it is not for this model: before a body is read, if possible."""
+    dtype = product_dtype("auto").name
+    with progress.phase(f"reading the base model {model}"):
+        source = load_base_model(model, revision=revision, dtype=dtype, body=False)
+        method = method.settled(source)
+        if body:
+            source = load_base_model(model, revision=revision, dtype=dtype)
+    method.check(source)
+    about = method.about(source)
+    if about is not None:
+        progress.say(about)
+    return source, method
+
+
+def _recorded(given: str | Method, method: Method, source: BaseModel) -> dict:
+    """The settings of a transfer that say what the method is; a hypernetwork in one way, however it was given."""
+    about = {} if (words := method.about(source)) is None else {"about": words}
+    if isinstance(method, HypernetMethod):
+        way = None if method.base is None else method.way
+        settings = {"language": method.language, "base": method.base, "variant": way}
+        return {"method": "hypernet", "hypernet": method.path, **settings, **about}
+    return {"method": given if isinstance(given, str) else spec_of(given), "hypernet": None, "language": None, **about}
 
 
 def _write_card(
@@ -106,9 +127,12 @@ def _is_json(tokenizer: str | Path) -> bool:
     return Path(tokenizer).expanduser().is_file() and find_gguf(tokenizer) is None
 
 
-def choose_method(method: str | Method, hypernet: str | Path | None, language: str | int | None) -> Method:
-    """The method, with its settings. UserError where hypernet or language is given to a method that has no such setting."""
-    given = {"hypernet": hypernet, "language": language}
+def choose_method(
+    method: str | Method, hypernet: str | Path | None, language: str | int | None, base: str | Path | None = None,
+    variant: str | None = None,
+) -> Method:  # fmt: skip
+    """The method, with its settings. UserError where one of them is given to a method that has no such setting."""
+    given = {"hypernet": hypernet, "language": language, "base": base, "variant": variant}
     extra = {name: str(value) for name, value in given.items() if value is not None}
     if isinstance(method, str) and method.partition(":")[0] == "hypernet":
         return make_method(method, **{"path" if name == "hypernet" else name: value for name, value in extra.items()})

@@ -31,9 +31,9 @@ def test_command_line(tmp_path, capsys):
 
 
 def test_hypernetworks_get_names():
-    assert named_hypernets(None, "pico") == {"hypernet": "pico"}
-    assert named_hypernets(None, "other") == named_hypernets(["none"], "pico") == {}
-    assert named_hypernets(["runs/a/export"], "pico") == {"hypernet": "runs/a/export"}
-    assert named_hypernets(["quickstart=runs/a", "pico"], "pico") == {"quickstart": "runs/a", "pico": "pico"}
+    assert named_hypernets(None) is None  # the one in the package for the model, if there is one
+    assert named_hypernets(["none"]) == {}
+    assert named_hypernets(["runs/a/export"]) == {"hypernet": "runs/a/export"}
+    assert named_hypernets(["quickstart=runs/a", "pico"]) == {"quickstart": "runs/a", "pico": "pico"}
     with pytest.raises(UserError, match="NAME=DIR"):
-        named_hypernets(["runs/a", "other/a"], "pico")
+        named_hypernets(["runs/a", "other/a"])

@@ -227,6 +227,18 @@ def test_a_transfer_between_files(plain, tmp_path, capsys):
     assert len(load_base_model(output, body=False).vocab) == tiny.tokenizer("bpe", 350).get_vocab_size()
 
 
+def test_no_file_is_converted_for_a_hypernetwork_of_another_model(tmp_path):
+    from zett.transfer import transfer
+
+    config = {**LLAMA, "hidden_size": 64}
+    file = gguf_files.write(tmp_path / "wide.gguf", config, weights_of(config))
+    before = cached()
+    for settings in ({}, {"hypernet": "pico"}):
+        with pytest.raises(UserError, match="it has rows of width 64, not 256"):
+            transfer(file, "pico", tmp_path / "out", **settings)
+    assert cached() == before
+
+
 def test_a_file_of_a_tokenizer_alone(tmp_path):
     """As llama.cpp has them for its tests: no tensors, any architecture."""
     import gguf as library

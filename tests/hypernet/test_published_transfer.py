@@ -8,7 +8,7 @@ import pytest
 import tiny
 from hypernet.golden import make_published as golden
 from hypernet.published_folders import FORMATS, compare, predict, stored, weights_of, write
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from zett import cli
 from zett.errors import UserError
@@ -202,6 +202,25 @@ def test_other_bases_are_refused(base, tmp_path):
     tiny.base_folder(tmp_path / "tied", tied=True)
     with pytest.raises(UserError, match="tied=False"):
         transfer(tmp_path / "tied", base / "target", tmp_path / "out", hypernet=base / "published")
+
+
+def test_a_variant_with_its_base(base, tmp_path):
+    """A published one knows no rows of its base; given, they tell whether the model is a variant."""
+    published = load_hypernet(base / "published")
+    for name, change in (("variant", lambda rows: rows * np.float32(1.01)), ("unlike", np.random.default_rng(0).permutation)):
+        shutil.copytree(base / "model", tmp_path / name)
+        tensors = load_file(tmp_path / name / "model.safetensors")
+        changed = {key: change(tensors[key]) for key in ("model.embed_tokens.weight", "lm_head.weight")}
+        save_file(tensors | changed, tmp_path / name / "model.safetensors", {"format": "pt"})
+    settings = {"hypernet": base / "published", "base": base / "model", "variant": "base"}
+    output = transfer(tmp_path / "variant", base / "target", tmp_path / "out", **settings)
+    target, own = load_tokenizer(base / "target"), load_base_model(base / "model", body=False)
+    expected = np.asarray(published.table(own, target).input)
+    text = np.asarray([bool(token) for token in target.tokens])
+    found = load_file(output / "model.safetensors")["model.embed_tokens.weight"]
+    np.testing.assert_array_equal(found[text], expected.astype(found.dtype)[text])
+    with pytest.raises(UserError, match=r"unlike is no variant of .*model: rows of the same width"):
+        transfer(tmp_path / "unlike", base / "target", tmp_path / "no", **settings)
 
 
 def test_languages_of_a_transfer(base, capsys):

@@ -1,15 +1,20 @@
 """A released hypernetwork: read back as it was written, and whatever is damaged is named."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
+import tiny
 from hypernet.networks import CONFIG, WIDTH, base_of, params_of, table_for, trained_for
 from vocabularies import vocabulary
 
 from zett.errors import UserError
-from zett.hypernet.release import load_hypernet, save_hypernet
+from zett.export import export
+from zett.files.resolve import BASE_ROWS
+from zett.hypernet.release import add_base_rows, load_hypernet, rows_to_keep, save_hypernet
+from zett.lms.base import load_base_model
 from zett.vocab import load_tokenizer
 
 pytestmark = pytest.mark.xdist_group("hypernet")
@@ -86,3 +91,26 @@ def test_damage_is_named(saved, damage, message):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"there is no folder .*nowhere with a hypernetwork"):
         load_hypernet(tmp_path / "nowhere")
+
+
+def test_rows_of_the_base_are_added_to_a_folder_of_an_earlier_version(tmp_path):
+    model = tiny.base_folder(tmp_path / "model", config=dataclasses.replace(tiny.CONFIG, hidden_size=WIDTH, head_dim=6))
+    base, other = load_base_model(model, body=False), tiny.base_folder(tmp_path / "other")
+    save_hypernet(tmp_path / "old", trained_for(base), base.vocab, {"step": 3})
+    with pytest.raises(UserError, match=r"other \(\w{12}\) is not the model that .*old was trained for, '.*model' \(\w{12}\)"):
+        export(tmp_path / "old", tmp_path / "new", base=other)
+    assert not (tmp_path / "new").exists()
+    made = export(tmp_path / "old", tmp_path / "new", base=model)
+    assert add_base_rows(tmp_path / "old", model) == tmp_path / "old" / BASE_ROWS
+    assert {path.name for path in made.iterdir()} == {path.name for path in (tmp_path / "old").iterdir()}
+    assert (made / BASE_ROWS).read_bytes() == (tmp_path / "old" / BASE_ROWS).read_bytes()
+    again = export(made, tmp_path / "again", overwrite=True)  # kept from then on
+    assert (again / BASE_ROWS).read_bytes() == (made / BASE_ROWS).read_bytes()
+    assert load_hypernet(again).fit(base).exact
+
+
+def test_a_hypernetwork_that_does_not_know_its_base_keeps_no_rows_of_it(base, saved):
+    unknown = dataclasses.replace(load_hypernet(saved), base={"name": "tiny", "fingerprint": None, "vocab_size": 400})
+    assert unknown.fit(base).exact is None and "of which no more is known" in unknown.about(base)
+    with pytest.raises(UserError, match="was trained for, which it does not know"):
+        rows_to_keep(unknown, base)

@@ -217,6 +217,24 @@ def test_training_may_go_on_with_languages(folder, recipe, tmp_path):
         HypernetStep(wider, recipe.base, recipe.mesh).start()
 
 
+def test_training_may_start_from_the_hypernetwork_of_a_variant(recipe, tmp_path):
+    """Of one with rows that are alike; what such a run writes is then for its own base."""
+    params, table = recipe.init(), recipe.base.table
+    save_hypernet(tmp_path, trained_for(recipe.base, recipe.config, params), recipe.base.vocab, {})
+    go_on = dataclasses.replace(recipe.config, start=str(tmp_path))
+
+    def start(rows):
+        base = dataclasses.replace(recipe.base, name="variant", table=dataclasses.replace(table, input=rows))
+        return base, HypernetStep(go_on, base, recipe.mesh).start()
+
+    rows = np.asarray(table.input)
+    base, found = start(rows + 0.05 * rows.std() * np.random.default_rng(0).standard_normal(rows.shape).astype(np.float32))
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    assert trained_for(base, go_on, found).fit(base).exact
+    with pytest.raises(UserError, match="and variant is another: rows of the same width"):
+        start(np.random.default_rng(0).permutation(rows))
+
+
 def records(workdir, key):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line[key] for line in lines if key in line}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zett.belongs import check_belongs
-from zett.choices import KINDS
+from zett.choices import KINDS, VARIANTS
 from zett.errors import UserError
 from zett.progress import phase, shown
 
@@ -35,9 +35,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", "base model: a folder, a Hub name, or pico, the one in the package", default="pico")
     add(
         "--hypernet",
-        "hypernetwork, may be repeated; 'none' for baselines only (default for pico: pico, the one in the package)",
+        "hypernetwork, may be repeated; 'none' for baselines only (default: the one in the package for the model, if any)",
         action="append",
         metavar="[NAME=]DIR",
+    )
+    add("--base", "where --model is a variant: the base model that the hypernetworks were trained for", metavar="DIR")
+    ways = "; ".join(f"{way}: {meaning}" for way, meaning in VARIANTS.items())
+    add(
+        "--variant",
+        f"with --base, how rows are made. {ways} (default: {next(iter(VARIANTS))})",
+        metavar="ROWS",
     )
     add("--language", "language of the targets, by code or number, where the hypernetworks know languages", metavar="CODE")
     add(
@@ -79,14 +86,14 @@ def run(args: argparse.Namespace) -> int:
     from zett.evaluate.saving import check_output, save
     from zett.evaluate.targets import target_specs
 
-    inputs = [args.model, *(args.hypernet or ()), *(args.tokenizer or ())]
+    inputs = [args.model, *filter(None, [args.base]), *(args.hypernet or ()), *(args.tokenizer or ())]
     output = check_output(args.output, args.overwrite, inputs=inputs)
     if args.batch_size < 1:
         raise UserError(f"--batch-size is {args.batch_size}; it has to be greater than 0")
-    hypernets = named_hypernets(args.hypernet, args.model)
+    hypernets = named_hypernets(args.hypernet)
     # Both in no time, since JAX takes its own.
     target_specs(args.tokenizer)
-    for folder in hypernets.values():
+    for folder in (hypernets or {}).values():
         check_belongs(args.model, folder)
     clock = time.perf_counter()
     with shown(not args.json):
@@ -95,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             from zett.evaluate.report import table
 
         result = evaluate(
-            args.model, args.tokenizer, hypernets=hypernets, language=args.language,
+            args.model, args.tokenizer, hypernets=hypernets, language=args.language, base=args.base, variant=args.variant,
             methods=list(dict.fromkeys(args.method)), text=args.text, text_bytes=args.text_bytes, window=args.window,
             text_column=args.text_column, prose=args.prose, batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
         )  # fmt: skip
@@ -110,10 +117,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def named_hypernets(given: Sequence[str] | None, model: str) -> dict[str, str]:
-    """Folder by name; a folder without a name is called "hypernet", or by its own name where there are several."""
+def named_hypernets(given: Sequence[str] | None) -> dict[str, str] | None:
+    """Folder by name; a folder without a name is called "hypernet", or by its own name where there are several.
+
+    None: nothing is said, so that the one in the package is taken, if it is for the model.
+    """
     if given is None:
-        return {"hypernet": "pico"} if model == "pico" else {}
+        return None
     named: dict[str, str] = {}
     for entry in given:
         if entry == "none":

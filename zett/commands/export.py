@@ -10,6 +10,7 @@ EXAMPLES = """\
 examples:
   zett export --hypernet path/to/published/checkpoint --output my-hypernet
   zett export --hypernet runs/pico --checkpoint latest --output my-hypernet     # of a run that has not ended
+  zett export --hypernet old --base path/to/model --output new      # made before hypernetworks had rows of their base model
 
 What comes out is used by `zett transfer --hypernet`. That reads published checkpoints as they are, too.
 """
@@ -19,6 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--hypernet", required=True, help="published or released hypernetwork (a folder or a Hub name), or any run's workdir")
     add("--output", required=True, help="folder to write")
+    what = "base model of a released hypernetwork: some of its rows are put into the folder, by which variants of it are known"
+    add("--base", metavar="DIR", help=what)
     add("--checkpoint", default="best", choices=("best", "latest"), help="of a run (default: %(default)s)")
     what = "how a hypernetwork's parameters are stored; int8 is a quarter of float32 (default: as they are)"
     add("--weights", choices=STORED, help=what)
@@ -32,12 +35,8 @@ def run(args: argparse.Namespace) -> int:
 
     with shown(), phase(f"exporting {args.hypernet}"):
         output = export(
-            args.hypernet,
-            args.output,
-            checkpoint=args.checkpoint,
-            weights=args.weights,
-            overwrite=args.overwrite,
-            push=args.push,
-        )
+            args.hypernet, args.output,
+            checkpoint=args.checkpoint, weights=args.weights, overwrite=args.overwrite, push=args.push, base=args.base,
+        )  # fmt: skip
     print(f"wrote {output}")
     return 0

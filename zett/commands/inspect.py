@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from zett.errors import UserError
+from zett.files.resolve import PACKAGED
 from zett.progress import shown
 
 DESCRIPTION = "Compare a tokenizer with the one of a base model: what a transfer would change, and what to beware of."
@@ -84,7 +85,7 @@ def _outputs(args: argparse.Namespace) -> dict[str, Path]:
     files = {name: folders.output_path(file, f"--{name}") for name, file in given.items() if file is not None}
     texts = [Path(path).expanduser() for path in (*args.text, *args.parallel)]
     # A report may lie in a folder of texts, but not be one of them.
-    read = [Path(path).expanduser() for path in (args.model, args.tokenizer, args.hypernet or "pico") if path != "pico"]
+    read = [Path(path).expanduser() for path in (args.model, args.tokenizer, args.hypernet) if path not in (None, *PACKAGED)]
     read += [path for path in texts if path.is_file()]
     if len({file.resolve() for file in files.values()}) < len(files):
         raise UserError(f"--json and --html are both {files['html']}; give two files")

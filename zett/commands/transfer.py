@@ -3,8 +3,8 @@
 import argparse
 import shlex
 
-from zett.belongs import check_belongs
-from zett.choices import MODES
+from zett.belongs import check_belongs, shipped_candidates
+from zett.choices import MODES, VARIANTS
 from zett.progress import phase, shown
 
 DESCRIPTION = "Write a base model with another tokenizer."
@@ -15,6 +15,10 @@ examples:
 
   # your own model, and a hypernetwork trained for it
   zett transfer --model path/to/model --hypernet runs/mine/export --tokenizer path/to/tokenizer --output my-model
+
+  # a fine-tuned or quantised variant of the model that the hypernetwork was trained for
+  zett transfer --model path/to/variant --base path/to/model --hypernet runs/mine/export --tokenizer path/to/tokenizer \\
+      --output my-model
 
   # without a hypernetwork: every new row is the mean of its pieces' rows
   zett transfer --model path/to/model --method fvt --tokenizer path/to/tokenizer --output my-model
@@ -30,7 +34,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", required=True, help="base model: a folder, a Hugging Face Hub name, or pico, the one in the package")
     add("--tokenizer", required=True, help="target tokenizer: a folder with tokenizer.json, that file, or a Hub name")
     add("--output", required=True, help="folder to write")
-    add("--hypernet", help="hypernetwork made for this base model: a folder or a Hub name (default for pico: the shipped one)")
+    add(
+        "--hypernet",
+        help="hypernetwork made for this base model: a folder or a Hub name (default: the one in the package for it)",
+    )
+    what = "where --model is a fine-tuned, quantised or re-saved variant: the base model that the hypernetwork was trained for"
+    add("--base", metavar="DIR", help=what)
+    ways = "; ".join(f"{way}: {meaning}" for way, meaning in VARIANTS.items())
+    add("--variant", metavar="ROWS", help=f"with --base, how rows are made. {ways} (default: {next(iter(VARIANTS))})")
     what = "language of the tokenizer, by code or number, where the hypernetwork knows languages"
     add("--language", metavar="CODE", help=what)
     what = "NAME, or NAME:SETTING=VALUE,...; `zett methods` lists them (default: %(default)s)"
@@ -48,8 +59,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
 
-    if args.method == "hypernet" and args.hypernet:
-        check_belongs(args.model, args.hypernet)  # in no time, since JAX takes its own
+    if args.method == "hypernet":  # in no time, since JAX takes its own
+        if args.hypernet:
+            check_belongs(args.model, args.hypernet)
+        else:
+            shipped_candidates(args.base or args.model)
     with shown():
         with phase("loading JAX"):
             from zett.transfer import transfer
@@ -58,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
             args.model, args.tokenizer, args.output,
             method=args.method, hypernet=args.hypernet, language=args.language, special=args.special, revision=args.revision,
             overwrite=args.overwrite, seed=args.seed, text=args.text, push=args.push, made_with=command_line,
+            base=args.base, variant=args.variant,
         )  # fmt: skip
     print(f"wrote {output}")
     return 0
@@ -67,8 +82,9 @@ def command_line(settings: dict) -> str:
     """The command with the settings of a transfer; those that have their usual value are left out."""
     words = ["zett", "transfer"]
     usual = {"special": "keep-target", "seed": 0, "text": []}
-    for name in ("model", "tokenizer", "method", "hypernet", "language", "revision", "special", "seed", "text", "output"):
-        value = settings[name]
+    names = ("model", "tokenizer", "method", "hypernet", "language", "base", "variant", "revision", "special", "seed", "text")
+    for name in (*names, "output"):
+        value = settings.get(name)
         if value is not None and value != usual.get(name):
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)

@@ -24,8 +24,7 @@ from zett.table import EmbeddingTable
 from zett.transfer import transfer
 from zett.vocab import Vocabulary
 
-HYPERNET = "smollm2"
-METHODS = ("hypernet", "fvt")
+METHODS = ("hypernet", "fvt")  # the first is the one in the package that is for the model
 FEWEST = 2  # tokenizers
 TEXT = "prose|python"  # the English in docstrings, and code: what every machine with Python has
 WINDOW, BATCH = 2048, 4  # bytes of a window, and windows in a batch
@@ -83,8 +82,7 @@ def _transferred(source: Path, tokenizers: dict[str, Path], folder: Path, pace: 
         for method in METHODS:
             output = folder / f"smollm2-{name}-{method}"
             # With the base model's special tokens its chat template goes on working.
-            own = HYPERNET if method == "hypernet" else None
-            transfer(source, tokenizer, output, method=method, hypernet=own, special="map-to-source", overwrite=True)
+            transfer(source, tokenizer, output, method=method, special="map-to-source", overwrite=True)
             models[name][method] = load_base_model(output, body=False)
         # One vocabulary for both, as an evaluation compares methods on one target.
         vocab = models[name][METHODS[0]].vocab

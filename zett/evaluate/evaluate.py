@@ -1,5 +1,6 @@
 """How well a base model works with tokenizers that it was not trained with."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from zett.arguments import renamed, several
+from zett.belongs import AnotherModel
 from zett.errors import UserError
 from zett.evaluate.results import Report
 from zett.evaluate.statistics import RESAMPLES
@@ -19,7 +21,7 @@ from zett.lms.base import BaseModel, load_base_model
 from zett.lms.layers import product_dtype
 from zett.methods import Method, make_method
 from zett.methods.hypernet import HypernetMethod
-from zett.progress import phase
+from zett.progress import phase, say
 from zett.values import check_seed
 from zett.vocab import Vocabulary
 
@@ -44,59 +46,97 @@ def evaluate(
     seed: int = 0,
     progress: bool | None = None,
     base=None,
+    variant: str | None = None,
     targets=None,
 ) -> Report:
     """Bits per byte of `model` with its own tokenizer and with every target, by every method, on the same held-out bytes.
 
     Of a masked language model it is bits for each byte of words that are hidden; see zett/evaluate/tasks.
     model: a `BaseModel`, or what `load_base_model` takes (None: "pico"). tokenizer: one or more specs for `load_target` (None:
-    `DEFAULT_TARGETS`, which "default" among others stands for, too), or vocabularies by name; base, targets: their old names.
-    hypernets: folders by name, or one folder; language: of the targets, by code or number, where they know languages.
+    `DEFAULT_TARGETS`, which "default" among others stands for, too), or vocabularies by name; targets: its old name.
+    hypernets: folders by name, or one folder; None: the one in the package that is for the model, if there is one; {}: none.
+    base, variant: where `model` is a variant of the hypernetworks' base model, that base model, and one of
+    zett.choices.VARIANTS (base without a model: its old name). language: of the targets, by code or number, where hypernetworks
+    know languages.
     methods: specs of `zett.methods.make_method`, such as "fvt" or "hypernet:DIR", or methods by name.
     windows: pieces of text, each scored alone; None: those of `text`, of at most `window` bytes. text: a file or folder is
     measured whole unless targets are trained on it, else its held-out split is. text_bytes: the most that is measured (None: of
     a held-out split, 131072).
     dtype: of matrix products. progress: show a bar; None: in a terminal only. Raises UserError.
     """
-    base, targets = renamed("model", model, "base", base), renamed("tokenizer", tokenizer, "targets", targets)
-    hypernets = {"hypernet": hypernets} if isinstance(hypernets, str | Path) else dict(hypernets or {})
+    if model is None:
+        model, base = ("pico" if base is None else base), None
+    targets = renamed("tokenizer", tokenizer, "targets", targets)
     check_seed(seed)
-    specs = target_specs(targets)
-    dtype = product_dtype(dtype).name
-    chosen = _methods(hypernets, methods if isinstance(methods, Mapping) else several(methods), language)
-    base = _loaded("pico" if base is None else base, dtype, chosen)
-    task = reading_task(base, dtype=dtype, batch_size=batch_size)
+    specs, dtype = target_specs(targets), product_dtype(dtype).name
+    given = {"language": language, "base": base, "variant": variant}
+    settings = HypernetMethod(None, **{name: str(value) for name, value in given.items() if value is not None})
+    source, chosen, paths = _opened(model, dtype, hypernets, methods, settings)
+    task = reading_task(source, dtype=dtype, batch_size=batch_size)
     texts, record = _texts(windows, str(text), text_bytes, window, text_column, str(prose), specs, seed)
-    quiet = None if progress is None else not progress  # tqdm's None: quiet unless in a terminal
-    bar = functools.partial(tqdm, disable=quiet, leave=False)
+    bar = functools.partial(tqdm, disable=None if progress is None else not progress, leave=False)  # None: by terminal
     named = named_targets(targets, specs, bar, text=str(text), prose=str(prose), text_column=text_column)
     with bar(total=1 + len(named) * len(chosen), desc="original", unit="run") as runs:
-        trial = start_trial(base, task, texts, chosen, seed)
+        trial = start_trial(source, task, texts, chosen, seed)
         runs.update()
         results = [trial.of_target(name, target, runs) for name, target in named.items()]
     return Report(
-        base={"name": base.name, "fingerprint": base.fingerprint}, text=record, original=trial.of_original(),
-        hypernets={name: str(path) for name, path in hypernets.items()},
-        targets=results,
+        base={"name": source.name, "fingerprint": source.fingerprint}, text=record, original=trial.of_original(),
+        hypernets=paths, targets=results, environment=environment(),
         settings={
             "measure": task.unit, "seed": seed, "batch_size": batch_size, "dtype": dtype, "bootstrap_resamples": RESAMPLES,
-            "language": language,
+            "language": language, "about": {name: words for name, method in chosen.items() if (words := method.about(source))},
         },
-        environment=environment(),
         baselines=tuple(name for name, method in chosen.items() if method.baseline),
     )  # fmt: skip
 
 
-def _loaded(base: BaseModel | str | Path, dtype: str, methods: Mapping[str, Method]) -> BaseModel:
-    """The base model. UserError, as soon as it can be told, for a method that is for another one."""
-    if isinstance(base, str | Path):
-        for method in methods.values():
-            method.precheck(base)
-        with phase(f"reading the base model {base}"):
-            base = load_base_model(str(base), dtype=dtype)
-    for method in methods.values():
-        method.check(base)
-    return base
+def _opened(
+    model: BaseModel | str | Path, dtype: str, hypernets: str | Path | Mapping | None, methods, settings: HypernetMethod
+) -> tuple[BaseModel, dict[str, Method], dict[str, str]]:
+    """The model, the methods that are for it, and where the hypernetworks among them are. UserError as soon as it can be told.
+
+    settings: of all hypernetworks.
+    """
+    hypernets = {"hypernet": hypernets} if isinstance(hypernets, str | Path) else hypernets
+    chosen = _methods(hypernets or {}, methods if isinstance(methods, Mapping) else several(methods), settings)
+    shipped = settings if hypernets is None and "hypernet" not in chosen else None
+    if settings.base is not None and not shipped and not hypernets:
+        raise UserError(f"base is {settings.base!r}, but there is no hypernetwork that could make use of it")
+    if isinstance(model, BaseModel):
+        source, chosen = model, _settled(model, chosen, shipped)
+    else:
+        for method in chosen.values():
+            method.precheck(model)
+        with phase(f"reading the base model {model}"):
+            chosen = _settled(load_base_model(model, body=False), chosen, shipped)
+            source = load_base_model(model, dtype=dtype)
+    if not chosen:
+        raise UserError("there is no method to evaluate; give --hypernet or --method")
+    for method in chosen.values():
+        method.check(source)
+        if words := method.about(source):
+            say(words)
+    names = {"hypernet"} if shipped else set(hypernets or ())
+    return source, chosen, {name: str(m.path) for name, m in chosen.items() if name in names and isinstance(m, HypernetMethod)}
+
+
+def _settled(source: BaseModel, methods: dict[str, Method], shipped: HypernetMethod | None) -> dict[str, Method]:
+    """The methods with what follows from the model filled in, and first of all the hypernetwork in the package that is for it.
+
+    shipped: what takes that; None: it is not asked for. Where there is none, it is left out.
+    """
+    settled = {name: method.settled(source) for name, method in methods.items()}
+    if shipped is None:
+        return settled
+    try:
+        found = shipped.settled(source)
+        found.check(source)
+    except AnotherModel:
+        if shipped.base is not None:
+            raise
+        return settled
+    return {"hypernet": found, **settled}
 
 
 def _texts(
@@ -111,17 +151,13 @@ def _texts(
     return windows, {"source": None, "split": None, **described(windows)}
 
 
-def _methods(hypernets: Mapping, methods, language) -> dict[str, Method]:
-    """By name, hypernetworks first."""
-    chosen: dict[str, Method] = {}
-    for name, folder in hypernets.items():
-        chosen[name] = HypernetMethod(str(folder), None if language is None else str(language))
+def _methods(hypernets: Mapping, methods, settings: HypernetMethod) -> dict[str, Method]:
+    """By name, hypernetworks first. settings: of all hypernetworks."""
+    chosen: dict[str, Method] = {name: dataclasses.replace(settings, path=str(path)) for name, path in hypernets.items()}
     for name in methods:
         if name in chosen:
             raise UserError(
                 f"the name {name!r} is given to a hypernetwork and to a method; call the hypernetwork something else"
             )
         chosen[name] = methods[name] if isinstance(methods, Mapping) else make_method(name)
-    if not chosen:
-        raise UserError("there is no method to evaluate; give --hypernet or --method")
     return chosen

@@ -8,6 +8,7 @@ from zett.errors import UserError
 from zett.evaluate.results import JSON_NAME, PLOT_NAME, Report
 from zett.files import folders
 from zett.files.jsonfile import json_or_empty, write_json
+from zett.files.resolve import PACKAGED
 
 DEFAULT_OUTPUT = "runs/eval"
 
@@ -36,7 +37,7 @@ def check_output(output: str | None, overwrite: bool, inputs: Iterable[str] = ()
     folder = folders.output_path(DEFAULT_OUTPUT if output is None else output, "--output")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file; it has to be a folder")
-    for path in (Path(given.rpartition("=")[2]).expanduser() for given in inputs if given != "pico"):
+    for path in (Path(given.rpartition("=")[2]).expanduser() for given in inputs if given not in PACKAGED):
         if path.is_dir():
             folders.check_outside(folder, path, "--output")
     there = [name for name in (JSON_NAME, PLOT_NAME) if (folder / name).exists()]

@@ -24,7 +24,7 @@ SENTENCE_FILES = ["sentence_bert_config.json", "config_sentence_transformers.jso
 
 MARKER, FORMAT = "zett.json", "zett-folder-1"
 _SHARED = ["config.json", "README.md", "training.json", *LEGAL_FILES]
-_HYPERNET = [*_SHARED, "model.safetensors", *(f"source_tokenizer/{name}" for name in TOKENIZER_FILES)]
+_HYPERNET = [*_SHARED, "model.safetensors", "base_rows.safetensors", *(f"source_tokenizer/{name}" for name in TOKENIZER_FILES)]
 _WEIGHTS = ["*.safetensors", "pytorch_model*.bin"]
 _MODEL = [
     *_SHARED, *_WEIGHTS, *TOKENIZER_FILES, *SENTENCE_FILES, "*.safetensors.index.json", "pytorch_model.bin.index.json",

@@ -10,6 +10,7 @@ from zett.files import hub
 
 ASSETS = Path(__file__).parents[1] / "assets"
 SOURCE_TOKENIZER = "source_tokenizer"  # a folder inside the folder of a released hypernetwork
+BASE_ROWS = "base_rows.safetensors"  # a file in it: some rows of its base model; see zett/hypernet/base_rows.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,8 @@ TOKENIZER = Kind(
         "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     ),),
 )  # fmt: skip
+
+PACKAGED = {name for kind in (BASE_MODEL, HYPERNETWORK, TOKENIZER) for name in kind.packaged}  # which are no folders
 
 
 def local(name: str | Path, kind: Kind) -> Path:

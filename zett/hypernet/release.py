@@ -1,4 +1,4 @@
-"""The released form of a hypernetwork: config.json, model.safetensors, source_tokenizer/, training.json."""
+"""The released form of a hypernetwork: config.json, model.safetensors, source_tokenizer/, training.json, rows of its base."""
 
 import dataclasses
 import json
@@ -12,12 +12,14 @@ from flax import nnx
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.files.jsonfile import write_json
-from zett.files.resolve import HYPERNETWORK, SOURCE_TOKENIZER, find
+from zett.files.resolve import BASE_ROWS, HYPERNETWORK, SOURCE_TOKENIZER, find
 from zett.files.tensors import FLOATS, WEIGHTS_FILE, write_tensors
+from zett.hypernet.base_rows import BaseRows, read_base_rows
 from zett.hypernet.network import make_hypernet
 from zett.hypernet.published import MODEL_TYPE, read_published
 from zett.hypernet.quantised import restored, stored
 from zett.hypernet.trained import TrainedHypernet
+from zett.lms.base import BaseModel, load_base_model
 from zett.values import from_dict
 from zett.vocab import Vocabulary
 
@@ -29,7 +31,8 @@ def save_hypernet(
 ) -> None:
     """Write the released form: config.json, model.safetensors, source_tokenizer/ (if there is one), training.json.
 
-    weights: one of zett.choices.STORED, or None for the parameters as they are.
+    base_rows.safetensors is written where `trained` has rows of its base model. weights: one of zett.choices.STORED, or None
+    for the parameters as they are.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +48,8 @@ def save_hypernet(
         },
     )
     write_json(folder / "training.json", record)
+    if trained.base_rows is not None:
+        trained.base_rows.write(folder)
     if source is None:
         return
     (folder / SOURCE_TOKENIZER).mkdir(exist_ok=True)
@@ -116,4 +121,22 @@ def load_hypernet(path: str | Path, *, revision: str | None = None) -> TrainedHy
             f"{folder / 'model.safetensors'} does not fit its config: missing, misshapen or unknown: {', '.join(wrong)}"
         )
     params = jax.tree_util.tree_unflatten(structure, [flat[n] for n in names])
-    return TrainedHypernet(config, params, hidden_size, tied, base, folder)
+    return TrainedHypernet(config, params, hidden_size, tied, base, folder, read_base_rows(folder, hidden_size, tied))
+
+
+def add_base_rows(folder: str | Path, base: str | Path) -> Path:
+    """Give the folder of a released hypernetwork the rows of its base model by which variants are known; returns the file.
+
+    UserError if `base`, what `load_base_model` takes, is not exactly that model.
+    """
+    rows_to_keep(load_hypernet(folder), load_base_model(base, body=False)).write(find_hypernet(folder))
+    return find_hypernet(folder) / BASE_ROWS
+
+
+def rows_to_keep(trained: TrainedHypernet, base: BaseModel) -> BaseRows:
+    """Rows of `base` to keep with the hypernetwork. UserError if it is not exactly the model that this was trained for."""
+    theirs, found = trained.base["fingerprint"], base.fingerprint
+    if theirs != found:
+        known = "which it does not know" if theirs is None else f"{trained.base['name']!r} ({theirs[:12]})"
+        raise UserError(f"{base.name} ({found[:12]}) is not the model that {trained.folder} was trained for, {known}")
+    return BaseRows.of(base.table)

@@ -1,6 +1,7 @@
 """A trained hypernetwork: a method that gives a base model the table of any vocabulary."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from zett import progress
+from zett.belongs import AnotherModel
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.files.resolve import SOURCE_TOKENIZER
+from zett.hypernet.base_rows import ALIKE, SAME, BaseRows, Fit, how_alike, same_ids
 from zett.hypernet.emission import emitted, side_by_side
 from zett.hypernet.network import hypernet_graph, shape_words
 from zett.hypernet.packing import limit_pieces
@@ -28,7 +31,8 @@ class TrainedHypernet(Method):
     """A hypernetwork with its parameters: a method like those of zett/methods.
 
     base: name and fingerprint of the base model that it belongs to. Published ones do not know a fingerprint (None); their base
-    has "vocab_size" ids, and they bring the tokenizer that tokens are to be decomposed with.
+    has "vocab_size" ids, and they bring the tokenizer that tokens are to be decomposed with. base_rows: some rows of that base,
+    by which variants of it are known; None: it works with its base alone.
     """
 
     config: HypernetConfig
@@ -37,6 +41,7 @@ class TrainedHypernet(Method):
     tied: bool
     base: dict
     folder: Path | None = None
+    base_rows: BaseRows | None = None
 
     needs: ClassVar[str] = "a hypernetwork trained for the base model"
 
@@ -45,28 +50,80 @@ class TrainedHypernet(Method):
         where = "" if self.folder is None else f", in {self.folder}"
         return f"TrainedHypernet(for {self.base['name']!r}, {shape_words(self.config)}, {size:,} parameters{where})"
 
-    def check_base(self, fingerprint: str) -> None:
-        """UserError if the base model with this fingerprint is not the one that the hypernetwork was trained for."""
-        if fingerprint != self.base["fingerprint"]:
-            raise UserError(
-                f"the hypernetwork {self.folder or ''} was trained for the base model {self.base['name']!r} "
-                f"({str(self.base['fingerprint'])[:12]}), and this one is another ({fingerprint[:12]})"
-            )
-
     def check(self, base: BaseModel) -> None:
         """UserError if the hypernetwork belongs to another `BaseModel`; to be called before anything that takes its time."""
-        if self.base["fingerprint"] is not None:
-            known = "fingerprint" in vars(base)
-            with progress.phase(f"comparing the rows of {base.name} with those the hypernetwork was trained for", not known):
-                self.check_base(base.fingerprint)
-        self._check_rows(base.table)
+        self.fit(base)
 
-    def _check_rows(self, table: EmbeddingTable) -> None:
-        if table.input.shape[1] != self.hidden_size or (table.output is None) != self.tied:
-            raise UserError(f"the hypernetwork was made for rows of width {self.hidden_size} and tied={self.tied}")
+    def fit(self, base: BaseModel) -> Fit:
+        """Whether `base` is the model that it was trained for, or a variant of it; AnotherModel (a UserError) if it is neither.
+
+        The first is known by all values of its rows, a variant by the same tokenizer and rows that are alike.
+        """
+        cosine = self.quick_look(base)
+        if self.base["fingerprint"] is None:
+            return Fit(None, None)
+        if cosine is None or cosine >= SAME:
+            with progress.phase(f"reading the rows of {base.name} for its fingerprint", "fingerprint" not in vars(base)):
+                found = base.fingerprint
+            if found == self.base["fingerprint"]:
+                return Fit(True, 1.0)
+        if cosine is None:
+            theirs = str(self.base["fingerprint"])
+            raise AnotherModel(
+                f"the hypernetwork {self.folder or ''} was trained for the base model {self.base['name']!r} ({theirs[:12]}), "
+                f"and this one is another ({found[:12]})",
+                "if it is a variant, give the base model, too (--base DIR): the hypernetwork has no rows of it to compare with",
+            )
+        same, ids = same_ids(self._tokens, base.vocab.tokens)
+        if not ids or same < ids:
+            raise self._another(base, self._how_alike(base, cosine))
+        return Fit(False, cosine)
+
+    def about(self, base: BaseModel) -> str:
+        where = f"hypernetwork {self.folder}" if self.folder is not None else "hypernetwork"
+        return f"{where}: {base.name} is {self.fit(base).words(self.its_base)}"
+
+    @property
+    def its_base(self) -> str:
+        return f"its base model {self.base['name']!r}"
+
+    def quick_look(self, base: BaseModel) -> float | None:
+        """Median cosine of some rows with those of the model that it was trained for; None if none of these are at hand.
+
+        AnotherModel for rows that are not alike, or of another shape. It takes no time, and `base` may be without its body.
+        """
+        self._check_shape(base)
+        if self.base_rows is None or self.base["fingerprint"] is None:
+            return None
+        cosine = self.base_rows.cosine(base.table)
+        if not cosine >= ALIKE:
+            raise self._another(base, self._how_alike(base, cosine))
+        return cosine
+
+    def _another(self, base: BaseModel, why: str) -> AnotherModel:
+        where, name = self.folder or "", self.base["name"]
+        return AnotherModel(
+            f"the hypernetwork {where} was trained for the base model {name!r}, and {base.name} is another", why
+        )
+
+    def _how_alike(self, base: BaseModel, cosine: float) -> str:
+        return how_alike(cosine, self.hidden_size, *same_ids(self._tokens, base.vocab.tokens))
+
+    def _check_shape(self, base: BaseModel) -> None:
+        table = base.table
+        width, tied = table.input.shape[1], table.output is None
+        if (width, tied) != (self.hidden_size, self.tied):
+            raise self._another(
+                base, f"it has rows of width {width} and tied={tied}, not {self.hidden_size} and tied={self.tied}"
+            )
         size, own = self.base.get("vocab_size"), int(table.num_valid)
         if size is not None and size != own:
             raise UserError(f"the hypernetwork was made for a base model of {size} tokens; this one has {own}")
+
+    @functools.cached_property
+    def _tokens(self) -> tuple[bytes, ...] | None:
+        found = self.source_tokenizer()
+        return None if found is None else tuple(found.tokens)
 
     def graphdef(self, dtype):
         return hypernet_graph(self.config, self.hidden_size, self.tied, dtype)
@@ -98,7 +155,7 @@ class TrainedHypernet(Method):
         """
         if model is None or isinstance(model, str | Path):
             model = load_base_model(self.base["name"] if model is None else model, body=False)
-        self.check(model)
+        progress.say(self.about(model))
         target = tokenizer if isinstance(tokenizer, Vocabulary) else load_tokenizer(tokenizer)
         return self(model, target, language=language)
 
@@ -111,6 +168,13 @@ class TrainedHypernet(Method):
         seed is not used. language: of the target, by code or number. dtype: of products. chunk: positions computed at a time.
         """
         self.check(base)
+        return self.table(base, target, language=language, dtype=dtype, chunk=chunk)
+
+    def table(
+        self, base: BaseModel, target: Vocabulary, *, language: str | int | None = None, dtype=jnp.float32,
+        chunk: int | None = None,
+    ) -> EmbeddingTable:  # fmt: skip
+        """What calling it returns, for a `base` that has been checked, or whose rows another checked model's are mixed with."""
         source, number = self._source(base), self.language_number(language)
         with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
             forms = limit_pieces(surface_forms(target, source, self.config.max_pieces), self.config.max_pieces)

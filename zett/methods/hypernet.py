@@ -3,16 +3,21 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from zett.belongs import check_belongs
+from zett.belongs import check_belongs, shipped_candidates
+from zett.choices import VARIANTS
 from zett.errors import UserError
+from zett.hypernet.base_rows import Fit
 from zett.hypernet.release import load_hypernet
+from zett.hypernet.shipped import shipped_for
 from zett.hypernet.trained import TrainedHypernet
-from zett.lms.base import BaseModel
+from zett.hypernet.variant import fit_of, look_alike, variant_table
+from zett.lms.base import BaseModel, load_base_model
 from zett.lms.layers import product_dtype
 from zett.methods.method import Method
 from zett.table import EmbeddingTable
+from zett.values import nearest
 from zett.vocab import Vocabulary
 
 DTYPE = "dtype of method 'hypernet'"
@@ -20,43 +25,107 @@ DTYPE = "dtype of method 'hypernet'"
 
 @dataclasses.dataclass(frozen=True)
 class HypernetMethod(Method):
-    """Rows that a hypernetwork trained for this base model predicts.
+    """Rows that a hypernetwork trained for this base model, or one that it is a variant of, predicts.
 
-    path: its folder or Hub name; if left out, the hypernetwork in the package, which is for the base model "pico". language:
-    that of the target, by code or number, for a hypernetwork that knows languages. dtype: of matrix products; "bfloat16"
-    changes rows by as much as storing them in it does; "auto" takes it where the hardware multiplies it.
+    path: its folder or Hub name; if left out, the one in the package that is for the model. language: that of the target, by
+    code or number, for a hypernetwork that knows languages. base: the base model that it was trained for, where the model is a
+    fine-tuned or quantised variant of it; variant: from which rows it then predicts: variant (the default, with or without
+    a base), base, or difference (from the base's, plus how the variant's have moved from them). dtype: of matrix products;
+    "bfloat16" changes rows by as much as storing them in it does; "auto" takes it where the hardware multiplies it.
     """
 
     path: str | None = None
     language: str | None = None
+    base: str | None = None
+    variant: str | None = None
     dtype: str = "float32"
 
     needs: ClassVar[str] = "a hypernetwork trained for the base model"
     first: ClassVar[str] = "path"
 
+    def __post_init__(self):
+        if self.variant is None:
+            return
+        if self.variant not in VARIANTS:
+            raise UserError(f"variant is {self.variant!r}; {nearest(self.variant, VARIANTS)}")
+        if self.base is None and self.variant != "variant":
+            raise UserError(
+                f"variant is {self.variant!r}, which needs the rows of the model that the hypernetwork was trained for; give "
+                "it as base (--base DIR)"
+            )
+
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used. UserError if the hypernetwork belongs to another base model."""
-        self._check_path(base.name)
-        return self._trained(base, target, language=self.language, dtype=product_dtype(self.dtype, DTYPE))
+        trained, own, dtype = self._trained(base), self._base, product_dtype(self.dtype, DTYPE)
+        if own is None:
+            return trained(base, target, language=self.language, dtype=dtype)
+        self._fits(base)
+        return variant_table(trained, base, own, target, self.way, language=self.language, dtype=dtype)
 
     def precheck(self, model: str | Path) -> None:
         product_dtype(self.dtype, DTYPE)
-        self._check_path(str(model))
-        check_belongs(model, self.path or "pico")
+        first = model if self.base is None else self.base
+        if self.path is None:
+            shipped_candidates(first)
+        else:
+            for one in dict.fromkeys((first, model)):
+                check_belongs(one, self.path)
+
+    def settled(self, base: BaseModel) -> Self:
+        if self._base is None:
+            self._trained(base).quick_look(base)
+        else:
+            self._fit_of_base(self._trained(base), self._base)
+            look_alike(base, self._base)
+        return self if self.path is not None else dataclasses.replace(self, path=self._path(base))
 
     def check(self, base: BaseModel) -> None:
         """UserError unless the hypernetwork belongs to `base`, and knows the language."""
-        self._check_path(base.name)
-        self._trained.check(base)
-        self._trained.language_number(self.language)
+        self._fits(base)
+        self._trained(base).language_number(self.language)
 
-    def _check_path(self, base: str) -> None:
-        if self.path is None and base != "pico":
-            raise UserError(
-                f"method 'hypernet' needs a hypernetwork made for {base}: give its folder (--hypernet DIR, or hypernet:DIR), "
-                "or take a method that needs none, such as fvt"
-            )
+    def about(self, base: BaseModel) -> str:
+        trained = self._trained(base)
+        said, fit = f"hypernetwork {self._path(base)}: {base.name} is ", self._fits(base)
+        if self._base is None:
+            return said + fit.words(trained.its_base)
+        own = self._fit_of_base(trained, self._base).words(trained.its_base)
+        return f"{said}{fit.words(str(self.base))}; {self.base} is {own}; rows {VARIANTS[self.way]}"
+
+    @property
+    def way(self) -> str:
+        """Which of VARIANTS is done."""
+        return self.variant or next(iter(VARIANTS))
+
+    def _path(self, base: BaseModel) -> str:
+        return self.path or shipped_for(base if self._base is None else self._base)
+
+    def _trained(self, base: BaseModel) -> TrainedHypernet:
+        return load_hypernet(self._path(base)) if self.path is None else self._given
 
     @functools.cached_property
-    def _trained(self) -> TrainedHypernet:
-        return load_hypernet(self.path or "pico")
+    def _given(self) -> TrainedHypernet:
+        return load_hypernet(str(self.path))
+
+    @functools.cached_property
+    def _base(self) -> BaseModel | None:
+        return None if self.base is None else load_base_model(self.base, body=False)
+
+    def _fits(self, base: BaseModel) -> Fit:
+        """UserError unless the hypernetwork is for `base`, or for the given base model, of which `base` is a variant."""
+        trained, own = self._trained(base), self._base
+        if own is None:
+            return trained.fit(base)
+        known, fit = self._fit_of_base(trained, own), fit_of(base, own)
+        if known.exact is False and base.fingerprint == trained.base["fingerprint"]:
+            raise UserError(
+                f"base is {self.base!r}, a variant, and the model is {base.name}, for which the hypernetwork was trained; swap "
+                "the two, or leave base out"
+            )
+        return fit
+
+    def _fit_of_base(self, trained: TrainedHypernet, own: BaseModel) -> Fit:
+        try:
+            return trained.fit(own)
+        except UserError as error:
+            raise UserError(f"base is {self.base!r}, but {error}") from None

@@ -1,7 +1,7 @@
 """What a method is."""
 
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 from zett.lms.base import BaseModel
 from zett.table import EmbeddingTable
@@ -23,8 +23,19 @@ class Method(Protocol):
         """UserError if small files already show that the method is not for this base model. Called before the model is read."""
         return
 
+    def settled(self, base: BaseModel) -> Self:
+        """The method with settings that follow from the model filled in. UserError if a quick look shows that it is not for it.
+
+        Called before anything slow; `base` may be without its body.
+        """
+        return self
+
     def check(self, base: BaseModel) -> None:
         """UserError if the method cannot be used with `base`. Called before anything slow."""
         return
+
+    def about(self, base: BaseModel) -> str | None:
+        """In words, what goes with `base`, which has been checked: for the terminal and for cards. None: nothing to say."""
+        return None
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable: ...

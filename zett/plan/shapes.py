@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 from zett.data.sources import check_source
 from zett.errors import UserError
 from zett.files import hub
+from zett.files.resolve import PACKAGED
 from zett.lms.base import body_shapes
 from zett.lms.family import Family, is_tied, read_family
 from zett.plan.flops import StepFlops
@@ -105,7 +106,7 @@ class Checks:
 
     def folder(self, what: str, name: str, where: str, load: Callable):
         """What `load` returns for a local folder; None if the name may be one on the Hub. Raises UserError."""
-        if name == "pico" or Path(name).expanduser().exists():
+        if name in PACKAGED or Path(name).expanduser().exists():
             return load(name)
         if not hub.is_name(name):
             raise UserError(f"{where} names {name!r}, which is neither a folder nor a name on the Hub")

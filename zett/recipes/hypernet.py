@@ -21,6 +21,7 @@ from zett.evaluate.cutting import byte_windows
 from zett.evaluate.targets import load_target
 from zett.evaluate.tasks import reading_task
 from zett.evaluate.windows import text_to_measure
+from zett.hypernet.base_rows import BaseRows
 from zett.hypernet.network import hypernet_graph, hypernet_shapes, make_hypernet, partition_rules, predict
 from zett.hypernet.release import load_hypernet
 from zett.hypernet.scaling import column_stats, fit_scales, source_rows
@@ -32,7 +33,7 @@ from zett.mesh import EVERYWHERE, REPLICATED, Rules, local_rows, paths, place, s
 from zett.objectives import OBJECTIVES, WeightedSum
 from zett.objectives.setting import Setting
 from zett.plan.flops import hypernet_step
-from zett.progress import phase
+from zett.progress import phase, say
 from zett.recipes.hypernet_batches import Batches
 from zett.recipes.hypernet_plan import check_config, check_init, shapes_of
 from zett.recipes.hypernet_release import release
@@ -82,7 +83,7 @@ class HypernetStep:
             return fit_scales(self.graphdef, self.init(), self.frozen["rows"], c.seed) if fitted else None
         trained = load_hypernet(c.start)
         check_init(c, trained)
-        trained.check_base(self.base.fingerprint)
+        trained.check(self.base)
         params = trained.params
         if c.hypernet.languages and not trained.config.languages:
             params = params | {"languages": self.init()["languages"]}
@@ -142,7 +143,8 @@ class HypernetRecipe(HypernetStep):
         # The source table is only needed for evaluation. On every device it would take gigabytes, so it stays on the host.
         base = dataclasses.replace(base, table=jax.tree.map(np.asarray, base.table))
         if config.start is not None:  # checked first, since everything after this is slow
-            load_hypernet(config.start).check_base(base.fingerprint)
+            fit = load_hypernet(config.start).fit(base)
+            say(f"starting from {config.start}: {base.name} is {fit.words('its base model')}")
         length = _text_length(config, base)
         super().__init__(config, base, mesh)
         self._open_texts(length)
@@ -234,4 +236,5 @@ def fresh_params(config: Config, base: BaseModel) -> dict:
 def trained_for(base: BaseModel, config: Config, params) -> TrainedHypernet:
     """The hypernetwork of a run, for its base model."""
     name = {"name": base.name, "fingerprint": base.fingerprint}
-    return TrainedHypernet(config.hypernet, params, base.table.input.shape[1], base.table.output is None, name)
+    width, tied = base.table.input.shape[1], base.table.output is None
+    return TrainedHypernet(config.hypernet, params, width, tied, name, base_rows=BaseRows.of(base.table))
