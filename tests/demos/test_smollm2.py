@@ -12,6 +12,7 @@ from flax import nnx
 
 from zett import cli
 from zett.config import HypernetConfig
+from zett.files.resolve import HYPERNETWORK
 from zett.hypernet.network import make_hypernet
 from zett.hypernet.release import save_hypernet
 from zett.hypernet.trained import TrainedHypernet
@@ -47,7 +48,7 @@ def test_from_packages_to_page(packages, tmp_path, capsys, monkeypatch):
         config, jax.tree.map(np.asarray, params), 32, True, {"name": "tiny", "fingerprint": base.fingerprint}
     )
     save_hypernet(tmp_path / "hypernet", hypernet, base.vocab, {})
-    monkeypatch.setattr("zett.demos.smollm2.HYPERNET", str(tmp_path / "hypernet"))
+    monkeypatch.setitem(HYPERNETWORK.packaged, "tiny", str(tmp_path / "hypernet"))  # as if it came with the package
     (tmp_path / "text.txt").write_text("".join(tiny.TEXT) * 8)
     arguments = ["--packages", packages, "--output", tmp_path / "out", "--text", tmp_path / "text.txt", "--minutes", "0.01"]
     with pytest.raises(SystemExit) as stopped:

@@ -202,7 +202,7 @@ def test_another_base_model(folder, tmp_path):
     hypernet, given = load_hypernet(folder("decoder")), stored("decoder")
     for rows, message in (
         (given["source_embeddings"][:39], "made for a base model of 40 tokens; this one has 39"),
-        (given["source_embeddings"][:, :5], "made for rows of width 6"),
+        (given["source_embeddings"][:, :5], "rows of width 5 and tied=False, not 6"),
     ):
         with pytest.raises(UserError, match=message):
             predict(hypernet, given | {"source_embeddings": rows})

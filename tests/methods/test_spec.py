@@ -104,12 +104,10 @@ def test_a_method_as_text_again(spec):
 
 
 def test_a_method_that_no_text_makes():
-    assert (
-        spec_of(HypernetMethod("a,language=b")) == "HypernetMethod(path='a,language=b', language=None, base=None, variant=None)"
-    )
+    assert spec_of(HypernetMethod("a,language=b")).startswith("HypernetMethod(path='a,language=b', language=None, ")
     assert spec_of(Toy()).startswith("Toy(")
 
 
 def test_a_method_is_the_value_of_its_settings():
     assert make_method("fvt") == FVT() and repr(FVT()) == "FVT()"
-    assert repr(make_method("hypernet:x")) == "HypernetMethod(path='x', language=None, base=None, variant=None)"
+    assert repr(make_method("hypernet:x")) == repr(HypernetMethod("x"))

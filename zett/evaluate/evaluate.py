@@ -61,13 +61,12 @@ def evaluate(
     methods: specs of `zett.methods.make_method`, such as "fvt" or "hypernet:DIR", or methods by name.
     windows: pieces of text, each scored alone; None: those of `text`, of at most `window` bytes. text: a file or folder is
     measured whole unless targets are trained on it, else its held-out split is. text_bytes: the most that is measured (None: of
-    a held-out split, 131072).
-    dtype: of matrix products. progress: show a bar; None: in a terminal only. Raises UserError.
+    a held-out split, 131072). dtype: of matrix products. progress: show a bar; None: in a terminal only. Raises UserError.
     """
     if model is None:
         model, base = ("pico" if base is None else base), None
-    targets = renamed("tokenizer", tokenizer, "targets", targets)
     check_seed(seed)
+    targets = renamed("tokenizer", tokenizer, "targets", targets)
     specs, dtype = target_specs(targets), product_dtype(dtype).name
     given = {"language": language, "base": base, "variant": variant}
     settings = HypernetMethod(None, **{name: str(value) for name, value in given.items() if value is not None})
