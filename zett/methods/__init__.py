@@ -18,6 +18,8 @@ METHODS = {
     "fvt": "zett.methods.fvt:FVT",
     "mean": "zett.methods.mean:Mean",
     "random": "zett.methods.random:Random",
+    "first_last": "zett.methods.first_last:FirstLast",
+    "weighted": "zett.methods.weighted:Weighted",
 }
 
 
