@@ -20,6 +20,7 @@ METHODS = {
     "random": "zett.methods.random:Random",
     "first_last": "zett.methods.first_last:FirstLast",
     "weighted": "zett.methods.weighted:Weighted",
+    "omp": "zett.methods.omp:OMP",
 }
 
 

@@ -55,7 +55,7 @@ def mixed_table(
     output rows and bias, if it is not the same; a tied model's rows are those of `weigh`. chunk: new tokens at a time.
     """
     table, size = FVT()(base, target), len(base.vocab)
-    new = np.flatnonzero(surface_forms(target, base.vocab, MAX_PIECES).same < 0)
+    new = new_tokens(base, target)
 
     def put(made, source, ids: np.ndarray, mixture: Mixture) -> None:
         if made is not None:
@@ -88,6 +88,11 @@ def piece_mixture(forms: SurfaceForms, weights: np.ndarray) -> Mixture:
     scaled = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     most = max(int(forms.lengths.max(initial=1)), 1)
     return Mixture(np.where(scaled > 0, forms.pieces, 0)[:, :most], scaled[:, :most].astype(np.float32))
+
+
+def new_tokens(base: BaseModel, target: Vocabulary) -> np.ndarray:
+    """Ids of the target tokens that are not the source's, and have no partner among its special tokens."""
+    return np.flatnonzero(surface_forms(target, base.vocab, MAX_PIECES).same < 0)
 
 
 def shared_tokens(base: BaseModel, target: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
