@@ -21,6 +21,10 @@ METHODS = {
     "first_last": "zett.methods.first_last:FirstLast",
     "weighted": "zett.methods.weighted:Weighted",
     "omp": "zett.methods.omp:OMP",
+    "clp": "zett.methods.clp:CLP",
+    "focus": "zett.methods.focus:FOCUS",
+    "wechsel": "zett.methods.wechsel:WECHSEL",
+    "ofa": "zett.methods.ofa:OFA",
 }
 
 

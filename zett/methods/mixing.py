@@ -47,14 +47,16 @@ Weigh = Callable[[np.ndarray], Mixture]  # the sums for some target ids
 
 
 def mixed_table(
-    base: BaseModel, target: Vocabulary, weigh: Weigh, weigh_output: Weigh | None = None, *, chunk: int = CHUNK
-) -> EmbeddingTable:
+    base: BaseModel, target: Vocabulary, weigh: Weigh, weigh_output: Weigh | None = None, *, chunk: int = CHUNK,
+    summed: EmbeddingTable | None = None,
+) -> EmbeddingTable:  # fmt: skip
     """The target's table, in the dtype of the base's: shared tokens keep their rows, new ones get those that `weigh` says.
 
     New tokens of which it knows nothing get FVT's rows, so that no method is worse than FVT for want of help. weigh_output: of
     output rows and bias, if it is not the same; a tied model's rows are those of `weigh`. chunk: new tokens at a time.
+    summed: the rows that sums are made of, if not the base's own.
     """
-    table, size = FVT()(base, target), len(base.vocab)
+    table, size, summed = FVT()(base, target), len(base.vocab), summed or base.table
     new = new_tokens(base, target)
 
     def put(made, source, ids: np.ndarray, mixture: Mixture) -> None:
@@ -67,11 +69,11 @@ def mixed_table(
         for start in range(0, len(new), chunk):
             ids = new[start : start + chunk]
             mixture = weigh(ids)
-            put(table.input, base.table.input, ids, mixture)
+            put(table.input, summed.input, ids, mixture)
             if weigh_output is not None and not (table.output is None and table.bias is None):
                 mixture = weigh_output(ids)
-            put(table.output, base.table.output, ids, mixture)
-            put(table.bias, base.table.bias, ids, mixture)
+            put(table.output, summed.output, ids, mixture)
+            put(table.bias, summed.bias, ids, mixture)
             advance(len(ids))
     return table
 
