@@ -81,7 +81,7 @@ def read_dictionary(path: str) -> list[tuple[str, str]]:
 def aligned(source: WordVectors, target: WordVectors, pairs: list[tuple[str, str]], name: str) -> WordVectors:
     """The source's vectors, rotated so that translations come as near as can be (orthogonal Procrustes).
 
-    Words count as they are written, in lower case, and capitalised. name: of the dictionary, for the message.
+    Words count as they are written, in lower case, and capitalised; twice, if two of these are the same. name: of the dictionary.
     """
     found = [
         (source.index[ours], target.index[theirs])
@@ -90,9 +90,9 @@ def aligned(source: WordVectors, target: WordVectors, pairs: list[tuple[str, str
         for theirs in (pair[1], pair[1].lower(), pair[1].title())
         if ours in source.index and theirs in target.index
     ]
-    if len(found) < LEAST_PAIRS:
+    if len(set(found)) < LEAST_PAIRS:
         raise UserError(
-            f"the dictionary {name} has {len(found):,} pairs of words that are in {source.name} and {target.name}; "
+            f"the dictionary {name} has {len(set(found)):,} pairs of words that are in {source.name} and {target.name}; "
             f"at least {LEAST_PAIRS} are needed"
         )
     ours, theirs = (np.asarray(ids) for ids in zip(*found))
