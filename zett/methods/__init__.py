@@ -25,6 +25,7 @@ METHODS = {
     "focus": "zett.methods.focus:FOCUS",
     "wechsel": "zett.methods.wechsel:WECHSEL",
     "ofa": "zett.methods.ofa:OFA",
+    "tokenadapt": "zett.methods.tokenadapt:TokenAdapt",
 }
 
 
