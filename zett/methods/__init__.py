@@ -26,6 +26,7 @@ METHODS = {
     "wechsel": "zett.methods.wechsel:WECHSEL",
     "ofa": "zett.methods.ofa:OFA",
     "tokenadapt": "zett.methods.tokenadapt:TokenAdapt",
+    "trans": "zett.methods.trans:Trans",
 }
 
 

@@ -81,7 +81,7 @@ def read_dictionary(path: str) -> list[tuple[str, str]]:
 def aligned(source: WordVectors, target: WordVectors, pairs: list[tuple[str, str]], name: str) -> WordVectors:
     """The source's vectors, rotated so that translations come as near as can be (orthogonal Procrustes).
 
-    Words count as they are written, in lower case, and capitalised; twice, if two of these are the same. name: the dictionary's.
+    Words count as they are written, in lower case, and capitalised; twice, if two of these are the same. name: for messages.
     """
     found = [
         (source.index[ours], target.index[theirs])
