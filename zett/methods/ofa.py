@@ -28,7 +28,7 @@ class OFA(Method):
 
     vectors: of words of the source and the target language in one space (word2vec, fastText .vec, GloVe). source_vectors: those
     of the source language, if they are in a file of their own. dimension: how many directions of the table new rows have, those
-    of its largest singular values; left out: all. A token's vector is the mean of those of the words that have it. neighbours,
+    of its largest singular values; none: all. A token's vector is the mean of those of the words that have it. neighbours,
     temperature: of the softmax. words: read from a file.
     """
 

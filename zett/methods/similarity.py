@@ -38,26 +38,31 @@ def largest(values: np.ndarray, k: int) -> np.ndarray:
 def sparsemax(z: np.ndarray) -> np.ndarray:
     """The point of the simplex that is nearest to each row of `z [n, m]` (Martins and Astudillo, arXiv 1602.02068).
 
-    That is max(z - t, 0), with t such that it sums up to 1. Newton's steps to t from below are exact after a few: the sum is
-    convex and consists of straight parts. The solution for the maxima of blocks is a lower bound, and a close one.
+    That is max(z - t, 0), with t such that it sums up to 1. The t for the maxima of blocks is a lower bound, and close, so
+    few values are left to be looked at. Newton's steps to t from below are exact after a few: the sum is convex and consists of
+    straight parts.
     """
-    z = z - z.max(1, keepdims=True)  # which changes nothing but the rounding
-    t = _threshold(np.sort(_block_maxima(z), axis=1)[:, ::-1])
+    maxima = _block_maxima(z)
+    top = maxima.max(1, keepdims=True)  # differences to it are what is computed with, for the rounding
+    t = _threshold(np.sort(maxima - top, axis=1)[:, ::-1])
+    lines, columns = np.nonzero(z > t[:, None] + top)
+    values = (z[lines, columns] - top[lines, 0]).astype(np.float64)
     for _ in range(64):
-        above = z > t[:, None]
-        count = above.sum(1)
-        new = (np.where(above, z, 0).sum(1, dtype=np.float64) - 1) / count
-        if (new <= t + 1e-7).all():
+        above = values > t[lines]
+        new = (np.bincount(lines, values * above, len(z)) - 1) / np.bincount(lines, above, len(z))
+        if (new <= t).all():
             break
-        t = np.maximum(new, t).astype(np.float32)
-    return np.maximum(z - t[:, None], 0)
+        t = np.maximum(new, t)
+    out = np.zeros_like(z)
+    out[lines, columns] = np.maximum(values - t[lines], 0)
+    return out
 
 
 def _threshold(ordered: np.ndarray) -> np.ndarray:
     """The t of `sparsemax` for rows that are sorted, the largest first."""
     totals, counts = ordered.cumsum(1, dtype=np.float64), np.arange(1, ordered.shape[1] + 1)
     size = (1 + counts * ordered > totals).sum(1)
-    return ((totals[np.arange(len(ordered)), size - 1] - 1) / size - 1e-6).astype(np.float32)
+    return (totals[np.arange(len(ordered)), size - 1] - 1) / size - 1e-6
 
 
 def _block_maxima(values: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ CHUNK = 128  # tokens at a time; each may have weights for all source tokens
 
 @dataclasses.dataclass(frozen=True)
 class Trans(Method):
-    """Sums of the source tokens that translations consist of, as often as these occur in parallel text. arXiv 2408.04303.
+    """Sums of the source tokens of a token's translations, as often as parallel text has them. arXiv 2408.04303.
 
     parallel: a text file with a source text, a tab and its translation on each line. alignment: which of its words (between
     spaces) belong together, in lines such as "0-0 1-2", as fast_align, eflomal and others write them; if left out, it is
@@ -56,7 +56,7 @@ class Trans(Method):
         sums = token_counts(ours, theirs, counts)
         new = new_tokens(base, target)
         found = sum(1 for i in new.tolist() if i in sums)
-        if not found:
+        if len(new) and not found:
             raise UserError(
                 f"method trans: none of the {len(new):,} new tokens is in a word of {self.parallel} that has a translation "
                 f"{self.least} times; give more parallel text, or a lower least"
