@@ -97,7 +97,7 @@ def test_words_without_their_spaces(base, target, tmp_path):
 
 def test_vectors_trained_on_text(base, target, corpus, tmp_path):
     pytest.importorskip("gensim", reason="gensim is not installed", exc_type=ImportError)
-    settings = {"size": 16, "epochs": 2, "least": 5}
+    settings = {"text_bytes": 50_000, "size": 16, "epochs": 2, "least": 5}
     found = train_vectors(str(corpus), target, **settings, seed=0)
     np.testing.assert_array_equal(found, train_vectors(str(corpus), target, **settings, seed=0))
     assert found.shape == (len(target), 16) and 0.1 < found.any(1).mean() < 1

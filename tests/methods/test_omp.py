@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -155,5 +156,8 @@ def test_donors_that_cannot_help(base, base_folder, donor_folder, target, tmp_pa
     refused(r"there is no folder .*nowhere", base, target, f"omp:{tmp_path / 'nowhere'}")
     refused(r"has 0 of the \d+ tokens of the target tokenizer that the base model lacks", base, target, f"omp:{base_folder}")
     refused(r"share \d+ tokens; at least 1,000 are needed", base, target, f"omp:{donor_folder},k=1000")
+    other = shutil.copytree(donor_folder, tmp_path / "other")  # with a tokenizer that is not its own
+    tiny.tokenizer_folder(other, size=500)
+    refused("the tokenizer has 500 ids, the embedding table only 400 rows; they do not match", base, target, f"omp:{other}")
     with pytest.raises(UserError, match="method omp: k is 0; it has to be at least 1"):
         make_method("omp:x,k=0")

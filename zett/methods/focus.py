@@ -16,7 +16,7 @@ from zett.table import EmbeddingTable
 from zett.values import Within
 from zett.vocab import Vocabulary
 
-SIZE, EPOCHS, COUNT = Within(1, 4096), Within(1, 1000), Within(1, 10**6)
+SIZE, EPOCHS, COUNT, BYTES = Within(1, 4096), Within(1, 1000), Within(1, 10**6), Within(1, 10**10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,14 @@ class FOCUS(Method):
     """Sums of shared tokens' rows by the sparsemax of static vectors' cosine similarities. arXiv 2305.14481.
 
     vectors: a file with vectors of the target's tokens as they are spelled, or of words (word2vec, fastText .vec, GloVe). text:
-    instead of it a text source, such as python or a folder, on which fastText vectors are trained (pip install gensim); size,
-    epochs, least: their numbers, the epochs, and how often a token has to occur. Tokens without a vector get FVT's rows.
+    instead of it a text source, such as python or a folder, on text_bytes of which fastText vectors are trained (pip install
+    gensim); size, epochs, least: their numbers, the epochs, and how often a token has to occur. Tokens without a vector get
+    FVT's rows.
     """
 
     vectors: str | None = None
     text: str | None = None
+    text_bytes: int = 20_000_000
     size: int = 100
     epochs: int = 3
     least: int = 10
@@ -38,7 +40,7 @@ class FOCUS(Method):
     first: ClassVar[str] = "vectors"
 
     def __post_init__(self) -> None:
-        for name, within in (("size", SIZE), ("epochs", EPOCHS), ("least", COUNT)):
+        for name, within in (("size", SIZE), ("epochs", EPOCHS), ("least", COUNT), ("text_bytes", BYTES)):
             if getattr(self, name) not in within:
                 raise UserError(f"method focus: {name} is {getattr(self, name)}; it has to be {within}")
 
@@ -59,7 +61,7 @@ class FOCUS(Method):
             vectors, source = vectors_from_file(self.vectors, target), self.vectors
         else:
             assert self.text is not None
-            settings = {"size": self.size, "epochs": self.epochs, "least": self.least}
+            settings = {name: getattr(self, name) for name in ("text_bytes", "size", "epochs", "least")}
             vectors, source = train_vectors(self.text, target, **settings, seed=seed), f"the text {self.text}"
         known = np.any(vectors != 0, axis=1)
         check_cover(base, target, known, "focus", source)

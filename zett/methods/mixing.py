@@ -12,7 +12,7 @@ from zett.methods.fvt import FVT
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary, surface_forms
 
-WEIGHTS = 2**24  # the most weights that are made at a time, where each new token has one for every shared token
+WEIGHTS = 2**25  # the most weights that are made at a time, where each new token has one for every shared token
 COLUMNS = 512  # of many source rows, what is made float32 at a time
 
 

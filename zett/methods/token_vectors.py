@@ -15,8 +15,8 @@ from zett.methods.mixing import new_tokens, shared_tokens
 from zett.vocab import Vocabulary
 
 MOST_WORDS = 1_000_000  # of a file
-TEXT_BYTES = 200_000_000
 SENTENCE = 1000  # tokens
+BATCH = 64  # documents that are cut at a time
 KNOWN = 0.5  # of the new tokens, the share that has to have vectors
 LEAST = 32  # shared tokens with vectors
 
@@ -61,28 +61,34 @@ class Sentences:
             yield [self.names[i] for i in part]
 
 
-def sentences(text: str, vocab: Vocabulary, split: str = "train") -> Sentences:
-    """The training split of a text source, cut by the tokenizer."""
-    parts: list[np.ndarray] = []
-    read = 0
-    for document in open_text(text, split=split):
-        ids = np.asarray(vocab.tokenizer.encode(document, add_special_tokens=False).ids, np.int32)
-        parts += [ids[start : start + SENTENCE] for start in range(0, len(ids), SENTENCE)]
-        read += len(document.encode())
-        if read > TEXT_BYTES:
-            break
+def sentences(text: str, vocab: Vocabulary, most: int, seed: int) -> Sentences:
+    """Documents of a text source's training split, cut by the tokenizer, in random order until they have `most` bytes."""
+    documents, parts, read = open_text(text), [], 0
+    order = np.random.default_rng(seed).permutation(len(documents))
+    with progress.bar(most, "text in tokens", "B") as advance:
+        for start in range(0, len(order), BATCH):
+            some = [documents[i] for i in order[start : start + BATCH]]
+            for encoded in vocab.tokenizer.encode_batch_fast(some, add_special_tokens=False):
+                ids = np.asarray(encoded.ids, np.int32)
+                parts += [ids[at : at + SENTENCE] for at in range(0, len(ids), SENTENCE)]
+            size = sum(len(document.encode()) for document in some)
+            advance(min(size, most - read))
+            read += size
+            if read >= most:
+                break
     return Sentences(parts, spellings(vocab))
 
 
-def train_vectors(text: str, vocab: Vocabulary, *, size: int, epochs: int, least: int, seed: int) -> np.ndarray:
+def train_vectors(
+    text: str, vocab: Vocabulary, *, text_bytes: int, size: int, epochs: int, least: int, seed: int
+) -> np.ndarray:
     """`[V, d]` float32, zeros for tokens that the text has less than `least` times: fastText's CBOW, by gensim.
 
     In one thread, so that the same seed gives the same vectors.
     """
     from gensim.models import FastText
 
-    with progress.phase(f"cutting {text} into tokens"):
-        found = sentences(text, vocab)
+    found = sentences(text, vocab, text_bytes, seed)
     with progress.phase("training vectors of the tokens"):
         settings = dict(vector_size=size, sg=0, negative=10, min_n=3, max_n=6, workers=1, seed=seed)
         model = FastText(min_count=least, **settings)
