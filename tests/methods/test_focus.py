@@ -1,10 +1,13 @@
 """FOCUS: against its formula in float64, against deepfocus, and vectors that do not help."""
 
 import dataclasses
+import logging
+import re
 import types
 
 import numpy as np
 import pytest
+import tiny
 from methods.test_similarity import plain_sparsemax
 from methods.vector_files import write_text
 
@@ -95,12 +98,17 @@ def test_words_without_their_spaces(base, target, tmp_path):
     assert not np.allclose(out.input, make_method("fvt")(base, target).input)
 
 
-def test_vectors_trained_on_text(base, target, corpus, tmp_path):
+def test_vectors_trained_on_text(base, target, corpus, tmp_path, caplog):
     pytest.importorskip("gensim", reason="gensim is not installed", exc_type=ImportError)
     settings = {"text_bytes": 50_000, "size": 16, "epochs": 2, "least": 5}
     found = train_vectors(str(corpus), target, **settings, seed=0)
     np.testing.assert_array_equal(found, train_vectors(str(corpus), target, **settings, seed=0))
     assert found.shape == (len(target), 16) and 0.1 < found.any(1).mean() < 1
+    (tmp_path / "train.txt").write_text("".join(tiny.TEXT) * 20)
+    (tmp_path / "valid.txt").write_text("x")
+    with caplog.at_level(logging.WARNING, "zett"):
+        make_method(f"focus:text={tmp_path},least=80,size=8,epochs=1")(base, target)
+    assert re.search(r"has vectors for \d+ of the \d+ new tokens; the rest get FVT's rows", caplog.text)
     with pytest.raises(UserError, match=r"the text .* has vectors for 0 of the \d+ new tokens"):
         make_method(f"focus:text={corpus},least=1000000")(base, target)
 

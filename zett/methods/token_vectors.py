@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -103,16 +104,22 @@ def train_vectors(
     return out
 
 
-def check_cover(base: BaseModel, target: Vocabulary, known: np.ndarray, method: str, source: str) -> None:
-    """UserError unless most new tokens that stand for text are `known [V]`. source: of the vectors, in words."""
+def check_cover(
+    base: BaseModel, target: Vocabulary, known: np.ndarray, method: str, source: str, *, least: float = KNOWN
+) -> None:
+    """UserError unless a share of at least `least` of the new tokens that stand for text is `known [V]`; else says how many.
+
+    source: of the vectors, in words.
+    """
     new = new_tokens(base, target)
     new = new[target.byte_lengths[new] > 0]
     found = int(known[new].sum())
+    what = f"{source} has vectors for {found:,} of the {len(new):,} new tokens"
+    if len(new) and (not found or found < least * len(new)):
+        raise UserError(f"method {method}: {what}; at least half need one")
     if found < KNOWN * len(new):
-        raise UserError(
-            f"method {method}: {source} has vectors for {found:,} of the {len(new):,} new tokens; at least half need one"
-        )
-    if found < len(new):
+        logging.getLogger("zett").warning("zett: warning: method %s: %s; the rest get FVT's rows", method, what)
+    elif found < len(new):
         progress.say(f"{len(new) - found:,} tokens without a vector get the mean of their pieces' rows")
 
 
