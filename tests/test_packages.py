@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PRODUCT = ("zett", "configs", "train.py", "eval.py")  # what works without the extra `test`
 REST = ("tests", "benchmarks", "notebooks")
 # Imported only where they are used, after a look whether they are there.
-OPTIONAL = {"torch", "sentencepiece", "tensorboardX", "wandb"}
+OPTIONAL = {"torch", "sentencepiece", "tensorboardX", "wandb", "gensim", "mergekit", "deepfocus", "wechsel"}
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text().splitlines()

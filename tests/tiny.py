@@ -28,12 +28,14 @@ def tokenizer_folder(folder: Path, kind: str = "bpe", size: int = 300) -> Path:
     return folder
 
 
-def base_folder(folder: Path, *, tied: bool = False, dtype: str = "bfloat16", config: LlamaConfig = CONFIG) -> Path:
-    """A random Llama with a byte-level BPE tokenizer of about 300 tokens."""
+def base_folder(
+    folder: Path, *, tied: bool = False, dtype: str = "bfloat16", config: LlamaConfig = CONFIG, own=None, seed: int = 1
+) -> Path:
+    """A random Llama with a byte-level BPE tokenizer of about 300 tokens, or with its `own`. seed: of its rows."""
     body = nnx.to_pure_dict(nnx.split(LlamaBody(config, rngs=nnx.Rngs(0)))[1])
     body = jax.tree.map(lambda x: x + 0.1 * np.random.default_rng(0).standard_normal(x.shape).astype(np.float32), body)
-    rng = np.random.default_rng(1)
-    source = tokenizer()
+    rng = np.random.default_rng(seed)
+    source = tokenizer() if own is None else own
     shape = (source.get_vocab_size(), config.hidden_size)
     rows, output = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
     table = EmbeddingTable.of(rows, None if tied else output)

@@ -56,7 +56,7 @@ def transfer(
     if push is not None:
         hub.check_push(push)
     own = find_gguf(model) or find_folder(model, revision)
-    read = [own, *(Path(p).expanduser() for p in (tokenizer, hypernet, base) if p is not None)]
+    read = [own, *(Path(p).expanduser() for p in (tokenizer, hypernet, base, *chosen.inputs()) if p is not None)]
     folders.check_output(output, overwrite=overwrite, inputs=[p for p in read if p.exists()])
     source, chosen = _read_model(model, revision, chosen, body=bool(windows))
     with progress.phase(f"reading the tokenizer {tokenizer}"):

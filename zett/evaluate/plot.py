@@ -8,7 +8,7 @@ from zett.evaluate.windows import text_words
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; hypernetworks in strong ones, baselines in others.
 _OURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
-_BASELINE = {"fvt": "#E69F00", "mean": "#8C8C8C", "random": "#BDBDBD"}
+_BASELINE = {"fvt": "#E69F00", "weighted": "#B8860B", "first_last": "#F2CF8D", "mean": "#8C8C8C", "random": "#BDBDBD"}
 _INK, _SOFT, _FAINT, _WORSE = "#222222", "#666666", "#DDDDDD", "#B4232A"
 _LANE, _GAP_INCHES = 0.165, 0.24  # inches that a method takes, and that two targets are apart
 

@@ -18,6 +18,15 @@ METHODS = {
     "fvt": "zett.methods.fvt:FVT",
     "mean": "zett.methods.mean:Mean",
     "random": "zett.methods.random:Random",
+    "first_last": "zett.methods.first_last:FirstLast",
+    "weighted": "zett.methods.weighted:Weighted",
+    "omp": "zett.methods.omp:OMP",
+    "clp": "zett.methods.clp:CLP",
+    "focus": "zett.methods.focus:FOCUS",
+    "wechsel": "zett.methods.wechsel:WECHSEL",
+    "ofa": "zett.methods.ofa:OFA",
+    "tokenadapt": "zett.methods.tokenadapt:TokenAdapt",
+    "trans": "zett.methods.trans:Trans",
 }
 
 

@@ -30,6 +30,10 @@ class Method(Protocol):
         """
         return self
 
+    def inputs(self) -> tuple[str | Path, ...]:
+        """Folders and files that the method reads, which nothing may overwrite; names on the Hub may be among them."""
+        return ()
+
     def check(self, base: BaseModel) -> None:
         """UserError if the method cannot be used with `base`. Called before anything slow."""
         return
