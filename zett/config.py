@@ -177,6 +177,15 @@ class SamplerConfig(Checked):
 class LossConfig(Checked):
     # Weights of the objectives, by their names in zett/objectives; 0 leaves one out.
     token: Weight = 1.0  # the next token, or the tokens that are hidden from an encoder
+    # What the original model makes of the same bytes with its own tokens; see zett/objectives/distillation.py.
+    hidden: Weight = 0.0  # its hidden states where both tokenizers have a boundary
+    hidden_layers: tuple[int, ...] = (-1,)  # -1: its output, 0: its input rows, 1: after a layer
+    chunk: Weight = 0.0  # its probability of each chunk of text between two such boundaries
+    # How far two probabilities p and q of a chunk are from each other: the binary cross-entropy of p^(1/T) and q^(1/T), or the
+    # square of ln p - ln q, which for large T is the same to second order.
+    chunk_distance: typing.Literal["cross-entropy", "squared"] = "squared"
+    chunk_temperature: Annotated[float, Within(1, 1000)] = 100.0  # T
+    chunk_ends: typing.Literal["words", "all"] = "words"  # whether chunks end only where no word goes on
     lexical: Weight = 0.1  # tokens that the source has keep their rows
     # Of a text's tokens, those that are hidden where the base is a masked language model.
     mask_share: Annotated[float, Within(0, 1, above=True, below=True)] = 0.15
@@ -255,10 +264,10 @@ class Config(Checked):
                 f"config.train.microbatches is {self.train.microbatches}; it has to divide config.data.batch_size "
                 f"({self.data.batch_size})"
             )
-        needed = {"lm": ("token",), "hypernet": ("token", "lexical")}[self.recipe]
+        needed = {"lm": ("token",), "hypernet": ("token", "hidden", "chunk", "lexical")}[self.recipe]
         if not any(getattr(self.loss, name) for name in needed):
-            names = " and ".join(f"config.loss.{name}" for name in needed)
-            raise UserError(f"{names} {'are both' if len(needed) > 1 else 'is'} 0, so that there is nothing to learn")
+            names = ", ".join(f"config.loss.{name}" for name in needed)
+            raise UserError(f"{names} {'are all' if len(needed) > 1 else 'is'} 0, so that there is nothing to learn")
         if self.recipe == "lm" and self.start is None and self.train.trained != "all":
             raise UserError(f"config.train.trained is {self.train.trained!r}; without config.start it has to be 'all'")
         if self.data.batch_size % self.data.parts:

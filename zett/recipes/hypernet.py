@@ -59,7 +59,7 @@ class HypernetStep:
         rows = place(rows, sharding(mesh, PartitionSpec(None, ("fsdp", "tensor")), rows.shape))
         setting = Setting(
             base, mesh, self.dtype, activations, config.train.microbatches,
-            mask_share=config.loss.mask_share, source_rows=rows,
+            loss=config.loss, source_rows=rows,
         )  # fmt: skip
         self.objective = WeightedSum.of(OBJECTIVES, config.loss, setting)
         self.batch_specs = {"forms": EVERYWHERE, **self.objective.specs}

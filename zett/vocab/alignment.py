@@ -67,7 +67,7 @@ class Teacher:
     def __init__(self, vocab: Vocabulary):
         self.vocab = vocab
         empty = [i for i, token in enumerate(vocab.tokens) if not token]
-        self._spelling = Spelling.of(vocab.tokens, dict(zip(empty, empty)))
+        self.spelling = Spelling.of(vocab.tokens, dict(zip(empty, empty)))
 
     def student(self, vocab: Vocabulary) -> Spelling:
         """What the tokens of another vocabulary spell, for `align`."""
@@ -89,7 +89,7 @@ class Teacher:
         places, counts, inner = shared_boundaries(
             np.asarray(ids, np.int64), np.asarray(lengths, np.int64), student.symbols, student.starts,
             np.asarray([skipped for skipped, _ in rows], np.int64),
-            their_ids, theirs, self._spelling.symbols, self._spelling.starts,
+            their_ids, theirs, self.spelling.symbols, self.spelling.starts,
         )  # fmt: skip
         return Aligned(their_ids, theirs, places, counts, inner)
 
