@@ -14,9 +14,9 @@ from objectives.settings import body_of, setting_of
 from zett.config import LossConfig
 from zett.errors import UserError
 from zett.hypernet.scaling import source_rows
-from zett.mesh import one_device
+from zett.lms.bert import BertConfig
 from zett.objectives import OBJECTIVES, WeightedSum
-from zett.objectives.distillation import Distillation, chunk_distance
+from zett.objectives.distillation import Distillation, check_taught, chunk_distance
 from zett.objectives.setting import Encoded
 from zett.objectives.teaching import TaughtTexts
 from zett.vocab.alignment import Teacher
@@ -235,9 +235,11 @@ def test_the_distance_of_chunks():
 
 
 def test_mistakes(base):
-    for layers, message in (((), "is empty"), ((9,), r"has 9; with 2 layers there are -3 to 2")):
+    for layers, message in (((), "is empty"), ((9,), r"has 9; .* with 2 layers has -3 to 2")):
         with pytest.raises(UserError, match=rf"config\.loss\.hidden_layers {message}"):
-            objective_for(base, {"hidden": 1.0}, hidden_layers=layers)
-    encoder = dataclasses.replace(base, config=type("Encoder", (), {"causal": False, "hidden_size": 16, "num_layers": 2})())
-    with pytest.raises(UserError, match=r"config\.loss\.chunk: what causal models predict is compared, and .* is an encoder"):
-        Distillation(dataclasses.replace(setting_of(base), base=encoder, mesh=one_device()), {"chunk": 1.0})
+            objective_for(base, {"hidden": 1.0}, hidden_layers=layers, hidden=1.0)
+    with pytest.raises(UserError, match=r"config\.loss\.chunk: what causal models predict is compared, and it is an encoder"):
+        check_taught(LossConfig(chunk=1.0), "it", BertConfig())
+    wider = dataclasses.replace(base, config=dataclasses.replace(base.config, hidden_size=2 * base.config.hidden_size))
+    with pytest.raises(UserError, match=r"config\.loss\.hidden compares states of one width"):
+        objective_for(base, {"hidden": 1.0}, hidden=1.0, teacher=wider)

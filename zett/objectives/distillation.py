@@ -22,8 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zett.config import LossConfig
 from zett.errors import UserError
 from zett.lms.body import Body
+from zett.lms.config import BodyConfig
 from zett.losses import chunked_cross_entropy, from_parts, in_parts, summed_with, token_nats
 from zett.objectives.likelihood import bits_per_byte
 from zett.objectives.next_token import NextToken
@@ -52,15 +54,14 @@ class Distillation(NextToken):
         super().__init__(setting)
         self.weights = dict(weights)
         self.model = setting.teacher or setting.base
-        names = " and ".join(f"config.loss.{name}" for name in weights if name != "token")
         for base in (setting.base, self.model):
-            if not base.config.causal:
-                raise UserError(f"{names}: what causal models predict is compared, and {base.name} is an encoder; leave it 0")
+            check_taught(setting.loss, base.name, base.config)
         width, theirs = setting.base.config.hidden_size, self.model.config.hidden_size
         if "hidden" in self.weights and width != theirs:
             raise UserError(f"config.loss.hidden compares states of one width; {setting.base.name} has {width}, and "
                             f"{self.model.name} has {theirs}; set it to 0")  # fmt: skip
-        self.layers = _layers(setting.loss.hidden_layers, min(setting.base.config.num_layers, self.model.config.num_layers))
+        layers = setting.base.config.num_layers
+        self.layers = [-1 if number == layers else number for number in setting.loss.hidden_layers]
         self.teacher = Teacher(self.model.vocab)
         self.specs = {**NextToken.specs, **(PLACES if "hidden" in weights else {}), **(CHUNKS if "chunk" in weights else {})}
 
@@ -185,14 +186,21 @@ def chunk_distance(ours, theirs, form: str, temperature: float):
     return temperature * (jnp.exp(-a) * (b - a) - jnp.expm1(-a) * (none_a - none_b))
 
 
-def _layers(numbers: Sequence[int], layers: int) -> list[int]:
-    """Places in what a body gives with `keep_hidden`; -1 for its output."""
-    if not numbers:
+def check_taught(loss: LossConfig, name: str, config: BodyConfig) -> None:
+    """UserError if an objective of `loss` that compares models cannot read the states of the model `name`."""
+    names = " and ".join(f"config.loss.{name}" for name in ("hidden", "chunk") if getattr(loss, name))
+    if not names:
+        return
+    if not config.causal:
+        raise UserError(f"{names}: what causal models predict is compared, and {name} is an encoder; leave it 0")
+    if not loss.hidden_layers:
         raise UserError("config.loss.hidden_layers is empty; (-1,) compares the output of the last layer")
-    for number in numbers:
+    layers = config.num_layers
+    for number in loss.hidden_layers:
         if not -layers - 1 <= number <= layers:
-            raise UserError(f"config.loss.hidden_layers has {number}; with {layers} layers there are {-layers - 1} to {layers}")
-    return [-1 if number == layers else number for number in numbers]
+            raise UserError(
+                f"config.loss.hidden_layers has {number}; {name} with {layers} layers has {-layers - 1} to {layers}"
+            )
 
 
 def _at(x_BLD, places_BK):
