@@ -10,7 +10,7 @@ from zett import values
 from zett.errors import UserError
 from zett.values import Within
 
-RecipeName = typing.Literal["lm", "hypernet"]
+RecipeName = typing.Literal["lm", "hypernet", "refinement"]
 
 Few = Annotated[int, Within(1, 1024)]  # layers, heads, threads, pieces of a token
 Count = Annotated[int, Within(1, 2**20)]  # of rows, parts, windows
@@ -215,6 +215,15 @@ class TrainConfig(Checked):
     checkpoint_every: Number = 500
     keep: Count = 2  # checkpoints kept beside the best one
     trained: typing.Literal["all", "table"] = "all"  # recipe "lm" with config.start: everything, or the vocabulary's rows alone
+    # Recipe "refinement": beside the rows, a change of this rank of each matrix of the body; 0: the rows alone.
+    body_rank: Annotated[int, Within(0, 4096)] = 0
+    # The most minutes that a run trains, compiling and evaluations not counted; 0: as many as its steps take. In the last half
+    # of them the learning rate falls to 0, beside its schedule; an evaluation comes after each eighth.
+    minutes: Annotated[float, Within(0, 10**6)] = 0.0
+    patience: Annotated[int, Within(0, 1000)] = (
+        0  # evaluations in a row without a gain of 0.1 %, after which a run ends; 0: none
+    )
+    eval_first: bool = False  # also before the first step
     dtype: typing.Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; sums and parameters are float32
     # The dtype of activations between matrix products; "auto" is float32 on CPUs and the dtype of the products elsewhere.
     activations: typing.Literal["auto", "bfloat16", "float32"] = "auto"
@@ -243,9 +252,11 @@ class MeshConfig(Checked):
 class Config(Checked):
     recipe: RecipeName = "hypernet"
     seed: Annotated[int, values.SEED] = 0
-    base: str = "pico"  # recipe "hypernet": the base model, a folder, a Hub name, or "pico" for the one in the package
-    # What to start from; None: fresh parameters. Recipe "hypernet": a trained hypernetwork, a folder or "pico". Recipe "lm": a
-    # model and its tokenizer, a folder (as `zett transfer` writes it), a Hub name or "pico"; it replaces .model and .tokenizer.
+    # Recipe "hypernet": the base model, a folder, a Hub name, or "pico" for the one in the package. Recipe "refinement": the
+    # model that was there before the transfer, for objectives that compare with it.
+    base: str = "pico"
+    # What to start from; None: fresh parameters. Recipe "hypernet": a trained hypernetwork, a folder or "pico". Others: a model
+    # and its tokenizer, a folder (as `zett transfer` writes it), a Hub name or "pico"; it replaces .model and .tokenizer.
     start: str | None = None
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -264,10 +275,19 @@ class Config(Checked):
                 f"config.train.microbatches is {self.train.microbatches}; it has to divide config.data.batch_size "
                 f"({self.data.batch_size})"
             )
-        needed = {"lm": ("token",), "hypernet": ("token", "hidden", "chunk", "lexical")}[self.recipe]
+        needed = {
+            "lm": ("token",), "refinement": ("token", "hidden", "chunk"), "hypernet": ("token", "hidden", "chunk", "lexical"),
+        }[self.recipe]  # fmt: skip
         if not any(getattr(self.loss, name) for name in needed):
             names = ", ".join(f"config.loss.{name}" for name in needed)
             raise UserError(f"{names} {'are all' if len(needed) > 1 else 'is'} 0, so that there is nothing to learn")
+        if self.recipe == "lm" and (self.loss.hidden or self.loss.chunk):
+            raise UserError(
+                "config.loss.hidden and config.loss.chunk compare with an original model, which config.recipe 'lm' has not; "
+                "'refinement' has it, config.base"
+            )
+        if self.recipe == "refinement" and self.start is None:
+            raise UserError("config.start is None; config.recipe 'refinement' needs it: the model that is refined")
         if self.recipe == "lm" and self.start is None and self.train.trained != "all":
             raise UserError(f"config.train.trained is {self.train.trained!r}; without config.start it has to be 'all'")
         if self.data.batch_size % self.data.parts:
