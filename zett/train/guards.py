@@ -90,7 +90,7 @@ class Limit:
         self._seconds, self._patience = 60 * settings.minutes, settings.patience
         if self._seconds and jax.process_count() > 1:
             raise UserError(
-                f"config.train.minutes is {settings.minutes}; with several processes, which have clocks of their own, it has to be 0"
+                f"config.train.minutes is {settings.minutes}; with several processes, each with a clock, it has to be 0"
             )
         self._start: float | None = None
         self._seen, self._best, self._without_gain = 0, float("inf"), 0
