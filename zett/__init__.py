@@ -3,6 +3,7 @@
 Everything heavy is imported on first use: `import zett` loads neither JAX nor Transformers and touches no device.
 
     transfer         base model + tokenizer -> a model folder that any Hugging Face client loads
+    refine           a transferred model, trained for some minutes against the one that it was made from
     evaluate         how much a model loses with tokenizers that it was not trained with, by method
     inspect          what changes with another tokenizer, before anything is trained or transferred
     load_hypernet    a trained hypernetwork; its rows(tokenizer) are what transfer writes, as arrays
@@ -27,6 +28,7 @@ _PUBLIC = {
     "load_base_model": "zett.lms.base",
     "load_hypernet": "zett.hypernet.release",
     "load_tokenizer": "zett.vocab.load",
+    "refine": "zett.refine",
     "transfer": "zett.transfer",
 }
 

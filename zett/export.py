@@ -39,7 +39,7 @@ def export(
     folders.check_output(output, overwrite=overwrite, inputs=[folder])
     with folders.new_folder(output) as new:
         if (folder / "checkpoints").is_dir():
-            _write_run(new, folder, checkpoint)
+            write_run(new, folder, checkpoint)
         else:
             _write_hypernet(new, folder)
         _reopen(new)
@@ -90,7 +90,7 @@ Predicts embedding tables that make a base model work with other tokenizers, zer
 """
 
 
-def _write_run(new: Path, workdir: Path, checkpoint: str) -> None:
+def write_run(new: Path, workdir: Path, checkpoint: str) -> None:
     """The parameters of a run's best or latest checkpoint, whether or not the run came to its end."""
     record = read_json(workdir / "config.json")
     config = from_dict(record, where=f"{workdir / 'config.json'}: config")

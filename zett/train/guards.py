@@ -80,7 +80,8 @@ class StopSignal:
 class Limit:
     """Ends a run whose time is over, or which has stopped getting better; see config.train.minutes and .patience.
 
-    With a limit of time, updates are multiplied by `rate()`: 1 in the first half, then down to 0.
+    With a limit of time, updates are multiplied by `rate()`: 1 in the first half, then down to 0. Where nothing is gained in
+    the first half, the second begins.
     """
 
     PARTS = 8  # of the time, after each of which the run is evaluated
@@ -123,6 +124,12 @@ class Limit:
         gained = score < self._best * (1 - self.GAIN)
         self._without_gain = 0 if gained else self._without_gain + 1
         self._best = min(score, self._best)
+        if self._converged() and 0 < self._share < 0.5:
+            # At a lower rate there is more to gain: the second half begins at once, and takes as long as what is over.
+            self._seconds, self._without_gain = 2 * self._share * self._seconds, 0
+
+    def _converged(self) -> bool:
+        return 0 < self._patience <= self._without_gain
 
     def over(self) -> bool:
-        return self._share >= 1 or 0 < self._patience <= self._without_gain
+        return self._share >= 1 or self._converged()

@@ -67,7 +67,8 @@ def train_in(workdir: Path, config: Config) -> dict[str, float]:
                 metrics.flush()  # a run resumed from this checkpoint does not repeat these steps
                 checkpoints.save(step + 1, state, evaluation["score"] if evaluating else None)
             if stopping:
-                metrics.say(f"saved step {step + 1} in {workdir}; the same command goes on from there")
+                if not settings.minutes:
+                    metrics.say(f"saved step {step + 1} in {workdir}; the same command goes on from there")
                 checkpoints.wait()
                 raise stop.exception()
             if last:

@@ -69,6 +69,8 @@ class Metrics:
         """
         self._bar.update(1)
         self._latest_step = step
+        if self._first is None:  # compiling is over
+            self._begin = time.perf_counter()
         self._waited += waited
         self._flops += flops
         self._sign_of_life(step)
@@ -131,7 +133,8 @@ class Metrics:
         """Record an evaluation; its time does not count in the training rate."""
         self._excluded += seconds
         self._begin += seconds
-        self._write({"step": step, **{f"eval/{k}": v for k, v in values.items()}})
+        trained = max(time.perf_counter() - self._begin, 0.0) if step else 0.0
+        self._write({"step": step, "trained_seconds": round(trained, 3), **{f"eval/{k}": v for k, v in values.items()}})
         self.say(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
 
     def say(self, text: str) -> None:
