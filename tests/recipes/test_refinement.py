@@ -2,18 +2,22 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 import tiny
 from recipes.test_language_model import tensors_of
+from runs import ROOT, environment
 
-from zett.config import Config, from_dict
+from zett.config import Config, from_dict, to_dict
 from zett.errors import UserError
 from zett.lms import load_base_model
 from zett.mesh import make_mesh
 from zett.recipes.refinement import RefinementRecipe
+from zett.recipes.refinement_plan import shapes_of
 from zett.train.run import train
 from zett.transfer import transfer
 
@@ -113,6 +117,51 @@ def test_without_a_comparison_there_is_no_original(folder, corpus, tmp_path):
     recipe = recipe_for(settings(corpus, folder, loss={"hidden": 0.0, "chunk": 0.0}, base=str(tmp_path / "none")), tmp_path)
     assert recipe.original is None and recipe.batch(0).keys() == {"targets", "weights", "bytes"}
     assert recipe.evaluate(recipe.start()).keys() == {"bits_per_byte", "score"}
+
+
+SHARDED = """
+import json, sys
+import jax, optax
+from zett.config import from_dict
+from zett.mesh import global_batch, local_rows, make_mesh
+from zett.optim import make_optimizer
+from zett.recipes.refinement import RefinementRecipe
+from zett.train.step import abstract_state, initial_state, make_step
+config = from_dict(json.loads(sys.argv[1]))
+mesh = make_mesh(config.mesh)
+recipe, optimizer = RefinementRecipe(config, None, mesh), make_optimizer(config.optim, 10)
+state = initial_state(recipe, optimizer, abstract_state(recipe, optimizer, mesh))
+step = make_step(recipe, optimizer)
+for number in range(2):
+    batch = global_batch(mesh, recipe.batch(number, local_rows(mesh, 4)), recipe.batch_specs, 4)
+    state, metrics = step(state, recipe.frozen, batch)
+    print(json.dumps({name: float(value) for name, value in metrics.items()}))
+"""
+
+
+@pytest.mark.slow
+def test_four_devices_compute_what_one_does(folder, corpus):
+    found = []
+    for devices, mesh in ((1, {}), (4, {"data": 1, "fsdp": 2, "tensor": 2})):
+        config = settings(corpus, folder, mesh=mesh, train={"body_rank": 2})
+        run = [sys.executable, "-c", SHARDED, json.dumps(to_dict(config))]
+        done = subprocess.run(run, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        found.append([json.loads(line) for line in done.stdout.splitlines()])
+    for one, other in zip(*found, strict=True):
+        assert one.keys() == other.keys() and {"hidden", "chunk"} <= one.keys()
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=5e-4, err_msg=name)
+
+
+def test_a_plan_counts_the_original(folder, corpus):
+    with_it, alone = (shapes_of(settings(corpus, folder, loss=loss)) for loss in ({}, {"hidden": 0.0, "chunk": 0.0}))
+    assert with_it.work.teacher > 0 == alone.work.teacher and with_it.work.body_forward == alone.work.body_forward
+    recipe = recipe_for(settings(corpus, folder), None)
+    assert recipe.flops({}) == pytest.approx(with_it.work.total, rel=0.01)
+    more = {part.name for part in with_it.parts((1, 1, 1), 1)} - {part.name for part in alone.parts((1, 1, 1), 1)}
+    assert more == {"rows of the original", "states of the teacher"}
+    assert list(with_it.trained) == ["input"]
 
 
 def test_mistakes(folder, corpus):

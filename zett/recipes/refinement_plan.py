@@ -5,7 +5,8 @@ import dataclasses
 from zett.config import Config
 from zett.lms.known import hf_config_of
 from zett.objectives.distillation import check_taught
-from zett.plan.shapes import Shapes, base_of
+from zett.plan.memory import BodyStep, abstract_mesh, sharded_rows
+from zett.plan.shapes import Part, Shapes, base_of
 from zett.recipes import language_model_plan
 
 check_config = language_model_plan.check_config
@@ -32,4 +33,11 @@ def shapes_of(config: Config) -> Shapes:
     original = base_of(config.base, hf_config_of(config.base))
     positions = config.data.batch_size * config.data.length
     work = shapes.work.taught(config.loss, shapes.base.config, positions=positions, rows=original.table["input"][0])
-    return dataclasses.replace(shapes, work=work)
+    body = BodyStep(config, shapes.base, trains=False)
+
+    def parts(sizes: tuple[int, int, int], microbatches: int) -> list[Part]:
+        columns = original.table["input"][0], original.columns
+        rows = Part("rows of the original", sharded_rows(columns, abstract_mesh(sizes)))
+        return [*shapes.parts(sizes, microbatches), rows, *body.taught(sizes)]
+
+    return dataclasses.replace(shapes, work=work, parts=parts)
