@@ -14,6 +14,7 @@ import tiny
 from runs import ROOT
 
 from zett import cli
+from zett.commands.refine import weights
 from zett.errors import UserError
 from zett.lms import load_base_model
 from zett.refine import refine, transfer_and_refine
@@ -81,6 +82,7 @@ def test_transfer_refines(folder, corpus, tmp_path, capsys):
     assert "bits per byte before" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["both"]
     assert json.loads((tmp_path / "both" / "zett.json").read_text())["command"] == "refine"
+    assert "ratio" in json.loads((tmp_path / "both" / "refinement.json").read_text())["after"]  # of text alone, too
 
 
 @pytest.mark.slow
@@ -104,6 +106,13 @@ def test_an_interrupt_writes_what_there_is(folder, corpus, tmp_path):
 
 
 def test_mistakes(folder, corpus, tmp_path, capsys):
+    with pytest.raises(UserError, match=r"distil has 'hiden'; did you mean hidden"):
+        refine(folder / "start", str(corpus), tmp_path / "out", distil={"hiden": 1.0})
+    with pytest.raises(UserError, match=r"there is no original to learn from"):
+        refine(folder / "start", str(corpus), tmp_path / "out", original="none", distil={"hidden": 1.0})
+    with pytest.raises(UserError, match=r"--distil hidden: 'hidden' is not NAME=WEIGHT"):
+        weights("hidden")
+    assert weights("hidden=1, chunk=0.1") == {"hidden": 1.0, "chunk": 0.1}
     with pytest.raises(UserError, match=r"minutes is 0; it has to be greater than 0"):
         refine(folder / "start", str(corpus), tmp_path / "out", minutes=0)
     with pytest.raises(UserError, match=r"(lies in|is) .*which is read from"):

@@ -224,6 +224,7 @@ class TrainConfig(Checked):
         0  # evaluations in a row without a gain of 0.1 %, after which a run ends; 0: none
     )
     eval_first: bool = False  # also before the first step
+    eval_original: bool = False  # recipe "refinement": beside config.base, even if no objective compares with it
     dtype: typing.Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; sums and parameters are float32
     # The dtype of activations between matrix products; "auto" is float32 on CPUs and the dtype of the products elsewhere.
     activations: typing.Literal["auto", "bfloat16", "float32"] = "auto"

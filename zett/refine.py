@@ -18,19 +18,20 @@ from zett.files import folders, hub
 from zett.files.jsonfile import json_or_empty, write_json
 from zett.gguf import find_gguf
 from zett.lms.base import BaseModel, check_causal, find_folder, load_base_model
+from zett.objectives import TAUGHT
 from zett.progress import phase, say
 from zett.refine_plot import CURVE, PLOT, save_plot
 from zett.train.run import train
 from zett.transfer import transfer
-from zett.values import Within, check_seed
+from zett.values import Within, check_seed, nearest
 
 MINUTES = Within(0, 10**5, above=True)
 ENDLESS = 10**8  # steps: time ends the run
 PATIENCE = 3
 WINDOWS = 64  # of held-out text, each of 512 bytes
 # What the learning rate is of the standard deviation of input rows: Adam moves each number by about that much in a step.
-RATE_OF_ROWS = 0.02
-DISTIL = {"hidden": 0.0, "chunk": 0.0}
+RATE_OF_ROWS = 0.01
+DISTIL: dict[str, float] = {}  # weights of what is learnt from the original; see docs/log.md
 ON_CPU, ELSEWHERE = {"batch_size": 8, "length": 256}, {"batch_size": 32, "length": 512}
 
 
@@ -63,12 +64,13 @@ def refine(
     with phase(f"reading the model {model}"):
         base = load_base_model(model, body=False)
     check_causal(base)
+    distil = _weights(distil, original)
     settings = {
         "model": str(model), "original": original, "text": text, "valid_text": valid_text, "minutes": minutes,
-        "body_rank": body_rank, "seed": seed, "output": str(output),
+        "body_rank": body_rank, "distil": distil, "seed": seed, "output": str(output),
     }  # fmt: skip
     given = {"batch_size": batch_size, "length": length, "learning_rate": learning_rate, "text_column": text_column}
-    config = _config(base, settings, DISTIL if distil is None else distil, given)
+    config = _config(base, settings, distil, given)
     with _workdir(output) as workdir:
         stopped = _train(config, workdir)
         record = _record(workdir, config)
@@ -113,6 +115,16 @@ def _original_of(folder: Path) -> str | None:
         ) from error
 
 
+def _weights(distil: dict[str, float] | None, original: str | None) -> dict[str, float]:
+    """The weights of objectives that compare with the original."""
+    for name in distil or {}:
+        if name not in TAUGHT:
+            raise UserError(f"distil has {name!r}; {nearest(name, TAUGHT)}")
+    if distil and original is None:
+        raise UserError(f"distil is {distil}, but there is no original to learn from; give original (--original)")
+    return DISTIL if distil is None and original is not None else distil or {}
+
+
 def _config(base: BaseModel, settings: dict, distil: dict[str, float], given: dict) -> Config:
     """The run that refines."""
     sizes = ON_CPU if jax.default_backend() == "cpu" else ELSEWHERE
@@ -126,14 +138,14 @@ def _config(base: BaseModel, settings: dict, distil: dict[str, float], given: di
             "text": settings["text"], "valid_text": settings["valid_text"], "text_column": given["text_column"],
             "batch_size": batch_size, "length": length,
         },
-        "loss": {"token": 1.0, **(distil if settings["original"] else {})},
+        "loss": {"token": 1.0, **distil},
         "optim": {
             "learning_rate": rate, "warmup_steps": 10, "schedule": "constant", "weight_decay": 0.0, "clip": 1.0,
         },
         "train": {
             "steps": ENDLESS, "minutes": settings["minutes"], "patience": PATIENCE, "eval_first": True, "eval_windows": WINDOWS,
-            "eval_every": ENDLESS, "checkpoint_every": ENDLESS, "keep": 1, "body_rank": settings["body_rank"],
-            "remat": "none" if sizes is ON_CPU else "dots",
+            "eval_original": settings["original"] is not None, "eval_every": ENDLESS, "checkpoint_every": ENDLESS, "keep": 1,
+            "body_rank": settings["body_rank"], "remat": "none" if sizes is ON_CPU else "dots",
         },
     })  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import argparse
 
+from zett.errors import UserError
 from zett.progress import phase, shown
 
 DESCRIPTION = "Train the rows of a transferred model for some minutes, against the model that it was made from."
@@ -31,6 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "also train changes of this rank of the body's matrices, which are added to them in the end (default: the rows alone)"
     )
     add("--body-rank", type=int, default=0, metavar="R", help=what)
+    what = "weights of what is also learnt from the original, such as hidden=1,chunk=0.1; see config.loss (default: text alone)"
+    add("--distil", metavar="NAME=WEIGHT,...", help=what)
     add("--valid-text", metavar="SPEC", help="text to measure (default: the held-out part of --text)")
     add("--text-column", default="text", help="column of jsonl and parquet files")
     add("--learning-rate", type=float, help="default: by the size of the rows")
@@ -41,14 +44,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the order of texts (default: %(default)s)")
 
 
+def weights(text: str) -> dict[str, float]:
+    """ "hidden=1,chunk=0.1" as numbers by name."""
+    found = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            raise UserError(f"--distil {text}: {part!r} is not NAME=WEIGHT, such as hidden=1") from None
+    return found
+
+
 def run(args: argparse.Namespace) -> int:
+    distil = None if args.distil is None else weights(args.distil)
     with shown():
         with phase("loading JAX"):
             from zett.refine import refine
 
         output = refine(
             args.model, args.text, args.output,
-            minutes=args.minutes, original=args.original, body_rank=args.body_rank, valid_text=args.valid_text,
+            minutes=args.minutes, original=args.original, body_rank=args.body_rank, distil=distil, valid_text=args.valid_text,
             text_column=args.text_column, learning_rate=args.learning_rate, batch_size=args.batch_size, length=args.length,
             overwrite=args.overwrite, seed=args.seed, push=args.push,
         )  # fmt: skip

@@ -117,12 +117,13 @@ class RefinementRecipe(LanguageModelRecipe):
 
     def evaluate(self, params) -> dict[str, float]:
         found = super().evaluate(params)
-        return found if self.original is None else found | {"ratio": found["bits_per_byte"] / self._original_bits}
+        if self.original is None and not self.config.train.eval_original:
+            return found
+        return found | {"ratio": found["bits_per_byte"] / self._original_bits}
 
     @functools.cached_property
     def _original_bits(self) -> float:
-        assert self.original is not None
-        return self.items.mean(self.task.score(self.original, self.items))
+        return self.items.mean(self.task.score(self.original or self._load_original(), self.items))
 
     def export(self, params, folder: Path, record: dict) -> None:
         body = jax.tree.map(np.asarray, self._body(params, self.frozen)) if self.rank else None
