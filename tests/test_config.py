@@ -106,7 +106,7 @@ def test_other_arguments_are_left():
         (["--config.hypernet.width=30"], r"config\.hypernet\.width is 30, which is not a multiple"),
         (["--config.sampler.min_size=99999"], r"config\.sampler\.min_size \(99999\) is above"),
         (["--config.loss.token=0"], r"config\.loss\.token is 0, so that there is nothing to learn"),
-        (["--config.loss.token=0", "--config.loss.lexical=0", "--config.recipe=hypernet"], r"loss\.lexical are both 0"),
+        (["--config.loss.token=0", "--config.loss.lexical=0", "--config.recipe=hypernet"], r"loss\.lexical are all 0"),
     ],
 )
 def test_mistakes_name_field_and_remedy(file, argv, message):

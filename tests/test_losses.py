@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zett.losses import chunked_cross_entropy, summed
+from zett.losses import chunked_cross_entropy, summed, summed_with, token_nats
 from zett.table import EmbeddingTable
 
 
@@ -133,3 +133,45 @@ def test_a_sum_over_parts_with_a_table(number):
         np.testing.assert_allclose(value, wanted, rtol=1e-5)
         jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-4), gradient, wanted_gradient)
         assert np.abs(gradient[0]).max() > 0.1 and not np.asarray(gradient[1])[valid:].any()
+
+
+# ------------------------------------------------------------------------------------------------- each token's own loss
+
+
+@pytest.mark.parametrize(("chunk", "softcap"), [(4, None), (64, 1.5)])
+def test_the_nats_of_each_token(chunk, softcap):
+    """Of texts, whose chunks hold some positions of each; in a loss that is not linear in them."""
+    h, rows, bias, _, targets, num_valid = problem(n=24)
+    h, targets = h.reshape(3, 8, -1), targets.reshape(3, 8)
+
+    def ours(h, rows, bias):
+        nats = token_nats(h, rows, bias, targets, num_valid=num_valid, softcap=softcap, chunk=chunk)
+        return jnp.square(nats.cumsum(1)).sum(), nats
+
+    def theirs(h, rows, bias):
+        products = jnp.matmul(h, rows.T, precision="highest")
+        logits = ((products if softcap is None else softcap * jnp.tanh(products / softcap)) + bias)[..., :num_valid]
+        nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1)[..., 0]
+        return jnp.square(nats.cumsum(1)).sum(), nats
+
+    found, expected = (jax.value_and_grad(f, (0, 1, 2), has_aux=True)(h, rows, bias) for f in (ours, theirs))
+    assert found[0][1].shape == (3, 8)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), found, expected)
+
+
+def test_what_is_summed_beside_a_loss_has_no_gradient():
+    x, batch = jnp.arange(3.0), {"a": jnp.arange(8.0).reshape(8, 1) * jnp.ones(3)}
+
+    def f(x, scale, part):
+        values = scale * part["a"] * x
+        return jnp.square(values).sum(), {"sum": values.sum(), "rows": jnp.float32(len(values))}
+
+    def loss(x, number):
+        total, others = summed_with(f, x, 2.0, batch, number)
+        return total + 5 * others["sum"], others
+
+    (one, others), gradient = jax.value_and_grad(loss, has_aux=True)(x, 1)
+    (two, same), again = jax.value_and_grad(loss, has_aux=True)(x, 4)
+    assert float(one) == pytest.approx(float(two)) and float(others["rows"]) == float(same["rows"]) == 8
+    np.testing.assert_allclose(gradient, 8 * np.asarray(x) * np.square(np.arange(8)).sum(), rtol=1e-6)
+    np.testing.assert_allclose(again, gradient, rtol=1e-6)

@@ -122,7 +122,7 @@ def alone(dataset, tmp_path_factory):
 
 def records(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    names = ("step", "loss", "lm", "lexical", "grad_norm", "bits_per_byte", "eval/score")
+    names = ("step", "loss", "lm", "lexical", "hidden", "chunk", "grad_norm", "bits_per_byte", "eval/score")
     return [{k: v for k, v in line.items() if k in names} for line in lines]
 
 
@@ -144,6 +144,20 @@ def test_eight_devices_compute_what_one_does(alone, dataset, tmp_path):
     assert done.returncode == 0, done.stderr
     assert_close(records(tmp_path), expected)
     assert "8 x" in json.loads((tmp_path / "starts.jsonl").read_text())["devices"]
+
+
+@pytest.mark.slow
+def test_what_the_original_says_is_the_same_on_eight_devices(alone, dataset, tmp_path):
+    base, _ = alone
+    taught = [f"--config.{name}" for name in ("loss.hidden=0.5", "loss.chunk=0.1", "loss.hidden_layers=(1,-1)")]
+    axes = ["--config.mesh.data=2", "--config.mesh.fsdp=2", "--config.mesh.tensor=2"]
+    for number, more in ((1, []), (8, [*axes, "--config.train.microbatches=2"])):
+        run = command(base, dataset, tmp_path / str(number), *taught, *more)
+        done = subprocess.run(run, cwd=ROOT, env=environment(number), capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+    one, eight = (records(tmp_path / str(number)) for number in (1, 8))
+    assert {"hidden", "chunk"} <= one[0].keys()
+    assert_close(eight, one)
 
 
 def processes(base, source, workdir, caches, *more):

@@ -3,6 +3,7 @@
 Everything heavy is imported on first use: `import zett` loads neither JAX nor Transformers and touches no device.
 
     transfer         base model + tokenizer -> a model folder that any Hugging Face client loads
+    refine           a transferred model, trained for some minutes against the one that it was made from
     evaluate         how much a model loses with tokenizers that it was not trained with, by method
     generate         what a model writes after a prompt, whatever vocabulary it has
     inspect          what changes with another tokenizer, before anything is trained or transferred
@@ -29,6 +30,7 @@ _PUBLIC = {
     "load_base_model": "zett.lms.base",
     "load_hypernet": "zett.hypernet.release",
     "load_tokenizer": "zett.vocab.load",
+    "refine": "zett.refine",
     "transfer": "zett.transfer",
 }
 

@@ -10,7 +10,7 @@ from zett import values
 from zett.errors import UserError
 from zett.values import Within
 
-RecipeName = typing.Literal["lm", "hypernet"]
+RecipeName = typing.Literal["lm", "hypernet", "refinement"]
 
 Few = Annotated[int, Within(1, 1024)]  # layers, heads, threads, pieces of a token
 Count = Annotated[int, Within(1, 2**20)]  # of rows, parts, windows
@@ -177,6 +177,15 @@ class SamplerConfig(Checked):
 class LossConfig(Checked):
     # Weights of the objectives, by their names in zett/objectives; 0 leaves one out.
     token: Weight = 1.0  # the next token, or the tokens that are hidden from an encoder
+    # What the original model makes of the same bytes with its own tokens; see zett/objectives/distillation.py.
+    hidden: Weight = 0.0  # its hidden states where both tokenizers have a boundary
+    hidden_layers: tuple[int, ...] = (-1,)  # -1: its output, 0: its input rows, 1: after a layer
+    chunk: Weight = 0.0  # its probability of each chunk of text between two such boundaries
+    # How far two probabilities p and q of a chunk are from each other: the binary cross-entropy of p^(1/T) and q^(1/T), or the
+    # square of ln p - ln q, which for large T is the same to second order.
+    chunk_distance: typing.Literal["cross-entropy", "squared"] = "squared"
+    chunk_temperature: Annotated[float, Within(1, 1000)] = 100.0  # T
+    chunk_ends: typing.Literal["words", "all"] = "words"  # whether chunks end only where no word goes on
     lexical: Weight = 0.1  # tokens that the source has keep their rows
     # Of a text's tokens, those that are hidden where the base is a masked language model.
     mask_share: Annotated[float, Within(0, 1, above=True, below=True)] = 0.15
@@ -206,6 +215,16 @@ class TrainConfig(Checked):
     checkpoint_every: Number = 500
     keep: Count = 2  # checkpoints kept beside the best one
     trained: typing.Literal["all", "table"] = "all"  # recipe "lm" with config.start: everything, or the vocabulary's rows alone
+    # Recipe "refinement": beside the rows, a change of this rank of each matrix of the body; 0: the rows alone.
+    body_rank: Annotated[int, Within(0, 4096)] = 0
+    # The most minutes that a run trains, compiling and evaluations not counted; 0: as many as its steps take. In the last half
+    # of them the learning rate falls to 0, beside its schedule; an evaluation comes after each eighth.
+    minutes: Annotated[float, Within(0, 10**6)] = 0.0
+    patience: Annotated[int, Within(0, 1000)] = (
+        0  # evaluations in a row without a gain of 0.1 %, after which a run ends; 0: none
+    )
+    eval_first: bool = False  # also before the first step
+    eval_original: bool = False  # recipe "refinement": beside config.base, even if no objective compares with it
     dtype: typing.Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; sums and parameters are float32
     # The dtype of activations between matrix products; "auto" is float32 on CPUs and the dtype of the products elsewhere.
     activations: typing.Literal["auto", "bfloat16", "float32"] = "auto"
@@ -234,9 +253,11 @@ class MeshConfig(Checked):
 class Config(Checked):
     recipe: RecipeName = "hypernet"
     seed: Annotated[int, values.SEED] = 0
-    base: str = "pico"  # recipe "hypernet": the base model, a folder, a Hub name, or "pico" for the one in the package
-    # What to start from; None: fresh parameters. Recipe "hypernet": a trained hypernetwork, a folder or "pico". Recipe "lm": a
-    # model and its tokenizer, a folder (as `zett transfer` writes it), a Hub name or "pico"; it replaces .model and .tokenizer.
+    # Recipe "hypernet": the base model, a folder, a Hub name, or "pico" for the one in the package. Recipe "refinement": the
+    # model that was there before the transfer, for objectives that compare with it.
+    base: str = "pico"
+    # What to start from; None: fresh parameters. Recipe "hypernet": a trained hypernetwork, a folder or "pico". Others: a model
+    # and its tokenizer, a folder (as `zett transfer` writes it), a Hub name or "pico"; it replaces .model and .tokenizer.
     start: str | None = None
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -255,10 +276,19 @@ class Config(Checked):
                 f"config.train.microbatches is {self.train.microbatches}; it has to divide config.data.batch_size "
                 f"({self.data.batch_size})"
             )
-        needed = {"lm": ("token",), "hypernet": ("token", "lexical")}[self.recipe]
+        needed = {
+            "lm": ("token",), "refinement": ("token", "hidden", "chunk"), "hypernet": ("token", "hidden", "chunk", "lexical"),
+        }[self.recipe]  # fmt: skip
         if not any(getattr(self.loss, name) for name in needed):
-            names = " and ".join(f"config.loss.{name}" for name in needed)
-            raise UserError(f"{names} {'are both' if len(needed) > 1 else 'is'} 0, so that there is nothing to learn")
+            names = ", ".join(f"config.loss.{name}" for name in needed)
+            raise UserError(f"{names} {'are all' if len(needed) > 1 else 'is'} 0, so that there is nothing to learn")
+        if self.recipe == "lm" and (self.loss.hidden or self.loss.chunk):
+            raise UserError(
+                "config.loss.hidden and config.loss.chunk compare with an original model, which config.recipe 'lm' has not; "
+                "'refinement' has it, config.base"
+            )
+        if self.recipe == "refinement" and self.start is None:
+            raise UserError("config.start is None; config.recipe 'refinement' needs it: the model that is refined")
         if self.recipe == "lm" and self.start is None and self.train.trained != "all":
             raise UserError(f"config.train.trained is {self.train.trained!r}; without config.start it has to be 'all'")
         if self.data.batch_size % self.data.parts:

@@ -49,7 +49,7 @@ def export(
         if (folder / "checkpoints").is_dir():
             if base is not None:
                 raise UserError(f"base is {str(base)!r}, but {folder} is a run, which knows its base model; leave base out")
-            _write_run(new, folder, checkpoint)
+            write_run(new, folder, checkpoint)
         else:
             _write_hypernet(new, folder, base)
         if weights is not None:
@@ -113,7 +113,7 @@ Predicts embedding tables that make a base model work with other tokenizers, zer
 """
 
 
-def _write_run(new: Path, workdir: Path, checkpoint: str) -> None:
+def write_run(new: Path, workdir: Path, checkpoint: str) -> None:
     """The parameters of a run's best or latest checkpoint, whether or not the run came to its end."""
     record = read_json(workdir / "config.json")
     config = from_dict(record, where=f"{workdir / 'config.json'}: config")

@@ -10,6 +10,7 @@ import pytest
 from encoders import encoder_folder
 from objectives.settings import body_of, rngs_of, setting_of, texts_of
 
+from zett.config import LossConfig
 from zett.data.masked import embed, frame_of
 from zett.lms import load_base_model
 from zett.objectives.masked_token import MaskedToken
@@ -25,7 +26,7 @@ def test_it_is_a_softmax_at_the_hidden_places(encoder):
     table = dataclasses.replace(
         encoder.table, input=encoder.table.input + 0.3 * rng.normal(size=encoder.table.input.shape).astype(np.float32)
     )
-    objective = MaskedToken(setting_of(encoder, mask_share=0.3))
+    objective = MaskedToken(setting_of(encoder, loss=LossConfig(mask_share=0.3)))
     batch, frame = objective.batch(texts, rngs_of(texts)), frame_of(encoder)
     assert batch.keys() == objective.specs.keys()
     assert batch["weights"].sum(1).tolist() == [2, 3, 1, 3]

@@ -33,5 +33,5 @@ def test_a_weight_of_0_leaves_one_out(setting):
 
 
 def test_all_weights_0_is_an_error(setting):
-    with pytest.raises(UserError, match=r"config\.loss\.token, \.lexical: all weights are 0"):
+    with pytest.raises(UserError, match=r"config\.loss\.token, \.hidden, \.chunk, \.lexical: all weights are 0"):
         WeightedSum.of(OBJECTIVES, LossConfig(token=0.0, lexical=0.0), setting)

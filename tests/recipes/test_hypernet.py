@@ -50,7 +50,7 @@ def settings_for(folder, **changes) -> Config:
         },
     }  # fmt: skip
     for section, fields in changes.items():
-        values[section] |= fields
+        values[section] = values.get(section, {}) | fields
     return from_dict(values)
 
 
@@ -314,3 +314,38 @@ def test_a_run_of_the_papers_network(folder, tmp_path):
         (tmp_path / "lm" / "config.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match="has no checkpoint yet"):
             export(tmp_path / "lm", tmp_path / "no")
+
+
+# ------------------------------------------------------------------------------------------- what the original model says
+
+TAUGHT = {"hidden": 0.5, "chunk": 0.1, "hidden_layers": (1, -1)}
+
+
+def test_what_is_learnt_from_the_original_is_computed_in_parts(folder, recipe):
+    """The teacher reads the texts that the drawn tokenizer spells; all batches have one size; microbatches change nothing."""
+    found = []
+    for number in (1, 2):
+        taught = recipe_for(settings_for(folder, loss=TAUGHT, train={"microbatches": number}), folder)
+        batches = [taught.batch(step) for step in range(6)]
+        assert len({str(jax.tree.map(np.shape, batch)) for batch in batches}) == 1
+        for batch, plain in zip(batches, map(recipe.batch, range(6))):
+            assert batch["place_weights"].sum() > 8 and batch["chunk_weights"].sum() > 4
+            jax.tree.map(np.testing.assert_array_equal, {name: batch[name] for name in plain}, plain)
+        assert taught.flops(batches[0]) > recipe.flops(recipe.batch(0))
+        params = jax.tree.map(lambda x: x + 0.1, taught.init())
+        found.append(jax.jit(jax.value_and_grad(taught.loss, has_aux=True))(params, taught.frozen, batches[1]))
+    metrics = found[0][0][1]
+    assert metrics.keys() == {"lm", "bits_per_byte", "hidden", "chunk", "lexical"} and 0 < metrics["hidden"] < 10
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *found)
+
+
+@pytest.mark.slow
+def test_a_taught_run_is_resumed_with_the_same_bits(folder, tmp_path):
+    config = settings_for(folder, loss=TAUGHT, train={"steps": 4, "eval_every": 4})
+    train(config, tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    for name in ("checkpoints/4", "export"):
+        shutil.rmtree(tmp_path / "again" / name)
+    train(config, tmp_path / "again")
+    whole, resumed = (load_file(tmp_path / name / "export" / "model.safetensors") for name in ("run", "again"))
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)

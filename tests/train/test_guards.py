@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from runs import ROOT, exported, records, tiny_run
 
+from zett.config import TrainConfig
 from zett.errors import UserError
+from zett.train.guards import Limit
 from zett.train.run import train
 from zett.train.step import make_step
 
@@ -91,3 +93,44 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(corpus, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"resumed {workdir} at step {saved}" in done.stderr
     assert max(records(workdir)) == saved + 5
+
+
+def test_a_limit_of_time(monkeypatch):
+    """Half of it at the full rate, then down to 0; an evaluation after each eighth; evaluations and compiling do not count."""
+    now = [100.0]
+    monkeypatch.setattr("zett.train.guards.time.perf_counter", lambda: now[0])
+    limit = Limit(TrainConfig(minutes=1.0))
+    assert limit.rate() == {"rate": 1} and not limit.due() and not limit.over()
+    limit.evaluated(3.0, 50.0)  # before the first step
+    now[0] = 200.0
+    limit.begin()
+    found = []
+    for _ in range(64):
+        now[0] += 1.0
+        if limit.due():
+            now[0] += 7.0
+            limit.evaluated(2.0, 7.0)
+        found.append(float(limit.rate()["rate"]))
+        if limit.over():
+            break
+    assert len(found) == 60 and now[0] == 200 + 60 + 8 * 7
+    assert found[:30] == [1.0] * 30 and found[-1] == 0 and np.allclose(np.diff(found[30:]), -1 / 30, atol=1e-6)
+
+
+def test_what_has_converged_ends(monkeypatch):
+    """With a limit of time, its second half begins; without one, the run ends."""
+    limit = Limit(TrainConfig(patience=2))
+    for score, over in ((2.0, False), (1.9, False), (1.8995, False), (1.8999, True)):
+        limit.evaluated(score, 1.0)
+        assert limit.over() == over
+    assert limit.rate() == {} and not limit.due()
+    now = [5.0]
+    monkeypatch.setattr("zett.train.guards.time.perf_counter", lambda: now[0])
+    limit = Limit(TrainConfig(minutes=1000.0, patience=1))
+    limit.begin()
+    limit.evaluated(2.0, 0.0)
+    now[0] = 105.0
+    limit.evaluated(2.0, 0.0)
+    for seconds, rate in ((100, 1.0), (150, 0.5), (200, 0.0)):
+        now[0] = 5.0 + seconds
+        assert float(limit.rate()["rate"]) == pytest.approx(rate) and limit.over() == (rate == 0)

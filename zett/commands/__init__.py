@@ -9,6 +9,7 @@ COMMANDS = {
     "quickstart": "train a hypernetwork for two minutes and show how good it is",
     "smollm2": "a real model with the tokenizers of others: what it loses, and what it writes",
     "transfer": "base model + tokenizer -> a model folder that any Hugging Face client loads",
+    "refine": "train a transferred model's rows for some minutes, against the model that it was made from",
     "eval": "how much a model loses with tokenizers that it was not trained with, by method",
     "inspect": "what changes with another tokenizer, before anything is trained or transferred",
     "train": "train a hypernetwork, a transferred model further, or a small base model",

@@ -5,6 +5,7 @@ import shlex
 
 from zett.belongs import check_belongs, shipped_candidates
 from zett.choices import MODES, VARIANTS
+from zett.errors import UserError
 from zett.progress import phase, shown
 
 DESCRIPTION = "Write a base model with another tokenizer."
@@ -52,6 +53,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = "text files and folders to measure bits per byte on, before and after: printed, and put into the card"
     add("--text", nargs="+", action="extend", default=[], metavar="PATH", help=what)
     add("--measure", nargs="+", action="extend", dest="text", help=argparse.SUPPRESS)  # its old name
+    what = "then train the rows on this text source for --minutes, against --model; see `zett refine`"
+    add("--refine", metavar="SPEC", help=what)
+    add("--minutes", type=float, help="of --refine (default: 2)")
     add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
     add("--overwrite", action="store_true", help="replace --output if zett wrote it, or if it holds a model and nothing else")
     add("--seed", type=int, default=0, help="of the method random (default: %(default)s)")
@@ -59,21 +63,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
 
+    if args.minutes is not None and args.refine is None:
+        raise UserError(f"--minutes is {args.minutes}, but there is no --refine that it would limit")
     if args.method == "hypernet":  # in no time, since JAX takes its own
         if args.hypernet:
             check_belongs(args.model, args.hypernet)
         else:
             shipped_candidates(args.base or args.model)
+    settings = {
+        "method": args.method, "hypernet": args.hypernet, "language": args.language, "special": args.special,
+        "revision": args.revision, "overwrite": args.overwrite, "seed": args.seed, "text": args.text, "push": args.push,
+        "base": args.base, "variant": args.variant, "made_with": command_line,
+    }  # fmt: skip
     with shown():
         with phase("loading JAX"):
             from zett.transfer import transfer
+        if args.refine is None:
+            output = transfer(args.model, args.tokenizer, args.output, **settings)
+        else:
+            from zett.refine import transfer_and_refine
 
-        output = transfer(
-            args.model, args.tokenizer, args.output,
-            method=args.method, hypernet=args.hypernet, language=args.language, special=args.special, revision=args.revision,
-            overwrite=args.overwrite, seed=args.seed, text=args.text, push=args.push, made_with=command_line,
-            base=args.base, variant=args.variant,
-        )  # fmt: skip
+            limit = {} if args.minutes is None else {"minutes": args.minutes}
+            output = transfer_and_refine(args.model, args.tokenizer, args.output, refine_on=args.refine, **limit, **settings)
     print(f"wrote {output}")
     return 0
 

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from zett.config import LossConfig
 from zett.errors import UserError
 from zett.lms.body import Body
+from zett.objectives.distillation import Distillation
 from zett.objectives.setting import Encoded, Setting
 from zett.table import EmbeddingTable
 
@@ -36,14 +37,22 @@ class Objective(Protocol):
 # The name of a weight in config.loss -> a class or function that makes the objective from a `Setting`.
 OBJECTIVES = {
     "token": "zett.objectives.token:token",
+    "hidden": "zett.objectives.distillation:hidden",
+    "chunk": "zett.objectives.distillation:chunk",
     "lexical": "zett.objectives.lexical:Lexical",
 }
+
+TAUGHT = ("hidden", "chunk")  # those that learn from the original model
 
 
 def make_objective(name: str, setting: Setting) -> Objective:
     """The objective called `name`."""
     module, _, attribute = OBJECTIVES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)(setting)
+
+
+def _made(weighed: Iterable[tuple[float, str]], setting: Setting) -> tuple[tuple[float, Objective], ...]:
+    return tuple((weight, make_objective(name, setting)) for weight, name in weighed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +67,12 @@ class WeightedSum:
         weighed = [(weight, name) for name in names if (weight := getattr(weights, name))]
         if not weighed:
             raise UserError(f"config.loss.{', .'.join(names)}: all weights are 0, so that nothing would be trained")
-        made = cls(tuple((weight, make_objective(name, setting)) for weight, name in weighed))
+        taught = {name: weight for weight, name in weighed if name in ("token", *TAUGHT)}
+        if any(name in taught for name in TAUGHT):  # one pass of the body for all of them
+            others = [(weight, name) for weight, name in weighed if name not in taught]
+            made = cls(((1.0, Distillation(setting, taught)), *_made(others, setting)))
+        else:
+            made = cls(_made(weighed, setting))
         brought = [name for _, term in made.terms for name in term.specs]
         if len(set(brought)) < len(brought):
             raise ValueError(f"two objectives bring a part of a batch of the same name: {sorted(brought)}")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class Likelihood:
     the hidden states that the targets are predicted from.
     """
 
-    specs: ClassVar[Mapping[str, PartitionSpec]] = dict.fromkeys(("targets", "weights", "bytes"), BATCH)
+    specs: Mapping[str, PartitionSpec] = dict.fromkeys(("targets", "weights", "bytes"), BATCH)
 
     def __init__(self, setting: Setting):
         self.setting = setting
@@ -45,7 +45,7 @@ class Likelihood:
         trained, constants = ((table, body), frozen) if setting.trains_body else (table, (body, frozen))
         nats = summed(self._both if setting.trains_body else self._rows_alone, trained, constants, texts, setting.microbatches)
         mean = nats / jnp.maximum(batch["weights"].sum(), 1)
-        return mean, {"lm": mean, "bits_per_byte": nats / math.log(2) / batch["bytes"].sum()}
+        return mean, {"lm": mean, "bits_per_byte": bits_per_byte(nats, batch)}
 
     def _both(self, trained, frozen, texts):
         table, body = trained
@@ -71,3 +71,8 @@ class Likelihood:
     def everywhere(self, x) -> Any:
         """The whole array on every device."""
         return place(x, sharding(self.setting.mesh, REPLICATED, x.shape))
+
+
+def bits_per_byte(nats, batch: dict):
+    """Of the texts of a batch, from the nats of all of them."""
+    return nats / math.log(2) / batch["bytes"].sum()

@@ -24,7 +24,7 @@ class MaskedToken(Likelihood):
         return {"frame": self.everywhere(self.frame.rows(self.setting.base.table.input))}
 
     def batch(self, texts: Encoded, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
-        share = self.setting.mask_share
+        share = self.setting.loss.mask_share
         assert texts.ordinary is not None  # given wherever encoders are trained
         return masked_texts(self.frame, texts.ids, texts.lengths, texts.bytes, share, rngs, texts.ordinary)
 

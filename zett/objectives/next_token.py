@@ -32,9 +32,13 @@ class NextToken(Likelihood):
         }
 
     def hidden(self, table, body, frozen, texts):
+        return body(self.inputs(table, frozen, texts))
+
+    def inputs(self, table, frozen, texts):
+        """`[B, L, D]`, what the body reads."""
         targets = texts["targets"]
         first = jnp.broadcast_to(self.opening_row(table, frozen), (len(targets), 1, table.input.shape[1]))
-        return body(self.by_row(jnp.concatenate([first, table.embed(targets[:, :-1])], 1)))
+        return self.by_row(jnp.concatenate([first, table.embed(targets[:, :-1])], 1))
 
     def opening_row(self, table, frozen):
         """The row `[D]` before the first token of a text."""

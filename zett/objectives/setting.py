@@ -1,13 +1,16 @@
 """What the objectives of a run share: `Setting`, how the run computes; and `Encoded`, the texts of a step."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from zett.config import LossConfig
 from zett.lms.base import BaseModel
+from zett.vocab.alignment import Spelling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +20,9 @@ class Setting:
     base: the base model (its body is passed to each call). dtype: of matrix products. activations: dtype of the values between
     the products. microbatches: number of parts of a batch, which go through the body one after the other. trains_body: whether
     the body gets a gradient. opening: whether texts open with the base's own row, or else with a row of the table that is
-    trained. mask_share: share of a text's tokens that is hidden from an encoder. source_rows: `[V0, E]` on the devices, input
-    and output rows of the source table side by side; None in recipes that have none.
+    trained. loss: settings of objectives. source_rows: `[V0, E]` on the devices, input and output rows of the source table side
+    by side; None in recipes that have none. teacher: the model that these rows belong to, where it is not `base`; without
+    params, its body is the one that is trained with.
     """
 
     base: BaseModel
@@ -28,8 +32,9 @@ class Setting:
     microbatches: int = 1
     trains_body: bool = False
     opening: bool = True
-    mask_share: float = 0.15
+    loss: LossConfig = LossConfig()
     source_rows: jax.Array | None = None
+    teacher: BaseModel | None = None
 
     @property
     def chunk(self) -> int:
@@ -43,7 +48,7 @@ class Encoded:
 
     ids `[B, L]`: the first `lengths [B]` of each text count; padding is a row number that occurs anyway. bytes: `[B, L]`, how
     many bytes each token stands for. ordinary: numbers of rows that stand for text. same: `[R]`, the source row of the same
-    token, or -1.
+    token, or -1. spelled: `[B, L]`, the texts in ids of the vocabulary whose `spelling` they are in.
     """
 
     ids: np.ndarray
@@ -51,6 +56,8 @@ class Encoded:
     bytes: np.ndarray
     ordinary: np.ndarray | None = None
     same: np.ndarray | None = None
+    spelled: np.ndarray | None = None
+    spelling: Callable[[], Spelling] | None = None
 
     @property
     def inside(self) -> np.ndarray:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from zett.config import LossConfig
 from zett.lms.config import BodyConfig
 
 
@@ -21,10 +22,18 @@ class StepFlops:
     body_backward: float
     head: float  # logits and both of their gradients
     hypernet: float = 0.0  # forward and backward
+    teacher: float = 0.0  # what the original model makes of the texts
 
     @property
     def total(self) -> float:
-        return self.body_forward + self.body_backward + self.head + self.hypernet
+        return self.body_forward + self.body_backward + self.head + self.hypernet + self.teacher
+
+    def taught(self, loss: LossConfig, config: BodyConfig, *, positions: int, rows: int) -> "StepFlops":
+        """This step, where the same body reads the texts with `rows` rows of its own, if an objective in `loss` wants that."""
+        if not loss.hidden and not loss.chunk:
+            return self
+        head = 2.0 * positions * rows * config.hidden_size if loss.chunk else 0.0
+        return dataclasses.replace(self, teacher=self.body_forward + head)
 
 
 Shapes = Mapping[str, tuple]

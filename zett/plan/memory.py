@@ -136,6 +136,13 @@ class BodyStep:
             Part("logits of a chunk", 3 * 4.0 * positions * rows, (BODY,)),
         ]
 
+    def taught(self, sizes: tuple[int, int, int]) -> list[Part]:
+        """States of the teacher of a whole batch, which are compared: those of each layer in config.loss.hidden_layers."""
+        loss, data = self.config.loss, self.config.data
+        number = len(loss.hidden_layers) if loss.hidden else 0
+        states = number * data.batch_size * data.length * self.base.config.hidden_size / (sizes[0] * sizes[1])
+        return [Part("states of the teacher", states * dtypes(self.config)[1].itemsize, (BODY,))] if number else []
+
 
 def trained_bytes(config: Config, trained: dict, specs: dict[str, PartitionSpec], mesh) -> tuple[float, float]:
     """Bytes of the trained parameters, and of the optimizer's moments, on each device."""

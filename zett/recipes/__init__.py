@@ -45,7 +45,11 @@ class Recipe(Protocol):
     def shapes(cls, config: Config) -> Shapes: ...  # what a step holds and computes, from shapes alone
 
 
-RECIPES = {"hypernet": "zett.recipes.hypernet:HypernetRecipe", "lm": "zett.recipes.language_model:LanguageModelRecipe"}
+RECIPES = {
+    "hypernet": "zett.recipes.hypernet:HypernetRecipe",
+    "lm": "zett.recipes.language_model:LanguageModelRecipe",
+    "refinement": "zett.recipes.refinement:RefinementRecipe",
+}
 
 
 def recipe_class(name: str) -> type[Recipe]:

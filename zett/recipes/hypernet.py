@@ -60,7 +60,7 @@ class HypernetStep:
         rows = place(rows, sharding(mesh, PartitionSpec(None, ("fsdp", "tensor")), rows.shape))
         setting = Setting(
             base, mesh, self.dtype, activations, config.train.microbatches,
-            mask_share=config.loss.mask_share, source_rows=rows,
+            loss=config.loss, source_rows=rows,
         )  # fmt: skip
         self.objective = WeightedSum.of(OBJECTIVES, config.loss, setting)
         self.batch_specs = {"forms": EVERYWHERE, **self.objective.specs}
@@ -110,10 +110,12 @@ class HypernetStep:
         lengths = np.asarray(forms.lengths).T.reshape(-1)[:valid] + (forms.language is not None)
         # With config.loss.token at 0 no text goes through the body.
         read, targets = (data.batch_size, batch["targets"].shape[1]) if "targets" in batch else (0, 0)
-        return hypernet_step(
+        step = hypernet_step(
             *self._shapes, batch=read, length=data.length, rows=valid, pieces=int(lengths.sum()),
             distinct=len(np.unique(batch["sources"])), targets=read * targets,
-        ).total  # fmt: skip
+        )  # fmt: skip
+        rows = len(self.base.table.input)
+        return step.taught(self.config.loss, self.base.config, positions=read * data.length, rows=rows).total
 
     @functools.cached_property
     def _shapes(self) -> tuple:

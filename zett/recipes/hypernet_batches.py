@@ -18,6 +18,7 @@ from zett.objectives import WeightedSum
 from zett.objectives.setting import Encoded
 from zett.table import bucket
 from zett.vocab import SurfaceForms
+from zett.vocab.alignment import Spelling
 from zett.vocab.sampling.draw import Draw
 from zett.vocab.sampling.sampler import Sampler
 
@@ -68,7 +69,10 @@ class Batches:
         forms = chosen.forms
         sources, packed = renumbered(chosen.packed, self._source_size, multiple=self._groups, room=chosen.size.sources)
         ordinary = np.flatnonzero(forms.lengths[: chosen.number])
-        texts = Encoded(chosen.ids.reshape(ids.shape).astype(np.int32), lengths, draw.tokens.lengths[ids], ordinary, forms.same)
+        texts = Encoded(
+            chosen.ids.reshape(ids.shape).astype(np.int32), lengths, draw.tokens.lengths[ids], ordinary, forms.same,
+            spelled=ids, spelling=functools.partial(_spelling, draw),
+        )  # fmt: skip
         rngs = [np.random.default_rng([c.seed, step, 8, b]) for b in map(int, rows)]
         return {
             **self._objective.batch(texts, rngs),
@@ -165,6 +169,11 @@ class _Chosen:
     ids: np.ndarray
     number: int
     log_weight: np.ndarray
+
+
+def _spelling(draw: Draw) -> Spelling:
+    """Drawn tokenizers have no special tokens in their texts."""
+    return Spelling(draw.tokens.data.astype(np.int32), draw.tokens.starts, {})
 
 
 def _excerpt(documents: Documents, rng: np.random.Generator, length: int) -> str:

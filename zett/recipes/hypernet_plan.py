@@ -19,6 +19,7 @@ from zett.hypernet.release import load_hypernet
 from zett.hypernet.trained import TrainedHypernet
 from zett.lms.known import hf_config_of
 from zett.mesh import match
+from zett.objectives.distillation import check_taught
 from zett.plan.flops import hypernet_step, kernels
 from zett.plan.memory import BodyStep, Kept, abstract_mesh, array, dtypes, kept, nbytes, sharded_rows, trained_bytes
 from zett.plan.shapes import BODY, TRAINED, UPDATE, BaseShapes, Checks, Part, Shapes, base_of
@@ -75,6 +76,7 @@ def _checked_base(config: Config) -> BaseShapes:
         raise UserError(f"config.hypernet.bias is True, but {base.name} has no output bias")
     if config.data.length > base.config.room:
         raise UserError(f"config.data.length is {config.data.length}; {base.name} has positions for {base.config.room} tokens")
+    check_taught(config.loss, base.name, base.config)
     return base
 
 
@@ -115,6 +117,8 @@ def shapes_of(config: Config) -> Shapes:
         base.body, base.config, step.hypernet, batch=config.data.batch_size, length=config.data.length, rows=typical,
         pieces=pieces, distinct=min(step.sources, pieces), targets=body.targets,
     )  # fmt: skip
+    positions, source = config.data.batch_size * config.data.length, base.table["input"][0]
+    work = work.taught(config.loss, base.config, positions=positions, rows=source)
     specs = match(step.hypernet, partition_rules(config.hypernet))
     parts = functools.partial(_parts, step, body, specs, _kept(step))
     note = f"{typical:,} rows predicted in a typical step, of {PIECES} source tokens each"
@@ -144,6 +148,7 @@ def _parts(
         Part("one of its layers, made again", network.layer / devices, (TRAINED,)),
         Part("predicted rows and their gradient", predicted, both),
         *body.parts(sizes, microbatches, step.rows),
+        *body.taught(sizes),
         Part("gradient of the hypernetwork", nbytes(step.trained), (TRAINED,)),
         Part("gradient and updates", 2 * parameters, (UPDATE,)),
     ]

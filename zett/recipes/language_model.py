@@ -34,12 +34,13 @@ from zett.lms.weights import VocabularyNames, partition_specs
 from zett.mesh import Rules, local_rows, same_everywhere
 from zett.objectives import WeightedSum
 from zett.objectives.setting import Encoded, Setting
-from zett.plan.flops import body_step
+from zett.plan.flops import StepFlops, body_step
 from zett.progress import phase, say
 from zett.recipes.language_model_plan import check_config, shapes_of
 from zett.recipes.language_model_release import release_fresh, release_further
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
+from zett.vocab.alignment import Spelling
 from zett.vocab.train import save_tokenizer, train_tokenizer
 
 ROWS = PartitionSpec("tensor", "fsdp")  # how the vocabulary's rows [V, D] are cut
@@ -49,6 +50,7 @@ class LanguageModelRecipe:
     """Parameters: "body" (not with config.train.trained "table"), "input", "output" if untied, "bias" if the model has one."""
 
     sections: ClassVar[frozenset[str]] = frozenset({"tokenizer", "model", "loss"})
+    objectives: ClassVar[tuple[str, ...]] = ("token",)
     check = staticmethod(check_config)
     shapes = staticmethod(shapes_of)
 
@@ -61,23 +63,31 @@ class LanguageModelRecipe:
         """Everything but the texts."""
         self.config, self.workdir, self.mesh = config, workdir, mesh
         self.dtype = product_dtype(config.train.dtype)
-        self.body_is_trained = config.train.trained == "all"
+        self.body_is_trained = self._trains_body()
         self.base = self._random() if config.start is None else self._load(config.start, body=not self.body_is_trained)
         self.tokens_per_step = config.data.batch_size * config.data.length
         self.frozen: dict = {} if self.body_is_trained else {"body": self.base.params}
         # This table stays on the host, since the devices hold the one that is trained.
         self.base = dataclasses.replace(self.base, params=None, table=jax.tree.map(np.asarray, self.base.table))
-        activations = activation_dtype(config.train.activations, self.dtype)
-        setting = Setting(
-            self.base, mesh, self.dtype, activations, config.train.microbatches,
-            trains_body=self.body_is_trained, opening=False,
-        )  # fmt: skip
-        self.objective = WeightedSum.of(("token",), config.loss, setting)
+        self.objective = WeightedSum.of(self.objectives, config.loss, self._setting())
+        self.frozen |= self.objective.frozen()
         self.batch_specs = self.objective.specs
         self.rules: Rules = [("input|output", ROWS)] + ([("bias", ROWS[:1])] if self.base.table.bias is not None else [])
         if self.body_is_trained:
             specs = partition_specs(family_of(self.base.hf_config), self.base.config)
             self.rules += [(rf"body\.{re.escape(path)}", PartitionSpec(*spec)) for path, spec in specs.items()]
+
+    def _trains_body(self) -> bool:
+        """Whether all parameters of the body are trained."""
+        return self.config.train.trained == "all"
+
+    def _setting(self) -> Setting:
+        """How objectives compute."""
+        activations = activation_dtype(self.config.train.activations, self.dtype)
+        return Setting(
+            self.base, self.mesh, self.dtype, activations, self.config.train.microbatches,
+            trains_body=self.body_is_trained, opening=False, loss=self.config.loss,
+        )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------------------- the base model
 
@@ -111,7 +121,7 @@ class LanguageModelRecipe:
     def _load(self, name: str, *, body: bool) -> BaseModel:
         length = self.config.data.length
         # A frozen body is kept in the dtype of its matrix products, which gives the same numbers with half the memory traffic.
-        params = "float32" if self.body_is_trained else self.dtype.name
+        params = "float32" if self.body_is_trained or self.config.train.body_rank else self.dtype.name
         load = functools.partial(
             load_base_model, name, dtype=self.dtype.name, param_dtype=params, remat=self.config.train.remat, mesh=self.mesh
         )
@@ -193,7 +203,12 @@ class LanguageModelRecipe:
             [self.batches[part](step, np.asarray(list(some)) % in_part) for part, some in groupby(rows, self.texts.number)]
         )
         lengths = np.full(len(ids), data.length, np.int32)
-        return self.objective.batch(Encoded(ids, lengths, self.base.vocab.byte_lengths[ids]), [])
+        texts = Encoded(ids, lengths, self.base.vocab.byte_lengths[ids], spelled=ids, spelling=self._spelling)
+        return self.objective.batch(texts, [])
+
+    def _spelling(self) -> Spelling:
+        """What the tokens of the texts spell, for objectives with a teacher."""
+        return Spelling.of(self.base.vocab.tokens)
 
     # -------------------------------------------------------------------------------------------------------------- step
 
@@ -204,15 +219,19 @@ class LanguageModelRecipe:
         return (params if self.body_is_trained else frozen)["body"]
 
     def loss(self, params, frozen, batch):
-        return self.objective(self.table(params), Body(self.base.graphdef, self._body(params, frozen)), {}, batch)
+        return self.objective(self.table(params), Body(self.base.graphdef, self._body(params, frozen)), frozen, batch)
 
     def flops(self, batch) -> float:
+        return self._work.total
+
+    @functools.cached_property
+    def _work(self) -> StepFlops:
         """Counted FLOPs of a step, the same for every batch."""
         data, base = self.config.data, self.base
         return body_step(
             body_shapes(family_of(base.hf_config), base.config), base.config, batch=data.batch_size, length=data.length,
             rows=len(base.vocab), trained=self.body_is_trained,
-        ).total  # fmt: skip
+        )  # fmt: skip
 
     def evaluate(self, params) -> dict[str, float]:
         model = dataclasses.replace(self.base, params=self._body(params, self.frozen), table=self.table(params))

@@ -67,7 +67,9 @@ instrument for measuring tokenizer transfer. It knows the text that it was train
 
 def _about_further(model: BaseModel, config: Config, record: dict) -> str:
     before = f"; its own card is [{BEFORE}]({BEFORE})" if (model.folder / "README.md").is_file() else ""
-    trained = "the rows of its vocabulary alone" if config.train.trained == "table" else "all parameters"
+    trained = "the rows of its vocabulary alone" if model.params is None else "all parameters"
+    if config.train.body_rank and model.params is not None:
+        trained = f"the rows of its vocabulary, and changes of rank {config.train.body_rank} of the body's matrices, merged"
     return f"""
 `{model.name}`, with the tokenizer that it had, trained further by zett to predict the next token of text.
 

@@ -1,12 +1,14 @@
-"""What ends a training before its last step: signals, and gradients that stay non-finite."""
+"""What ends a training before its last step: signals, its time, no more gain, and gradients that stay non-finite."""
 
 import collections
 import signal
+import time
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from zett.config import Config, to_dict
+from zett.config import Config, TrainConfig, to_dict
 from zett.errors import UserError
 from zett.files.jsonfile import write_json
 
@@ -73,3 +75,61 @@ class StopSignal:
     def restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+class Limit:
+    """Ends a run whose time is over, or which has stopped getting better; see config.train.minutes and .patience.
+
+    With a limit of time, updates are multiplied by `rate()`: 1 in the first half, then down to 0. Where nothing is gained in
+    the first half, the second begins.
+    """
+
+    PARTS = 8  # of the time, after each of which the run is evaluated
+    GAIN = 0.001
+
+    def __init__(self, settings: TrainConfig):
+        self._seconds, self._patience = 60 * settings.minutes, settings.patience
+        if self._seconds and jax.process_count() > 1:
+            raise UserError(
+                f"config.train.minutes is {settings.minutes}; with several processes, each with a clock, it has to be 0"
+            )
+        self._start: float | None = None
+        self._seen, self._best, self._without_gain = 0, float("inf"), 0
+
+    def begin(self) -> None:
+        """The first step is done, and all is compiled."""
+        self._start = self._start or time.perf_counter()
+
+    @property
+    def _share(self) -> float:
+        """Of the time, what is over."""
+        if not self._seconds or self._start is None:
+            return 0.0
+        return (time.perf_counter() - self._start) / self._seconds
+
+    def rate(self) -> dict[str, np.float32]:
+        """A part of the batch; none without a limit of time."""
+        return {"rate": np.float32(min(1.0, max(2 - 2 * self._share, 0.0)))} if self._seconds else {}
+
+    def due(self) -> bool:
+        """Whether a part of the time has just ended."""
+        part = int(self._share * self.PARTS)
+        new, self._seen = part > self._seen, max(part, self._seen)
+        return new
+
+    def evaluated(self, score: float, seconds: float) -> None:
+        """Note an evaluation, and how long it took."""
+        if self._start is not None:
+            self._start += seconds
+        gained = score < self._best * (1 - self.GAIN)
+        self._without_gain = 0 if gained else self._without_gain + 1
+        self._best = min(score, self._best)
+        if self._converged() and 0 < self._share < 0.5:
+            # At a lower rate there is more to gain: the second half begins at once, and takes as long as what is over.
+            self._seconds, self._without_gain = 2 * self._share * self._seconds, 0
+
+    def _converged(self) -> bool:
+        return 0 < self._patience <= self._without_gain
+
+    def over(self) -> bool:
+        return self._share >= 1 or self._converged()

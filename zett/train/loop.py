@@ -16,7 +16,7 @@ from zett.mesh import check_batch, global_batch, local_rows, make_mesh, to_host
 from zett.optim import make_optimizer
 from zett.progress import phase
 from zett.recipes import Recipe, recipe_class
-from zett.train.guards import SkipGuard, StopSignal
+from zett.train.guards import Limit, SkipGuard, StopSignal
 from zett.train.metrics import Metrics
 from zett.train.step import TrainState, abstract_state, initial_state, make_step
 
@@ -47,36 +47,49 @@ def train_in(workdir: Path, config: Config) -> dict[str, float]:
             raise UserError(f"{workdir} holds step {start}, more than config.train.steps ({settings.steps})")
         metrics.start(start)
         step_fn = make_step(recipe, optimizer)
-        guard = SkipGuard(config, workdir)
+        guard, limit = SkipGuard(config, workdir), Limit(settings)
+        if settings.eval_first and start == 0:
+            _evaluate(recipe, state.params, 0, metrics, limit)
         for step, (flops, batch), waited in _prefetched(make_batch, start, settings.steps, settings.ahead, settings.workers):
             with phase("compiling the training step, and the first one", step == start):
-                state, values = step_fn(state, recipe.frozen, batch)
+                state, values = step_fn(state, recipe.frozen, batch | limit.rate())
                 if step == start:
                     jax.block_until_ready(values)  # only after the first step, so that the user sees when compiling is done
+                    limit.begin()
             metrics.step(step + 1, values, waited, flops)
             last = step + 1 == settings.steps
             guard.note(step, values["skipped_in_row"], flush=last)
-            if last or (step + 1) % settings.eval_every == 0:
-                metrics.flush()
-                clock = time.perf_counter()
-                with phase(f"evaluating after step {step + 1}"):
-                    evaluation = recipe.evaluate(state.params)
-                metrics.evaluation(step + 1, evaluation, time.perf_counter() - clock)
+            if evaluating := last or (step + 1) % settings.eval_every == 0 or limit.due():
+                evaluation = _evaluate(recipe, state.params, step + 1, metrics, limit)
+            last = last or (evaluating and limit.over())
             stopping = stop.requested(step)
-            if last or stopping or (step + 1) % settings.checkpoint_every == 0:
+            if last or stopping or (step + 1) % settings.checkpoint_every == 0 or (evaluating and settings.minutes):
                 metrics.flush()  # a run resumed from this checkpoint does not repeat these steps
-                evaluated = last or (step + 1) % settings.eval_every == 0
-                checkpoints.save(step + 1, state, evaluation["score"] if evaluated else None)
+                checkpoints.save(step + 1, state, evaluation["score"] if evaluating else None)
             if stopping:
-                metrics.say(f"saved step {step + 1} in {workdir}; the same command goes on from there")
+                if not settings.minutes:
+                    metrics.say(f"saved step {step + 1} in {workdir}; the same command goes on from there")
                 checkpoints.wait()
                 raise stop.exception()
+            if last:
+                break
         _release_best(recipe, state, abstract, checkpoints, workdir, config)
     finally:
         metrics.close()
         checkpoints.close()
         stop.restore()
     return evaluation
+
+
+def _evaluate(recipe: Recipe, params: Any, step: int, metrics: Metrics, limit: Limit) -> dict[str, float]:
+    metrics.flush()
+    clock = time.perf_counter()
+    with phase(f"evaluating after step {step}" if step else "evaluating before the first step"):
+        found = recipe.evaluate(params)
+    seconds = time.perf_counter() - clock
+    metrics.evaluation(step, found, seconds)
+    limit.evaluated(found["score"], seconds)
+    return found
 
 
 def _release_best(

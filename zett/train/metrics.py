@@ -39,10 +39,15 @@ class Metrics:
         """Begin after `step` steps. Lines of later steps, left by a run that was killed, are dropped: they will come again."""
         from tqdm import tqdm
 
+        total = None if self._settings.minutes else self._settings.steps
         self._bar = tqdm(
-            total=self._settings.steps, initial=step, unit="step", disable=not (self.main and self._terminal),
-            dynamic_ncols=True, smoothing=0.1,
-        )  # fmt: skip
+            total=total,
+            initial=step,
+            unit="step",
+            disable=not (self.main and self._terminal),
+            dynamic_ncols=True,
+            smoothing=0.1,
+        )
         if self.main:
             path = self._workdir / "metrics.jsonl"
             if path.exists():
@@ -53,6 +58,7 @@ class Metrics:
         if step:
             self.say(f"resumed {self._workdir} at step {step}")
         self._clock, self._clock_step = time.perf_counter(), step
+        self._begin = self._clock  # of what config.train.minutes counts
         self._first: tuple[float, int] | None = None  # when the first step was done, and its number
         self._said = self._clock
 
@@ -63,6 +69,8 @@ class Metrics:
         """
         self._bar.update(1)
         self._latest_step = step
+        if self._first is None:  # compiling is over
+            self._begin = time.perf_counter()
         self._waited += waited
         self._flops += flops
         self._sign_of_life(step)
@@ -79,8 +87,13 @@ class Metrics:
         if self.latest or self._terminal or not self.main or now - self._said < EVERY / 2:
             return
         self._said = now
-        left = f"  left {duration((now - since) / (step - before) * (self._settings.steps - step))}" if step > before else ""
-        print(f"step {step}/{self._settings.steps}{left}", file=sys.stderr, flush=True)
+        known = step > before and not self._settings.minutes
+        left = f"  left {duration((now - since) / (step - before) * (self._settings.steps - step))}" if known else ""
+        print(f"step {self._step_of(step)}{left}", file=sys.stderr, flush=True)
+
+    def _step_of(self, step: int) -> str:
+        """With a limit of time, nobody knows how many there will be."""
+        return f"{step}" if self._settings.minutes else f"{step}/{self._settings.steps}"
 
     def flush(self) -> None:
         """Write what is pending."""
@@ -111,13 +124,17 @@ class Metrics:
             self._bar.set_postfix(shown, refresh=False)
         elif self.main:
             left = (self._settings.steps - step) / rate if rate > 0 else 0
+            if self._settings.minutes:
+                left = min(left, max(60 * self._settings.minutes - (now - self._begin), 0))
             text = "  ".join(f"{k} {v}" for k, v in shown.items())
-            print(f"step {step}/{self._settings.steps}  {text}  left {duration(left)}", file=sys.stderr, flush=True)
+            print(f"step {self._step_of(step)}  {text}  left {duration(left)}", file=sys.stderr, flush=True)
 
     def evaluation(self, step: int, values: dict[str, float], seconds: float) -> None:
         """Record an evaluation; its time does not count in the training rate."""
         self._excluded += seconds
-        self._write({"step": step, **{f"eval/{k}": v for k, v in values.items()}})
+        self._begin += seconds
+        trained = max(time.perf_counter() - self._begin, 0.0) if step else 0.0
+        self._write({"step": step, "trained_seconds": round(trained, 3), **{f"eval/{k}": v for k, v in values.items()}})
         self.say(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
 
     def say(self, text: str) -> None:

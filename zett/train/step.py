@@ -53,6 +53,8 @@ def make_step(recipe: Recipe, optimizer: optax.GradientTransformation) -> Callab
     def step(state: TrainState, frozen, batch):
         (loss, metrics), grads = jax.value_and_grad(recipe.loss, has_aux=True)(state.params, frozen, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        if "rate" in batch:  # of a run whose time is limited
+            updates = jax.tree.map(lambda update: update * batch["rate"], updates)
         params = optax.apply_updates(state.params, updates)
         metrics = {"loss": loss, **metrics, "grad_norm": optax.global_norm(grads), "skipped": opt_state.total_notfinite}
         return TrainState(state.step + 1, params, opt_state), metrics | {"skipped_in_row": opt_state.notfinite_count}

@@ -1,0 +1,172 @@
+"""Refining a transferred model against the one that it was made from."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from recipes.test_language_model import tensors_of
+from runs import ROOT, environment
+
+from zett.config import Config, from_dict, to_dict
+from zett.errors import UserError
+from zett.lms import load_base_model
+from zett.mesh import make_mesh
+from zett.recipes.refinement import RefinementRecipe
+from zett.recipes.refinement_plan import shapes_of
+from zett.train.run import train
+from zett.transfer import transfer
+
+pytestmark = pytest.mark.xdist_group("refinement")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small model, and the same with another tokenizer."""
+    folder = tmp_path_factory.mktemp("refinement")
+    tiny.base_folder(folder / "original", tied=True, dtype="float32")
+    target = tiny.tokenizer_folder(folder / "tokenizer", "unigram", 330)
+    transfer(folder / "original", target, folder / "start", method="fvt")
+    return folder
+
+
+def settings(corpus, folder, *, loss=None, train=None, **changes) -> Config:
+    return from_dict(
+        {
+            "recipe": "refinement",
+            "base": str(folder / "original"),
+            "start": str(folder / "start"),
+            "data": {"text": str(corpus), "batch_size": 4, "length": 32},
+            "loss": {"hidden": 0.5, "chunk": 0.1} | (loss or {}),
+            "optim": {"learning_rate": 1e-2, "warmup_steps": 1, "weight_decay": 0.0},
+            "train": {
+                "steps": 6, "log_every": 1, "eval_every": 3, "checkpoint_every": 2, "eval_windows": 4, "dtype": "float32",
+                "activations": "float32", **(train or {}),
+            },
+        }
+        | changes
+    )  # fmt: skip
+
+
+def recipe_for(config, workdir) -> RefinementRecipe:
+    return RefinementRecipe(config, workdir, make_mesh(config.mesh))
+
+
+@pytest.fixture(scope="module")
+def run(folder, corpus, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("refinement") / "run"
+    return workdir, train(settings(corpus, folder, train={"body_rank": 2, "eval_first": True}), workdir)
+
+
+def test_rows_and_low_rank_changes_learn(run, folder):
+    """From the transferred model as it is; the changes are in the body's matrices in the end, and nothing else differs."""
+    workdir, evaluation = run
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    scores = {line["step"]: line["eval/ratio"] for line in lines if "eval/ratio" in line}
+    assert sorted(scores) == [0, 3, 6] and scores[6] < scores[0] - 0.01 and evaluation["ratio"] == scores[6]
+    losses = [line for line in lines if "loss" in line]
+    assert losses[-1]["hidden"] < losses[0]["hidden"] and losses[-1]["lm"] < losses[0]["lm"]
+    before, after = tensors_of(folder / "start"), tensors_of(workdir / "export")
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {name for name in before if "proj" in name or "embed" in name}
+    for name in changed - {"model.embed_tokens.weight"}:
+        difference = (after[name] - before[name]).astype(np.float64)
+        assert np.linalg.matrix_rank(difference, tol=1e-5 * np.linalg.norm(difference)) <= 2, name
+    assert "changes of rank 2" in (workdir / "export" / "README.md").read_text()
+
+
+def test_the_folder_is_what_was_trained(run, folder, corpus, tmp_path):
+    workdir, evaluation = run
+    again = recipe_for(settings(corpus, folder, start=str(workdir / "export")), tmp_path)
+    assert again.evaluate(again.start())["bits_per_byte"] == pytest.approx(evaluation["bits_per_byte"], rel=1e-5)
+    params = again.original.params
+    assert params is not again.frozen["body"] and again.frozen["teacher_body"] is params  # the original's differs
+
+
+def test_a_resumed_run_ends_with_the_same_bits(run, folder, corpus, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    shutil.rmtree(tmp_path / "run" / "export")
+    config = settings(corpus, folder, train={"body_rank": 2, "eval_first": True})
+    assert train(config, tmp_path / "run") == run[1]
+    jax.tree.map(np.testing.assert_array_equal, tensors_of(run[0] / "export"), tensors_of(tmp_path / "run" / "export"))
+
+
+def test_rows_alone_share_the_originals_body(folder, corpus, tmp_path):
+    recipe = recipe_for(settings(corpus, folder), tmp_path)
+    assert recipe.original.params is recipe.frozen["body"]
+    batch = recipe.batch(0)
+    assert batch["place_weights"].sum() > 20 and batch["chunk_weights"].sum() > 20
+    params = recipe.start()
+    gradient = jax.jit(jax.grad(lambda p, b: recipe.loss(p, recipe.frozen, b)[0]))(params, batch)
+    assert gradient.keys() == {"input"} and np.abs(gradient["input"]).max() > 0
+
+
+def test_the_original_itself_has_nothing_to_learn_from_itself(folder, corpus, tmp_path):
+    """But the next token."""
+    recipe = recipe_for(settings(corpus, folder, start=str(folder / "original")), tmp_path)
+    _, metrics = jax.jit(lambda p, b: recipe.loss(p, recipe.frozen, b))(recipe.start(), recipe.batch(0))
+    assert abs(float(metrics["hidden"])) < 1e-6 and abs(float(metrics["chunk"])) < 1e-6 and float(metrics["lm"]) > 1
+
+
+def test_without_a_comparison_there_is_no_original(folder, corpus, tmp_path):
+    recipe = recipe_for(settings(corpus, folder, loss={"hidden": 0.0, "chunk": 0.0}, base=str(tmp_path / "none")), tmp_path)
+    assert recipe.original is None and recipe.batch(0).keys() == {"targets", "weights", "bytes"}
+    assert recipe.evaluate(recipe.start()).keys() == {"bits_per_byte", "score"}
+
+
+SHARDED = """
+import json, sys
+import jax, optax
+from zett.config import from_dict
+from zett.mesh import global_batch, local_rows, make_mesh
+from zett.optim import make_optimizer
+from zett.recipes.refinement import RefinementRecipe
+from zett.train.step import abstract_state, initial_state, make_step
+config = from_dict(json.loads(sys.argv[1]))
+mesh = make_mesh(config.mesh)
+recipe, optimizer = RefinementRecipe(config, None, mesh), make_optimizer(config.optim, 10)
+state = initial_state(recipe, optimizer, abstract_state(recipe, optimizer, mesh))
+step = make_step(recipe, optimizer)
+for number in range(2):
+    batch = global_batch(mesh, recipe.batch(number, local_rows(mesh, 4)), recipe.batch_specs, 4)
+    state, metrics = step(state, recipe.frozen, batch)
+    print(json.dumps({name: float(value) for name, value in metrics.items()}))
+"""
+
+
+@pytest.mark.slow
+def test_four_devices_compute_what_one_does(folder, corpus):
+    found = []
+    for devices, mesh in ((1, {}), (4, {"data": 1, "fsdp": 2, "tensor": 2})):
+        config = settings(corpus, folder, mesh=mesh, train={"body_rank": 2})
+        run = [sys.executable, "-c", SHARDED, json.dumps(to_dict(config))]
+        done = subprocess.run(run, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        found.append([json.loads(line) for line in done.stdout.splitlines()])
+    for one, other in zip(*found, strict=True):
+        assert one.keys() == other.keys() and {"hidden", "chunk"} <= one.keys()
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=5e-4, err_msg=name)
+
+
+def test_a_plan_counts_the_original(folder, corpus):
+    with_it, alone = (shapes_of(settings(corpus, folder, loss=loss)) for loss in ({}, {"hidden": 0.0, "chunk": 0.0}))
+    assert with_it.work.teacher > 0 == alone.work.teacher and with_it.work.body_forward == alone.work.body_forward
+    recipe = recipe_for(settings(corpus, folder), None)
+    assert recipe.flops({}) == pytest.approx(with_it.work.total, rel=0.01)
+    more = {part.name for part in with_it.parts((1, 1, 1), 1)} - {part.name for part in alone.parts((1, 1, 1), 1)}
+    assert more == {"rows of the original", "states of the teacher"}
+    assert list(with_it.trained) == ["input"]
+
+
+def test_mistakes(folder, corpus):
+    with pytest.raises(UserError, match=r"config\.start is None; config\.recipe 'refinement' needs it"):
+        from_dict({"recipe": "refinement"})
+    with pytest.raises(UserError, match=r"an original model, which config\.recipe 'lm' has not"):
+        from_dict({"recipe": "lm", "loss": {"hidden": 1.0}})
+    assert load_base_model(folder / "start", body=False).vocab.kind == "Unigram"

@@ -1,0 +1,43 @@
+"""The recipe "refinement" in shapes: whether a config is right, and what a step holds and computes."""
+
+import dataclasses
+
+from zett.config import Config
+from zett.lms.known import hf_config_of
+from zett.objectives.distillation import check_taught
+from zett.plan.memory import BodyStep, abstract_mesh, sharded_rows
+from zett.plan.shapes import Part, Shapes, base_of
+from zett.recipes import language_model_plan
+
+check_config = language_model_plan.check_config
+
+
+def check_original(config: Config) -> None:
+    """UserError if the models cannot be compared as the config says."""
+    for name in (config.base, str(config.start)):
+        base = base_of(name, hf_config_of(name))
+        check_taught(config.loss, base.name, base.config)
+
+
+def shapes_of(config: Config) -> Shapes:
+    """Those of training the rows alone; changes of low rank take the gradient of the whole body in addition, not counted here.
+
+    UserError if the model cannot be trained with this config.
+    """
+    rows_alone = dataclasses.replace(config, recipe="lm", train=dataclasses.replace(config.train, trained="table"),
+                                     loss=dataclasses.replace(config.loss, token=1.0, hidden=0.0, chunk=0.0))  # fmt: skip
+    shapes = language_model_plan.shapes_of(rows_alone)
+    if not config.loss.hidden and not config.loss.chunk:
+        return shapes
+    check_original(config)
+    original = base_of(config.base, hf_config_of(config.base))
+    positions = config.data.batch_size * config.data.length
+    work = shapes.work.taught(config.loss, shapes.base.config, positions=positions, rows=original.table["input"][0])
+    body = BodyStep(config, shapes.base, trains=False)
+
+    def parts(sizes: tuple[int, int, int], microbatches: int) -> list[Part]:
+        columns = original.table["input"][0], original.columns
+        rows = Part("rows of the original", sharded_rows(columns, abstract_mesh(sizes)))
+        return [*shapes.parts(sizes, microbatches), rows, *body.taught(sizes)]
+
+    return dataclasses.replace(shapes, work=work, parts=parts)
