@@ -168,14 +168,24 @@ def rope(x_BLHK, positions_BL, inv_freq, factor=1.0):
 
     inv_freq `[R / 2]`: the first R of the K columns are rotated. factor: of cosines and sines (YaRN, LongRoPE).
     """
+    return rotated(x_BLHK, *rotation(positions_BL, inv_freq, factor))
+
+
+def rotation(positions_BL, inv_freq, factor=1.0):
+    """Cosines and sines `[B, L, 1, R / 2]` that `rotated` takes."""
     angles = positions_BL[:, :, None, None].astype(jnp.float32) * inv_freq
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     if not (isinstance(factor, float) and factor == 1.0):
         cos, sin = cos * factor, sin * factor
-    width = 2 * inv_freq.shape[-1]
+    return cos, sin
+
+
+def rotated(x_BLHK, cos, sin):
+    """The first R columns of each head, rotated; see `rope`."""
+    width = 2 * cos.shape[-1]
     a, b = jnp.split(x_BLHK[..., :width].astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_BLHK.dtype)
-    return rotated if width == x_BLHK.shape[-1] else jnp.concatenate([rotated, x_BLHK[..., width:]], -1)
+    turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_BLHK.dtype)
+    return turned if width == x_BLHK.shape[-1] else jnp.concatenate([turned, x_BLHK[..., width:]], -1)
 
 
 def positions_and_mask(x_BLD, positions_BL=None, mask_BL=None, segments_BL=None):
