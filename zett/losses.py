@@ -34,6 +34,17 @@ def chunked_cross_entropy(
     return _cross_entropy(cut(h), out_rows, bias, cut(targets), cut(weights), num_valid, softcap, dtype)
 
 
+LOGITS = 2**29  # bytes of logits, float32, that are in an accelerator's memory at a time; with their gradient three times that
+
+
+def chunk_of(setting: int, rows: int, *, cpu: bool) -> int:
+    """How many positions have their logits in memory at a time, over `rows` rows: `setting`, or if that is 0 what is best.
+
+    On a CPU few, which fit its caches. An accelerator adds the gradient of the rows up once a chunk, so the fewer the better.
+    """
+    return setting or (1024 if cpu else max(1024, 1 << max(LOGITS // (4 * max(rows, 1)), 1).bit_length() - 1))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
 def _cross_entropy(h, out_rows, bias, targets, weights, num_valid, softcap, dtype):
     """h `[chunks, positions, D]`, targets and weights `[chunks, positions]`."""

@@ -69,7 +69,7 @@ def test_a_query_that_may_look_nowhere_makes_no_nan(softcap):
     ],
 )
 def test_where_cudnn_is_used(capability, dtype, width, length, masked, taken):
-    assert layers.cudnn_takes(capability, jnp.dtype(dtype), width, length, masked=masked) == taken
+    assert (layers.cudnn_refuses(capability, jnp.dtype(dtype), width, length, masked=masked) == "") == taken
 
 
 def test_positions_and_mask():

@@ -5,6 +5,7 @@ K head width, V vocabulary rows, S surface-form positions.
 """
 
 import contextlib
+import contextvars
 import functools
 import re
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from flax import nnx
 from zett.errors import UserError
 
 # What a backward pass keeps of each layer, so as not to compute it again: everything ("none"), its input alone ("full"), or its
-# input and the results of its matrix products ("dots").
-Remat = Literal["none", "full", "dots"]
+# input and the results of its matrix products ("dots"). "auto": everything on CPUs; elsewhere "dots", since making cheap things
+# again takes less than writing them to memory and reading them.
+Remat = Literal["auto", "none", "full", "dots"]
+Attention = Literal["auto", "xla", "cudnn"]
 
 
 def product_dtype(name, where: str = "dtype"):
@@ -222,13 +225,30 @@ def learned_positions(table_PD, positions_BL, segments_BL=None):
     return table_PD[positions_BL]
 
 
+# What computes attention while a step is traced: a setting, and the compute capability of the GPU that the step is planned for.
+_ATTENTION: contextvars.ContextVar[tuple[str, float | None]] = contextvars.ContextVar("attention", default=("auto", None))
+
+
+@contextlib.contextmanager
+def attention_by(setting: Attention, planned: float | None = None):
+    """Within this, `attention` is computed by XLA or cuDNN as `setting` says.
+
+    planned: a compute capability; what is traced within then has the shapes of a run on such a GPU, and is not to be run.
+    """
+    token = _ATTENTION.set((setting, planned))
+    try:
+        yield
+    finally:
+        _ATTENTION.reset(token)
+
+
 def attention(q_BLHK, k_BLNK, v_BLNK, *, mask=None, causal=True, window=None, scale=None, softcap=None, dtype):
     """Attention `[B, L, H, K]` with operands in `dtype` and the softmax in float32.
 
     mask: broadcastable to `[B, 1 or H, L, L]`, True where a query may look; causality is added here. window: counted as in
     Transformers, where a query sees keys less than `window` back if causal, else at most `window` away; it may be a traced
     scalar. scale: factor of the logits (None: `K ** -0.5`). softcap: logits become `softcap * tanh(logits / softcap)`.
-    On NVIDIA GPUs, cuDNN's flash attention is used if it takes these arguments.
+    On NVIDIA GPUs, cuDNN's flash attention is used if it takes these arguments; see `attention_by`.
     """
     length = q_BLHK.shape[1]
     dtype = jnp.dtype(dtype)
@@ -237,9 +257,7 @@ def attention(q_BLHK, k_BLNK, v_BLNK, *, mask=None, causal=True, window=None, sc
         window = None
     # cuDNN takes a causal window as a number, and then skips the blocks outside of it.
     counted = causal and isinstance(window, int)
-    cudnn = softcap is None and cudnn_takes(
-        _compute_capability(), dtype, q.shape[-1], length, masked=mask is not None or (window is not None and not counted)
-    )
+    cudnn = by_cudnn(dtype, q.shape[-1], length, mask is not None or (window is not None and not counted), softcap)
     if window is not None and not (cudnn and counted):
         back = jnp.arange(length)[:, None] - jnp.arange(length)
         near = (back < window if causal else jnp.abs(back) <= window)[None, None]
@@ -249,6 +267,8 @@ def attention(q_BLHK, k_BLNK, v_BLNK, *, mask=None, causal=True, window=None, sc
     with exact:
         if softcap is not None:
             out = _softcapped_attention(q, k, v, mask, causal, scale, softcap)
+        elif cudnn and _ATTENTION.get()[1] is not None:
+            out = _planned_attention(q, k, v)
         elif cudnn:
             out = jax.nn.dot_product_attention(
                 q, k, v, mask=None if mask is None else jnp.broadcast_to(mask, (*mask.shape[:2], length, length)),
@@ -259,6 +279,21 @@ def attention(q_BLHK, k_BLNK, v_BLNK, *, mask=None, causal=True, window=None, sc
     return out.astype(q_BLHK.dtype)
 
 
+def by_cudnn(dtype, width: int, length: int, masked: bool, softcap: float | None = None) -> bool:
+    """Whether cuDNN computes the attention of heads of `width` on `length` positions. UserError if it is told to and cannot."""
+    setting, planned = _ATTENTION.get()
+    if setting == "xla":
+        return False
+    capability = _compute_capability() if planned is None else planned
+    if softcap is not None:
+        reason = "logits with a soft cap"
+    else:
+        reason = cudnn_refuses(capability, dtype, width, length, masked=masked)
+    if reason and setting == "cudnn":
+        raise UserError(f"config.train.attention is 'cudnn', which does not take {reason}; 'auto' takes XLA's there")
+    return not reason
+
+
 def _compute_capability() -> float:
     """Of the NVIDIA GPU that is computed on; 0 elsewhere."""
     if jax.default_backend() != "gpu":
@@ -267,11 +302,34 @@ def _compute_capability() -> float:
     return float(name) if re.fullmatch(r"\d+\.\d+", name) else 0.0  # AMD's have other names
 
 
-def cudnn_takes(capability: float, dtype, width: int, length: int, *, masked: bool) -> bool:
-    """Whether cuDNN's flash attention has a kernel, forward and backward, for heads of `width`; see jax._src.cudnn."""
-    if capability < 8 or dtype not in (jnp.bfloat16, jnp.float16):
-        return False
-    return width % 8 == 0 and width <= (256 if capability >= 9 else 128) and not (masked and length % 2)
+def cudnn_refuses(capability: float, dtype, width: int, length: int, *, masked: bool) -> str:
+    """For what reason cuDNN's flash attention has no kernel, forward and backward, for heads of `width`; "" if it has.
+
+    The conditions are those of jax._src.cudnn.
+    """
+    most = 256 if capability >= 9 else 128
+    if capability < 8:
+        return "other devices than NVIDIA GPUs from compute capability 8.0 on"
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return f"products in {dtype.name}"
+    if width % 8 or width > most:
+        return f"heads of width {width}: a multiple of 8 up to {most} is needed"
+    return f"texts of {length} tokens, an odd number, with a mask" if masked and length % 2 else ""
+
+
+@jax.custom_vjp
+def _planned_attention(q, k, v):
+    """The shapes of cuDNN's attention, for plans: machines that have no cuDNN cannot trace it."""
+    return jnp.zeros_like(q)
+
+
+def _planned_forward(q, k, v):
+    sums = jnp.zeros((q.shape[0], q.shape[2], q.shape[1]), jnp.float32)  # logarithms of the softmax's sums
+    out = jnp.zeros_like(q)
+    return out, (q, k, v, out, sums)
+
+
+_planned_attention.defvjp(_planned_forward, lambda residuals, g: residuals[:3])
 
 
 def _softcapped_attention(q_BLHK, k_BLNK, v_BLNK, mask, causal, scale, softcap):
@@ -292,6 +350,8 @@ def _softcapped_attention(q_BLHK, k_BLNK, v_BLNK, mask, causal, scale, softcap):
 
 def checkpointed(f, remat: Remat, *, prevent_cse: bool = True):
     """`f`, but a backward pass keeps only what `remat` says, and computes the rest again."""
+    if remat == "auto":
+        remat = "none" if jax.default_backend() == "cpu" else "dots"
     if remat == "none":
         return f
     policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None

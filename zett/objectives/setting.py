@@ -7,7 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from zett.config import Config
 from zett.lms.base import BaseModel
+from zett.losses import chunk_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Setting:
     the products. microbatches: number of parts of a batch, which go through the body one after the other. trains_body: whether
     the body gets a gradient. opening: whether texts open with the base's own row, or else with a row of the table that is
     trained. mask_share: share of a text's tokens that is hidden from an encoder. source_rows: `[V0, E]` on the devices, input
-    and output rows of the source table side by side; None in recipes that have none.
+    and output rows of the source table side by side; None in recipes that have none. positions: of a device's texts, how many
+    have their logits in memory at a time (`losses.chunk_of`).
     """
 
     base: BaseModel
@@ -30,11 +33,17 @@ class Setting:
     opening: bool = True
     mask_share: float = 0.15
     source_rows: jax.Array | None = None
+    positions: int = 1024
 
     @property
     def chunk(self) -> int:
-        """How many positions have their logits in memory at a time."""
-        return 1024 * self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        """How many positions have their logits in memory at a time, on all devices together."""
+        return self.positions * self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+
+def loss_positions(config: Config, rows: int) -> int:
+    """`Setting.positions` of a run whose steps have up to `rows` rows of the vocabulary."""
+    return chunk_of(config.train.loss_chunk, rows, cpu=jax.default_backend() == "cpu")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,12 +28,12 @@ from zett.evaluate.windows import text_to_measure
 from zett.lms.base import BaseModel, body_shapes, check_causal, load_base_model
 from zett.lms.body import Body
 from zett.lms.family import family_of
-from zett.lms.layers import activation_dtype, product_dtype
+from zett.lms.layers import activation_dtype, attention_by, product_dtype
 from zett.lms.llama import FAMILY, LlamaConfig
 from zett.lms.weights import VocabularyNames, partition_specs
 from zett.mesh import Rules, local_rows, same_everywhere
 from zett.objectives import WeightedSum
-from zett.objectives.setting import Encoded, Setting
+from zett.objectives.setting import Encoded, Setting, loss_positions
 from zett.plan.flops import body_step
 from zett.progress import phase, say
 from zett.recipes.language_model_plan import check_config, shapes_of
@@ -69,8 +69,8 @@ class LanguageModelRecipe:
         self.base = dataclasses.replace(self.base, params=None, table=jax.tree.map(np.asarray, self.base.table))
         activations = activation_dtype(config.train.activations, self.dtype)
         setting = Setting(
-            self.base, mesh, self.dtype, activations, config.train.microbatches,
-            trains_body=self.body_is_trained, opening=False,
+            self.base, mesh, self.dtype, activations, config.train.microbatches or 1,
+            trains_body=self.body_is_trained, opening=False, positions=loss_positions(config, len(self.base.table.input)),
         )  # fmt: skip
         self.objective = WeightedSum.of(("token",), config.loss, setting)
         self.batch_specs = self.objective.specs
@@ -204,7 +204,8 @@ class LanguageModelRecipe:
         return (params if self.body_is_trained else frozen)["body"]
 
     def loss(self, params, frozen, batch):
-        return self.objective(self.table(params), Body(self.base.graphdef, self._body(params, frozen)), {}, batch)
+        with attention_by(self.config.train.attention):
+            return self.objective(self.table(params), Body(self.base.graphdef, self._body(params, frozen)), {}, batch)
 
     def flops(self, batch) -> float:
         """Counted FLOPs of a step, the same for every batch."""
