@@ -30,6 +30,8 @@ from zett.plan.shapes import BODY, PHASES, BaseShapes, How, Part
 from zett.plan.time import A_LAYER, FORWARD, KEPT, WEIGHTS, Cost, head_cost, widths
 from zett.plan.time import BODY as BODY_PASSES
 
+# The most that results of products and all between them take, over the results alone: compilers make the rest part of kernels.
+BETWEEN = 1.5
 FRAME = 2  # tokens that an encoder has around a text
 
 
@@ -176,11 +178,8 @@ class BodyStep:
 
 
 def made_again(remat: str, of: Callable[[str], list], layers: int) -> float:
-    """Bytes of what is computed again of one of `layers` for its backward pass. of: remat -> what the backward pass keeps.
-
-    Not more than half again as much as the results of its products: a compiler makes what is between them part of other things.
-    """
-    return 0.0 if remat == "none" else min(nbytes(of("none")), 1.5 * nbytes(of("dots"))) / layers
+    """Bytes of what is computed again of one of `layers` for its backward pass. of: remat -> what the backward pass keeps."""
+    return 0.0 if remat == "none" else min(nbytes(of("none")), BETWEEN * nbytes(of("dots"))) / layers
 
 
 def trained_bytes(config: Config, trained: dict, specs: dict[str, PartitionSpec], mesh) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from zett.lms.known import hf_config_of
 from zett.mesh import match
 from zett.plan.flops import StepFlops, hypernet_step, kernels
 from zett.plan.memory import (
+    BETWEEN,
     BodyStep,
     Kept,
     abstract_mesh,
@@ -221,8 +222,10 @@ def _kept(step: _Step, remat: str, capability: float) -> Kept:
         width = step.base.config.hidden_size
         graphdef = hypernet_graph(c, width, tied, products, activations=activations, remat=remat)
         with attention_planned(step.config, capability):
-            arrays = kept(lambda params, *others: nnx.merge(graphdef, params)(*others), step.trained, *others)
-        # No loop stacks what is kept. So float32 copies of narrower activations are made in the kernels that read them.
-        return [a for a in arrays if a.dtype.itemsize <= activations.itemsize or a.size < step.rows * c.width]
+            return kept(lambda params, *others: nnx.merge(graphdef, params)(*others), step.trained, *others)
 
-    return Kept(of(remat), made_again(remat, of, c.layers + 1))
+    arrays, most = of(remat), int(BETWEEN * nbytes(of("dots")))
+    # No loop stacks what is kept here. So float32 copies of narrower activations are made in the kernels that read them.
+    if activations.itemsize < 4 and nbytes(arrays) > most:
+        arrays = [*of("dots"), array((most - int(nbytes(of("dots"))),), jnp.int8)]
+    return Kept(arrays, made_again(remat, of, c.layers + 1))
