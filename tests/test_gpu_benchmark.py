@@ -45,9 +45,8 @@ def test_a_process_that_ends_badly_is_recorded():
 
 
 def test_kernels_are_summed_up_by_kind():
-    assert [gpu_parts.kind_of(name) for name in ("sm90_xmma_gemm_bf16", "cudnn_generated_fort_native_sdpa_flash", "loop_fusion_3")] == [
-        "products", "attention", "elementwise",
-    ]  # fmt: skip
+    names = ("sm90_xmma_gemm_bf16", "cudnn_generated_fort_native_sdpa_flash", "loop_fusion_3")
+    assert [gpu_parts.kind_of(name) for name in names] == ["products", "attention", "elementwise"]
     hlo = '  ROOT %fusion.3 = f32[4]{0} fusion(%x), kind=kLoop, metadata={op_name="jit(step)/transpose(jvp())/mul"}'
     events = [("nvjet_tst_128", "custom-call.7", 3e6), ("loop_fusion_3", "fusion.3", 1e6)]
     found = gpu_parts.summed_up(events, gpu_parts.origins(hlo))
