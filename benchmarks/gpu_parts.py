@@ -45,10 +45,10 @@ THEN: dict[str, dict[str, Any]] = {
 }
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "smollm2": {
-        "unrolled layers": {"unrolled": 64}, "attention xla": {"attention": "xla"}, "loss_chunk 1024": {"loss_chunk": 1024},
+        "attention xla": {"attention": "xla"}, "loss_chunk 1024": {"loss_chunk": 1024},
         "remat none": {"remat": "none", "remat_hypernet": "none"}, "hypernet kept": {"remat_hypernet": "none"},
         "loss_chunk 4096": {"loss_chunk": 4096}, "microbatches 2": {"microbatches": 2}, "remat full": {"remat": "full"},
-        "activations float32": {"activations": "float32"},
+        "activations float32": {"activations": "float32"}, "unrolled layers": {"unrolled": 64},  # which compiles for long
     },
     "mistral": {
         "dots and full, 2": {"microbatches": 2, "remat_hypernet": "full"}, "dots and dots, 4": {"microbatches": 4},
@@ -164,7 +164,15 @@ class Steps:
             "settings": setting_words(config, step),
             "cut": self.cut,
         }  # fmt: skip
-        return found | ({"profile": profiled(run, state, compiled.as_text())} if profile else {})
+        return found | ({"profile": tried(lambda: profiled(run, state, compiled.as_text()))} if profile else {})
+
+
+def tried(f: Callable[[], dict]) -> dict:
+    """What `f` gives, or that it failed, which does not spoil what was measured before."""
+    try:
+        return f()
+    except Exception as error:
+        return {"failed": words(error)}
 
 
 def setting_words(config: Config, step: HypernetStep) -> dict:
