@@ -57,6 +57,14 @@ def test_a_run_keeps_what_was_chosen(tmp_path, monkeypatch):
     assert choice_of(train_run._settled(config_of(microbatches=8, remat="full"), tmp_path)) == (8, "full", "dots")
 
 
+def test_a_model_of_unknown_shape_needs_a_number(monkeypatch):
+    monkeypatch.setattr(choose, "this_device", lambda: Device("x", (), 1e14, 8.0, 3e12))
+    unknown = dataclasses.replace(config_of(), base="nobody/model")
+    assert choice_of(chosen(unknown, ONE)) == (1, "dots", "dots")
+    with pytest.raises(UserError, match="the shape of 'nobody/model' is not known"):
+        chosen(dataclasses.replace(unknown, train=config_of(microbatches=0).train), ONE)
+
+
 def test_runs_of_earlier_versions_had_no_choice():
     before = to_dict(config_of(microbatches=4, remat="none", remat_hypernet="full"))
     assert choice_of(recorded(config_of(microbatches=0), before)) == (4, "none", "full")

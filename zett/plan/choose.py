@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from zett.config import Config, from_dict, to_dict
+from zett.errors import UserError
 from zett.plan import machine
 from zett.plan.devices import Device, find_device
 from zett.plan.memory import fullest
@@ -103,14 +104,22 @@ def this_device() -> Device:
 
 
 def chosen(config: Config, sizes: Sizes) -> Config:
-    """The config with what it leaves open chosen for the devices of this process; if nothing fits, what needs least memory."""
+    """The config with what it leaves open chosen for the devices of this process; if nothing fits, what needs least memory.
+
+    UserError if microbatches are to be chosen for a model whose shape is not known.
+    """
     if not is_open(config):
         return config
     device = this_device()
     ways = [list(some) for some in _ways(config, device, sizes)]
     if len(ways) == len(ways[0]) == 1:
         return _with(config, ways[0][0])
-    run = Run(config, recipe_class(config.recipe).shapes(config))
+    try:
+        run = Run(config, recipe_class(config.recipe).shapes(config))
+    except UserError:
+        if config.train.microbatches:  # a model that is downloaded later, whose shape is not known yet
+            return _with(config, How.of(config))
+        raise
     return _with(config, choice(run, device, sizes) or smallest(run, device, sizes))
 
 
