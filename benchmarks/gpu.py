@@ -72,7 +72,8 @@ def measured(part: str, seconds: float, small: bool) -> dict:
     for name, flags in FLAGS.items():
         left = seconds - (time.perf_counter() - clock)
         runs[name] = in_a_process("step", left, small, flags) | {"flags": flags} if left > 20 else {"failed": "no time left"}
-    return {"runs": {name: next(iter(run.get("runs", {}).values()), {}) | run for name, run in runs.items()}}
+    device = next((run["device"] for run in runs.values() if "device" in run), None)
+    return {"device": device, "runs": {name: next(iter(run.pop("runs", {}).values()), {}) | run for name, run in runs.items()}}
 
 
 def run_parts(parts: list[str], seconds: float, small: bool, output: Path | None) -> dict:
@@ -87,7 +88,7 @@ def run_parts(parts: list[str], seconds: float, small: bool, output: Path | None
             report["parts"][part] = measured(part, min(PARTS[part], left), small)
         report["device"] = report["parts"][part].pop("device", None) or report["device"]
         print("\n".join(lines(part, report["parts"][part])), flush=True)
-        if output is not None:
+        if output is not None and report["device"] is not None:  # of what has run nowhere there is nothing to keep
             write_json(output, report | about(small))
     return report | about(small)
 

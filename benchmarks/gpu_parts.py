@@ -378,6 +378,8 @@ PARTS: dict[str, Callable] = {
 def run_part(part: str, seconds: float, small: bool) -> dict:
     """All that a part measures. What fails is recorded, and what would begin in its last fifth is left out."""
     first = jax.devices()[0]
+    if first.platform == "cpu" and not small:
+        raise SystemExit("JAX sees no GPU on this machine; --small tries everything on its CPU")
     report: dict = {"device": {"kind": first.device_kind, "platform": first.platform}, "runs": {}}
     started, findings = time.perf_counter(), PARTS[part](small)
     while True:

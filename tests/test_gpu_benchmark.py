@@ -44,6 +44,12 @@ def test_a_process_that_ends_badly_is_recorded():
     assert gpu.in_a_process("rates", 0.05, True)["failed"] == "stopped after 0 s"
 
 
+def test_whole_shapes_are_not_measured_on_a_cpu(tmp_path):
+    report = gpu.run_parts(["rates"], 100, False, tmp_path / "gpu.json")
+    assert "JAX sees no GPU on this machine" in report["parts"]["rates"]["failed"]
+    assert not (tmp_path / "gpu.json").exists()
+
+
 def test_kernels_are_summed_up_by_kind():
     names = ("sm90_xmma_gemm_bf16", "cudnn_generated_fort_native_sdpa_flash", "loop_fusion_3")
     assert [gpu_parts.kind_of(name) for name in names] == ["products", "attention", "elementwise"]
