@@ -46,9 +46,9 @@ def without_savings(sources: np.ndarray, forms: PackedForms) -> tuple[np.ndarray
 LEAN = Layer.__call__
 
 
-def everywhere(layer, x, mask, first=None):
+def everywhere(layer, x, owner, first=None):
     """A layer of a hypernetwork that computes all of it at every position, needed or not."""
-    x = LEAN(layer, x, mask)
+    x = LEAN(layer, x, owner)
     return x if first is None else x.reshape(-1, x.shape[-1])[first]
 
 

@@ -2,8 +2,8 @@
 
     python train.py --config configs/gemma3.py --workdir runs/gemma3
 
-One H100 of 80 GB: 26 GiB, 0.17 s a step, 9.4 hours for all steps: estimates of `--dry_run`, which makes them for other
-devices, too, at 40 % of their peak. Nothing here has run on an accelerator yet. The first start reads 13 GB of text into the
+One H100 of 80 GB: 26 GiB, 0.21 s a step, 12 hours for all steps: estimates of `--dry_run`, which makes them for other devices,
+too, by rates measured on an H100. Nothing here has run on an accelerator yet. The first start reads 13 GB of text into the
 cache and trains the tokenizers that others are drawn from.
 """
 

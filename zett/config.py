@@ -228,11 +228,17 @@ class TrainConfig(Checked):
     dtype: typing.Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; sums and parameters are float32
     # The dtype of activations between matrix products; "auto" is float32 on CPUs and the dtype of the products elsewhere.
     activations: typing.Literal["auto", "bfloat16", "float32"] = "auto"
-    microbatches: Count = 1  # parts of a batch that go through the model one after the other, their gradients added up
+    # Parts of a batch that go through the model one after the other, their gradients added up. 0: chosen from the memory of the
+    # devices at the start of the run, which keeps the number (zett/plan/choose.py).
+    microbatches: Annotated[int, Within(0, 2**20)] = 1
     # What is kept of each layer for the backward pass, of the body and of the hypernetwork: everything, results of matrix
-    # products, or inputs alone.
-    remat: typing.Literal["none", "dots", "full"] = "none"
-    remat_hypernet: typing.Literal["none", "dots", "full"] = "none"
+    # products, or inputs alone. "auto": everything on CPUs; elsewhere results of matrix products, or if memory is short inputs.
+    remat: typing.Literal["auto", "none", "dots", "full"] = "auto"
+    remat_hypernet: typing.Literal["auto", "none", "dots", "full"] = "auto"
+    # Attention in training steps: XLA's own, or cuDNN's flash attention on NVIDIA GPUs. "auto": cuDNN's where it can be.
+    attention: typing.Literal["auto", "xla", "cudnn"] = "auto"
+    # Positions of a device's texts whose logits are in memory at a time. 0: 1024 on CPUs, elsewhere as many as 512 MiB hold.
+    loss_chunk: Annotated[int, Within(0, 2**30)] = 0
     ahead: Few = 2  # batches prepared ahead of the device
     workers: Few = 1  # threads that prepare them
     # Steps in a row with a NaN or Inf in the gradient, all of them left out, after which the run stops.
@@ -271,7 +277,7 @@ class Config(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.data.batch_size % self.train.microbatches:
+        if self.train.microbatches and self.data.batch_size % self.train.microbatches:
             raise UserError(
                 f"config.train.microbatches is {self.train.microbatches}; it has to divide config.data.batch_size "
                 f"({self.data.batch_size})"

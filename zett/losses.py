@@ -53,6 +53,17 @@ def _cutting(shape: tuple[int, int], chunk: int):
     return cut, whole
 
 
+LOGITS = 2**29  # bytes of logits, float32, that are in an accelerator's memory at a time; with their gradient three times that
+
+
+def chunk_of(setting: int, rows: int, *, cpu: bool) -> int:
+    """How many positions have their logits in memory at a time, over `rows` rows: `setting`, or if that is 0 what is best.
+
+    On a CPU few, which fit its caches. An accelerator adds the gradient of the rows up once a chunk, so the fewer the better.
+    """
+    return setting or (1024 if cpu else max(1024, 1 << max(LOGITS // (4 * max(rows, 1)), 1).bit_length() - 1))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
 def _cross_entropy(h, out_rows, bias, targets, weights, num_valid, softcap, dtype):
     """h `[chunks, positions, D]`, targets and weights `[chunks, positions]`."""
@@ -104,8 +115,9 @@ def _cross_entropy_forward(h, out_rows, bias, targets, weights, num_valid, softc
         loss_sum, d_rows, d_bias = carry
         h_c, targets_c, weights_c = xs
         loss, (unnormalised, total, slope) = _chunk_loss(xs, out_rows, bias, num_valid, softcap, dtype)
-        d_logits = unnormalised * (weights_c[:, None] / total)
-        d_logits = d_logits.at[jnp.arange(len(targets_c)), targets_c].add(-weights_c)
+        # Compared instead of indexed: a scatter would be one more pass over all logits, this is part of the one that is made.
+        chosen = targets_c[:, None] == jnp.arange(out_rows.shape[0])
+        d_logits = unnormalised * (weights_c[:, None] / total) - jnp.where(chosen, weights_c[:, None], 0)
         d_products = d_logits if slope is None else d_logits * slope
         d_h = _matmul(d_products, out_rows, (1, 0), dtype)
         d_rows = d_rows + _matmul(d_products, h_c, (0, 0), dtype)

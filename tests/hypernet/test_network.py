@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypernet.networks import CONFIG, PAPER, WIDTH, base_of, params_of, predict, random_forms, table_for, trained_for
 from vocabularies import vocabulary
 
 from zett.config import from_dict
 from zett.errors import UserError
-from zett.hypernet.network import hypernet_graph, predict_rows
+from zett.hypernet.network import hypernet_graph, predict_rows, rows_together
 from zett.hypernet.packing import pack_forms
 from zett.hypernet.scaling import fit_scales, source_rows
 from zett.methods.fvt import FVT
@@ -117,3 +118,30 @@ def test_bytes_that_the_source_lacks_have_rows_of_their_own(source):
 
     gradient = np.asarray(jax.jit(jax.grad(total))(params_of())["fallback"])
     assert np.flatnonzero(np.abs(gradient).sum(1)).tolist() == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("rows", "positions", "expected"), [(64, 8, (4, 128)), (64, 7, (4, 112)), (6, 9, (3, 18)), (5, 200, (5, 200))]
+)
+def test_rows_are_joined_to_texts_of_up_to_128_positions(rows, positions, expected):
+    assert rows_together(rows, positions) == expected
+
+
+def test_rows_joined_for_flash_attention_give_the_same(monkeypatch):
+    """As on a GPU, but that XLA computes what cuDNN is asked for."""
+    calls, real = [], jax.nn.dot_product_attention
+
+    def asked(*args, implementation=None, **options):
+        calls.append(implementation)
+        return real(*args, **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", asked)
+    packed = pack_forms(random_forms(np.random.default_rng(0).integers(1, 5, 100)), multiple=16)
+    rows = np.random.default_rng(1).normal(size=(300, 2 * WIDTH)).astype(np.float32)
+    graphdef = hypernet_graph(CONFIG, WIDTH, False, jnp.bfloat16)
+    plain = nnx.merge(graphdef, params_of())(rows, packed)
+    assert not calls
+    monkeypatch.setattr("zett.lms.attention._compute_capability", lambda: 9.0)
+    joined = nnx.merge(graphdef, params_of())(rows, packed)
+    assert calls == ["cudnn"] * CONFIG.layers
+    np.testing.assert_allclose(joined, plain, atol=0.03 * float(jnp.abs(plain).max()))

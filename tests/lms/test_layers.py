@@ -9,9 +9,10 @@ import pytest
 from flax import nnx
 
 from zett.lms import layers
+from zett.lms.attention import attention, cudnn_refuses
 from zett.lms.decoder import Decoder, DecoderConfig
 from zett.lms.gemma3 import Gemma3Config
-from zett.lms.layers import attention, positions_and_mask
+from zett.lms.layers import positions_and_mask
 from zett.lms.rope import Rope
 
 B, L, H, N, K = 2, 7, 4, 2, 6
@@ -69,7 +70,7 @@ def test_a_query_that_may_look_nowhere_makes_no_nan(softcap):
     ],
 )
 def test_where_cudnn_is_used(capability, dtype, width, length, masked, taken):
-    assert layers.cudnn_takes(capability, jnp.dtype(dtype), width, length, masked=masked) == taken
+    assert (cudnn_refuses(capability, jnp.dtype(dtype), width, length, masked=masked) == "") == taken
 
 
 def test_positions_and_mask():

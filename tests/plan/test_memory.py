@@ -19,7 +19,7 @@ from zett.mesh import one_device
 from zett.objectives.setting import Encoded
 from zett.optim import make_optimizer
 from zett.plan.memory import fullest
-from zett.plan.shapes import PHASES, Shapes
+from zett.plan.shapes import PHASES, How, Shapes
 from zett.recipes import recipe_class
 from zett.recipes.hypernet import HypernetStep
 from zett.table import EmbeddingTable
@@ -34,8 +34,11 @@ SETTINGS = {
     "data": {"batch_size": 32, "length": 128},
     "hypernet": {"width": 128, "feed_forward": 256, "heads": 2, "layers": 1, "max_pieces": 7},
     "sampler": {"rows": 0, "sizes": "fixed", "max_size": 4096},
-    "train": {"dtype": "float32", "activations": "float32"},
+    "train": {"dtype": "float32", "activations": "float32", "remat": "none", "remat_hypernet": "none", "loss_chunk": 1024},
 }
+
+
+PLAIN = How()
 
 
 @pytest.fixture
@@ -92,7 +95,7 @@ def test_memory_is_what_the_compiler_takes(train, config_of):
     config = config_of(train)
     compiled, arrays, counted = true_step(config)
     shapes = shapes_of(config)
-    parts = shapes.parts((1, 1, 1), config.train.microbatches)
+    parts = shapes.parts((1, 1, 1), How.of(config))
     lasting = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(arrays))
     assert sum(part.bytes for part in parts if part.phases == PHASES) == pytest.approx(lasting, rel=0.001)
     taken = compiled.memory_analysis().temp_size_in_bytes + lasting
@@ -102,11 +105,11 @@ def test_memory_is_what_the_compiler_takes(train, config_of):
 
 def test_more_devices_hold_less_each(config_of):
     shapes = shapes_of(config_of())
-    sizes = [fullest(shapes.parts((1, number, 1), 1))[1] for number in (1, 2, 4, 8)]
+    sizes = [fullest(shapes.parts((1, number, 1), PLAIN))[1] for number in (1, 2, 4, 8)]
     # But for the predicted rows and the logits of a chunk, all is cut.
     assert all(2 > one / two > 1.5 for one, two in itertools.pairwise(sizes))
-    copies = shapes.parts((8, 1, 1), 1)
-    one = {part.name: part.bytes for part in shapes.parts((1, 1, 1), 1)}
+    copies = shapes.parts((8, 1, 1), PLAIN)
+    one = {part.name: part.bytes for part in shapes.parts((1, 1, 1), PLAIN)}
     assert {part.name for part in copies if part.bytes == one[part.name] and part.phases == PHASES} == {
         "frozen body", "source rows", "hypernetwork", "moments of the optimizer",
     }  # fmt: skip
@@ -114,7 +117,7 @@ def test_more_devices_hold_less_each(config_of):
 
 def test_muon_has_one_moment_of_matrices(config_of):
     both = [shapes_of(config_of(optim={"name": name})) for name in ("adamw", "muon")]
-    adamw, muon = ({part.name: part.bytes for part in shapes.parts((1, 1, 1), 1)} for shapes in both)
+    adamw, muon = ({part.name: part.bytes for part in shapes.parts((1, 1, 1), PLAIN)} for shapes in both)
     assert muon["moments of the optimizer"] < 0.6 * adamw["moments of the optimizer"]
 
 

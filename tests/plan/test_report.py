@@ -53,7 +53,7 @@ def test_nothing_is_told_as_nothing(command):
     assert code == 0 and "on one device (data 1" in out and "1 step of 256 tokens: 256 tokens seen" in out
     assert "MiB" in out and "GFLOP" in out
     for nothing in ("0.0 h", "0.00", "0.00e9", "1 devices", "1 steps", "e-0", "e+0"):
-        assert nothing not in out.replace("<0.001", ""), out
+        assert not re.search(rf"{re.escape(nothing)}(?!\d)", out.replace("<0.001", "")), out
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,10 @@ def test_its_numbers_can_be_used(command):
     assert code == 0 and report["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}  # which is more devices than there are
     assert report["memory_total"] == sum(part["bytes"] for part in report["memory"] if part["counted"])
     h100 = next(device for device in report["devices"] if device["name"] == "h100")
-    assert h100["step_seconds"] == pytest.approx(sum(report["flops"].values()) / (8 * 0.4 * 989e12))
+    # Eight devices share the products and the traffic, but each starts all kernels.
+    alone = json.loads(command("--dry_run", "json", "--devices", "1", "--device", "h100")[1])["devices"][0]["step_seconds"]
+    assert alone / 8 < h100["step_seconds"] < alone
+    assert h100["share_of_peak"] == pytest.approx(sum(report["flops"].values()) / 8 / 989e12 / h100["step_seconds"])
     assert h100["fewest"]["mesh"] == {"data": 1, "fsdp": 1, "tensor": 1} and report["unchecked"] == []
     report = json.loads(command("--dry_run", "json", "--config.mesh.fsdp=4")[1])  # which does not fit the one that is here
     assert report["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}

@@ -12,6 +12,7 @@ from zett.plan.shapes import base_of
 PUBLISHED = {
     "openai-community/gpt2": 124_439_808,
     "FacebookAI/xlm-roberta-base": 278_295_186,
+    "HuggingFaceTB/SmolLM2-135M": 134_515_008,
     "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T": 1_100_048_384,
     "mistralai/Mistral-7B-v0.1": 7_241_732_096,
     "meta-llama/Meta-Llama-3-8B": 8_030_261_248,

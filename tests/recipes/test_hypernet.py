@@ -23,6 +23,7 @@ from zett.hypernet.network import predict_rows
 from zett.hypernet.release import load_hypernet, save_hypernet
 from zett.lms import load_base_model
 from zett.mesh import make_mesh
+from zett.plan.choose import chosen
 from zett.recipes.hypernet import HypernetRecipe, HypernetStep, trained_for
 from zett.recipes.hypernet_batches import SPARE, Batches
 from zett.train import loop
@@ -276,7 +277,7 @@ def test_a_tiny_run(folder, tmp_path):
     assert hypernet.base["fingerprint"] == base.fingerprint and hypernet.config == config.hypernet
     assert np.abs(hypernet.params["heads"][0]["dense"]["kernel"]).max() > 0
     assert json.loads((tmp_path / "whole" / "export" / "training.json").read_text())["config"] == json.loads(
-        json.dumps(to_dict(config))
+        json.dumps(to_dict(chosen(config, (1, 1, 1))))
     )
     target = load_tokenizer(folder / "target")
     table = hypernet(base, target)

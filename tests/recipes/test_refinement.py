@@ -16,6 +16,7 @@ from zett.config import Config, from_dict, to_dict
 from zett.errors import UserError
 from zett.lms import load_base_model
 from zett.mesh import make_mesh
+from zett.plan.shapes import How
 from zett.recipes.refinement import RefinementRecipe
 from zett.recipes.refinement_plan import shapes_of
 from zett.train.run import train
@@ -159,7 +160,7 @@ def test_a_plan_counts_the_original(folder, corpus):
     assert with_it.work.teacher > 0 == alone.work.teacher and with_it.work.body_forward == alone.work.body_forward
     recipe = recipe_for(settings(corpus, folder), None)
     assert recipe.flops({}) == pytest.approx(with_it.work.total, rel=0.01)
-    more = {part.name for part in with_it.parts((1, 1, 1), 1)} - {part.name for part in alone.parts((1, 1, 1), 1)}
+    more = {part.name for part in with_it.parts((1, 1, 1), How())} - {part.name for part in alone.parts((1, 1, 1), How())}
     assert more == {"rows of the original", "states of the teacher"}
     assert list(with_it.trained) == ["input"]
 

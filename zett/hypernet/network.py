@@ -23,6 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from zett.config import HypernetConfig
 from zett.hypernet.packing import PackedForms
+from zett.lms.attention import attention, attention_by, by_cudnn
 from zett.lms.layers import LayerNorm, Linear, Remat, checkpointed, dot
 from zett.mesh import gathered, paths, scattered
 from zett.vocab.forms import FEATURES
@@ -52,9 +53,18 @@ class Layer(nnx.Module):
         self.norm_attention, self.norm_mlp = LayerNorm(c.width, 1e-5), LayerNorm(c.width, 1e-5)
         self.config = c
 
-    def _attend(self, x_NPW, mask_NPP):
+    def _attend(self, x_NPW, owner_NP):
         """Attention of each position to the others of its token, before the output product."""
         q, k, v = jnp.split(self.qkv(x_NPW).reshape(*x_NPW.shape[:2], self.config.heads, -1), 3, axis=-1)
+        rows, length = rows_together(*owner_NP.shape)
+        if by_cudnn(self.qkv.dtype, q.shape[-1], length, True):
+            # Products of a few positions are too small for a GPU, and their layouts are not those of q, k and v. Many rows as
+            # one text, in which each position sees its own token, are not.
+            owner = owner_NP.reshape(rows, length)
+            q, k, v = (part.reshape(rows, length, *part.shape[2:]) for part in (q, k, v))
+            same = (owner[:, :, None] == owner[:, None, :])[:, None]
+            return attention(q, k, v, mask=same, causal=False, dtype=self.qkv.dtype).reshape(x_NPW.shape)
+        mask_NPP = owner_NP[:, :, None] == owner_NP[:, None, :]
         scores = jnp.einsum("nphk,nqhk->nhpq", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(mask_NPP[:, None], scores, -1e30), -1).astype(v.dtype)
         return jnp.einsum("nhpq,nqhk->nphk", weights, v).reshape(x_NPW.shape)
@@ -62,10 +72,13 @@ class Layer(nnx.Module):
     def _mlp(self, x):
         return self.down(nnx.gelu(self.up(x), approximate=self.config.encoder != "roberta"))
 
-    def __call__(self, x, mask, first=None):
-        """Output `[N, P, W]`. With `first [R]`, positions of the flattened rows, it is computed at these alone: `[R, W]`."""
+    def __call__(self, x, owner, first=None):
+        """Output `[N, P, W]`. With `first [R]`, positions of the flattened rows, it is computed at these alone: `[R, W]`.
+
+        owner: the token of each position, which sees the positions of the same one.
+        """
         pre = self.config.norm == "pre"
-        gathered = self._attend(self.norm_attention(x) if pre else x, mask)
+        gathered = self._attend(self.norm_attention(x) if pre else x, owner)
         if first is not None:
             x, gathered = (part.reshape(-1, part.shape[-1])[first] for part in (x, gathered))
         return self._after(x, self.out(gathered))
@@ -94,6 +107,15 @@ class Layer(nnx.Module):
         kernel, bias = value
         read = self.norm_attention(x) if self.config.norm == "pre" else x
         return self._after(x, dot(read, kernel, self.out.dtype) + bias.astype(x.dtype))
+
+
+def rows_together(rows: int, positions: int) -> tuple[int, int]:
+    """How many texts, and of which length, packed rows are joined to: as many rows a text as 128 positions hold.
+
+    The number is a power of two, as the number of rows is a multiple of one.
+    """
+    together = next(n for n in (16, 8, 4, 2, 1) if rows % n == 0 and (n * positions <= 128 or n == 1))
+    return rows // together, together * positions
 
 
 class Head(nnx.Module):
@@ -195,10 +217,9 @@ class Hypernet(nnx.Module):
             x = jnp.where(forms.position[..., None] == c.max_pieces, language, x)
         if self.norm_pieces is not None:
             x = self.norm_pieces(x)
-        mask = forms.owner[:, :, None] == forms.owner[:, None, :]
         for layer in self.layers[:-1]:
-            x = checkpointed(layer, self.remat)(x, mask)
-        x_RW = checkpointed(self.layers[-1], self.remat)(x, mask, forms.first)
+            x = checkpointed(layer, self.remat)(x, forms.owner)
+        x_RW = checkpointed(self.layers[-1], self.remat)(x, forms.owner, forms.first)
         return self._finished(x_RW, stats, lambda: self._residual(scaled_UE, forms))
 
     def rows_alone(self, scaled_RE, features_RF, values, stats):
@@ -249,8 +270,9 @@ def predict(hypernet: Hypernet, rows_UE, forms: PackedForms, stats, mesh: Mesh):
         return hypernet(rows_UE, forms, stats)
     scaled_UE = hypernet.scaled(rows_UE, stats)
     projected_UW = gathered(hypernet.projected(scattered(scaled_UE, mesh)), mesh)
-    # The groups share nothing, so that each device computes its own one.
-    rows_GRE = jax.vmap(lambda group: hypernet.predicted(group, scaled_UE, projected_UW, stats))(forms)
+    # The groups share nothing, so that each device computes its own one. How cuDNN's attention is cut there is not tried yet.
+    with attention_by("xla"):
+        rows_GRE = jax.vmap(lambda group: hypernet.predicted(group, scaled_UE, projected_UW, stats))(forms)
     return gathered(rows_GRE, mesh)
 
 

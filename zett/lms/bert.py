@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from zett.lms.attention import attention
 from zett.lms.config import BodyConfig
 from zett.lms.family import NARROW, WIDEN, Family, Weight, dense_rows, norm_rows
 from zett.lms.layers import (
@@ -19,7 +20,6 @@ from zett.lms.layers import (
     LayerNorm,
     Linear,
     Remat,
-    attention,
     check_activation,
     learned_positions,
     positions_and_mask,

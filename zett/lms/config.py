@@ -34,7 +34,7 @@ class BodyConfig:
 
     @property
     def layer_windows(self) -> tuple[int | None, ...]:
-        """For each layer, how far it looks, as `layers.attention` counts it; None: everywhere."""
+        """For each layer, how far it looks, as `attention.attention` counts it; None: everywhere."""
         return (None,) * self.num_layers
 
     @property

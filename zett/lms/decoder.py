@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from zett.lms.attention import attention
 from zett.lms.config import BodyConfig
 from zett.lms.family import NARROW, WIDEN, Weight, dense_rows
 from zett.lms.layers import (
@@ -17,10 +18,10 @@ from zett.lms.layers import (
     Linear,
     Remat,
     RMSNorm,
-    attention,
     check_activation,
     positions_and_mask,
-    rope,
+    rotated,
+    rotation,
     scan_layers,
     stack_layers,
     with_kept,
@@ -146,7 +147,8 @@ class Attention(nnx.Module):
         """Queries, keys and values, `[B, L, heads * K]` each."""
         return self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
 
-    def __call__(self, x_BLD, positions_BL, mask, *, rotary, window, cache=None):
+    def __call__(self, x_BLD, rotations, mask, *, rotary, window, cache=None):
+        """rotations: cosines and sines of each kind of rotary positions; `rotary`: which of the kinds is this layer's."""
         c = self.config
         q, k, v = self.project(x_BLD)
         if c.qk_norm == "all":
@@ -154,8 +156,9 @@ class Attention(nnx.Module):
         q, k, v = (y.reshape(*x_BLD.shape[:2], -1, c.head_dim) for y in (q, k, v))
         if c.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
+        cos, sin = (kinds[rotary] for kinds in rotations)
         out = attention(
-            rope(q, positions_BL, *rotary), rope(k, positions_BL, *rotary), v,
+            rotated(q, cos, sin), rotated(k, cos, sin), v,
             mask=mask, window=window, scale=c.attention_scale, softcap=c.attention_softcap,
             cache=cache, dtype=self.dtype,
         )  # fmt: skip
@@ -186,8 +189,8 @@ class Layer(nnx.Module):
         self.norm_mlp = RMSNorm(c.hidden_size, c.norm_eps, c.norm_offset)
         self.mlp = self.MLP(c, dtype, rngs)
 
-    def __call__(self, x, positions_BL, mask, *, rotary, window, cache=None):
-        x = x + self.attention(self.norm_attention(x), positions_BL, mask, rotary=rotary, window=window, cache=cache)
+    def __call__(self, x, rotations, mask, *, rotary, window, cache=None):
+        x = x + self.attention(self.norm_attention(x), rotations, mask, rotary=rotary, window=window, cache=cache)
         return x + self.mlp(self.norm_mlp(x))
 
 
@@ -217,19 +220,22 @@ class Decoder(nnx.Module):
         positions_BL, mask = positions_and_mask(x_BLD, positions_BL, mask_BL, segments_BL, cache)
         everywhere = x_BLD.shape[1] if cache is None else cache.size
         windows = [min(window or everywhere, everywhere) for window in c.layer_windows]
-        rotary = {found: _frequencies(found, c, positions_BL) for found in dict.fromkeys(c.ropes)}
+        # Cosines and sines are computed once, not in every layer.
+        kinds = list(dict.fromkeys(c.ropes))
+        each = [rotation(positions_BL, *_frequencies(found, c, positions_BL)) for found in kinds]
+        rotations = tuple(jnp.stack(values) for values in zip(*each))
         same: dict[str, Any] = {}
         per_layer: dict[str, Any] = {}
         if len(set(windows)) == 1:
             same["window"] = windows[0]
         else:
             per_layer["window"] = np.asarray(windows)
-        if len(rotary) == 1:
-            same["rotary"] = rotary[c.ropes[0]]
+        if len(kinds) == 1:
+            same["rotary"] = 0
         else:
-            per_layer["rotary"] = tuple(jnp.stack(values) for values in zip(*(rotary[found] for found in c.ropes)))
+            per_layer["rotary"] = np.asarray([kinds.index(found) for found in c.ropes])
         x, kept = scan_layers(
-            self.layers, x_BLD, positions_BL, mask, **same,
+            self.layers, x_BLD, rotations, mask, **same,
             per_layer=per_layer, keep_hidden=keep_hidden, remat=self.remat, cache=cache,
         )  # fmt: skip
         return with_kept(self.norm(x), kept, keep_hidden=keep_hidden, cache=cache)

@@ -53,8 +53,8 @@ class Gemma2Layer(nnx.Module):
         self.norm_mlp, self.norm_fed = RMSNorm(*norm), RMSNorm(*norm)
         self.mlp = MLP(c, dtype, rngs)
 
-    def __call__(self, x, positions_BL, mask, *, rotary, window, cache=None):
-        attended = self.attention(self.norm_attention(x), positions_BL, mask, rotary=rotary, window=window, cache=cache)
+    def __call__(self, x, rotations, mask, *, rotary, window, cache=None):
+        attended = self.attention(self.norm_attention(x), rotations, mask, rotary=rotary, window=window, cache=cache)
         x = x + self.norm_attended(attended)
         return x + self.norm_fed(self.mlp(self.norm_mlp(x)))
 

@@ -10,6 +10,7 @@ from typing import Self
 import jax.numpy as jnp
 from flax import nnx
 
+from zett.lms.attention import attention
 from zett.lms.config import BodyConfig
 from zett.lms.family import NARROW, WIDEN, Family, dense_rows, norm_rows
 from zett.lms.layers import (
@@ -17,7 +18,6 @@ from zett.lms.layers import (
     LayerNorm,
     Linear,
     Remat,
-    attention,
     check_activation,
     positions_and_mask,
     rope,

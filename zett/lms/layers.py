@@ -4,9 +4,7 @@ Shapes are written as suffixes: B batch, L positions, D model width, F feed-forw
 K head width, V vocabulary rows, S surface-form positions.
 """
 
-import contextlib
 import functools
-import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -18,8 +16,9 @@ from zett.errors import UserError
 from zett.lms.cache import Cache, LayerCache
 
 # What a backward pass keeps of each layer, so as not to compute it again: everything ("none"), its input alone ("full"), or its
-# input and the results of its matrix products ("dots").
-Remat = Literal["none", "full", "dots"]
+# input and the results of its matrix products ("dots"). "auto": everything on CPUs; elsewhere "dots", since making cheap things
+# again takes less than writing them to memory and reading them.
+Remat = Literal["auto", "none", "full", "dots"]
 
 
 def product_dtype(name, where: str = "dtype"):
@@ -169,14 +168,24 @@ def rope(x_BLHK, positions_BL, inv_freq, factor=1.0):
 
     inv_freq `[R / 2]`: the first R of the K columns are rotated. factor: of cosines and sines (YaRN, LongRoPE).
     """
+    return rotated(x_BLHK, *rotation(positions_BL, inv_freq, factor))
+
+
+def rotation(positions_BL, inv_freq, factor=1.0):
+    """Cosines and sines `[B, L, 1, R / 2]` that `rotated` takes."""
     angles = positions_BL[:, :, None, None].astype(jnp.float32) * inv_freq
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     if not (isinstance(factor, float) and factor == 1.0):
         cos, sin = cos * factor, sin * factor
-    width = 2 * inv_freq.shape[-1]
+    return cos, sin
+
+
+def rotated(x_BLHK, cos, sin):
+    """The first R columns of each head, rotated; see `rope`."""
+    width = 2 * cos.shape[-1]
     a, b = jnp.split(x_BLHK[..., :width].astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_BLHK.dtype)
-    return rotated if width == x_BLHK.shape[-1] else jnp.concatenate([rotated, x_BLHK[..., width:]], -1)
+    turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x_BLHK.dtype)
+    return turned if width == x_BLHK.shape[-1] else jnp.concatenate([turned, x_BLHK[..., width:]], -1)
 
 
 def positions_and_mask(x_BLD, positions_BL=None, mask_BL=None, segments_BL=None, cache: Cache | None = None):
@@ -217,85 +226,10 @@ def learned_positions(table_PD, positions_BL, segments_BL=None):
     return table_PD[positions_BL]
 
 
-def attention(
-    q_BLHK, k_BLNK, v_BLNK, *, mask=None, causal=True, window=None, scale=None, softcap=None,
-    cache: LayerCache | None = None, dtype,
-):  # fmt: skip
-    """Attention `[B, L, H, K]` with operands in `dtype` and the softmax in float32.
-
-    mask: broadcastable to `[B, 1 or H, L, L]`, True where a query may look; causality is added here. window: counted as in
-    Transformers, where a query sees keys less than `window` back if causal, else at most `window` away; it may be a traced
-    scalar. scale: factor of the logits (None: `K ** -0.5`). softcap: logits become `softcap * tanh(logits / softcap)`.
-    cache: what came before these tokens, if they go on from there; it gets their keys and values.
-    On NVIDIA GPUs, cuDNN's flash attention is used if it takes these arguments.
-    """
-    length = q_BLHK.shape[1]
-    if cache is not None:
-        # There are more keys than queries, so all that a query may see is said by the mask.
-        k_BLNK, v_BLNK = cache.extend(k_BLNK, v_BLNK)
-        mask, causal, window = cache.mask(length, window), False, None
-    dtype = jnp.dtype(dtype)
-    q, k, v = (x.astype(dtype) for x in (q_BLHK, k_BLNK, v_BLNK))
-    if isinstance(window, int) and window >= length:
-        window = None
-    # cuDNN takes a causal window as a number, and then skips the blocks outside of it.
-    counted = causal and isinstance(window, int)
-    plain = softcap is None and cache is None
-    cudnn = plain and cudnn_takes(
-        _compute_capability(), dtype, q.shape[-1], length, masked=mask is not None or (window is not None and not counted)
-    )
-    if window is not None and not (cudnn and counted):
-        back = jnp.arange(length)[:, None] - jnp.arange(length)
-        near = (back < window if causal else jnp.abs(back) <= window)[None, None]
-        mask = near if mask is None else mask & near
-    # float32 means float32: without this a TPU multiplies in bfloat16 and an NVIDIA GPU in TF32.
-    exact = jax.default_matmul_precision("highest") if dtype == jnp.float32 else contextlib.nullcontext()
-    with exact:
-        if softcap is not None:
-            out = _softcapped_attention(q, k, v, mask, causal, scale, softcap)
-        elif cudnn:
-            out = jax.nn.dot_product_attention(
-                q, k, v, mask=None if mask is None else jnp.broadcast_to(mask, (*mask.shape[:2], length, length)),
-                is_causal=causal, scale=scale, local_window_size=(window - 1, 0) if counted else None, implementation="cudnn",
-            )  # fmt: skip
-        else:
-            out = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, scale=scale)
-    return out.astype(q_BLHK.dtype)
-
-
-def _compute_capability() -> float:
-    """Of the NVIDIA GPU that is computed on; 0 elsewhere."""
-    if jax.default_backend() != "gpu":
-        return 0.0
-    name = str(getattr(jax.local_devices()[0], "compute_capability", ""))
-    return float(name) if re.fullmatch(r"\d+\.\d+", name) else 0.0  # AMD's have other names
-
-
-def cudnn_takes(capability: float, dtype, width: int, length: int, *, masked: bool) -> bool:
-    """Whether cuDNN's flash attention has a kernel, forward and backward, for heads of `width`; see jax._src.cudnn."""
-    if capability < 8 or dtype not in (jnp.bfloat16, jnp.float16):
-        return False
-    return width % 8 == 0 and width <= (256 if capability >= 9 else 128) and not (masked and length % 2)
-
-
-def _softcapped_attention(q_BLHK, k_BLNK, v_BLNK, mask, causal, scale, softcap):
-    b, length, heads, width = q_BLHK.shape
-    groups = k_BLNK.shape[2]
-    q = q_BLHK.reshape(b, length, groups, heads // groups, width)
-    logits = jnp.einsum("blngk,bmnk->bnglm", q, k_BLNK, preferred_element_type=jnp.float32)
-    logits = softcap * jnp.tanh(logits * ((width**-0.5 if scale is None else scale) / softcap))
-    allowed = jnp.tril(jnp.ones((length, length), bool))[None, None] if causal else jnp.ones((1, 1, 1, k_BLNK.shape[1]), bool)
-    allowed = allowed if mask is None else allowed & mask
-    # One mask for all heads, or one for each query head.
-    allowed = allowed[:, :, None] if allowed.shape[1] == 1 else allowed.reshape(-1, groups, heads // groups, *allowed.shape[2:])
-    # Not minus infinity, so that a query which may look nowhere gets numbers instead of NaN.
-    logits = jnp.where(allowed, logits, -0.7 * jnp.finfo(jnp.float32).max)
-    probabilities = jax.nn.softmax(logits, -1).astype(q_BLHK.dtype)
-    return jnp.einsum("bnglm,bmnk->blngk", probabilities, v_BLNK).reshape(q_BLHK.shape)
-
-
 def checkpointed(f, remat: Remat, *, prevent_cse: bool = True):
     """`f`, but a backward pass keeps only what `remat` says, and computes the rest again."""
+    if remat == "auto":
+        remat = "none" if jax.default_backend() == "cpu" else "dots"
     if remat == "none":
         return f
     policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None

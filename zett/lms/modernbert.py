@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from zett.lms.attention import attention
 from zett.lms.bert import Head
 from zett.lms.config import BodyConfig
 from zett.lms.family import NARROW, TRANSPOSE, WIDEN, Family, Weight, dense_rows, norm_rows
@@ -20,7 +21,6 @@ from zett.lms.layers import (
     LayerNorm,
     Linear,
     Remat,
-    attention,
     check_activation,
     layer_norm,
     positions_and_mask,

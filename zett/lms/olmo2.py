@@ -33,8 +33,8 @@ class Olmo2Layer(nnx.Module):
         self.mlp = MLP(c, dtype, rngs)
         self.norm_fed = RMSNorm(c.hidden_size, c.norm_eps)
 
-    def __call__(self, x, positions_BL, mask, *, rotary, window, cache=None):
-        x = x + self.norm_attended(self.attention(x, positions_BL, mask, rotary=rotary, window=window, cache=cache))
+    def __call__(self, x, rotations, mask, *, rotary, window, cache=None):
+        x = x + self.norm_attended(self.attention(x, rotations, mask, rotary=rotary, window=window, cache=cache))
         return x + self.norm_fed(self.mlp(x))
 
 

@@ -56,8 +56,8 @@ class Layer(nnx.Module):
         self.norm_mlp = LayerNorm(c.hidden_size, c.norm_eps)
         self.mlp = MLP(c, dtype, rngs)
 
-    def __call__(self, x, positions_BL, mask, *, rotary, window, cache=None):
-        x = x + self.attention(self.norm_attention(x), positions_BL, mask, rotary=rotary, window=window, cache=cache)
+    def __call__(self, x, rotations, mask, *, rotary, window, cache=None):
+        x = x + self.attention(self.norm_attention(x), rotations, mask, rotary=rotary, window=window, cache=cache)
         return x + self.mlp(self.norm_mlp(x))
 
 

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from zett.config import LossConfig
+from zett.config import Config, LossConfig
 from zett.lms.base import BaseModel
+from zett.losses import chunk_of
 from zett.vocab.alignment import Spelling
 
 
@@ -22,7 +23,8 @@ class Setting:
     the body gets a gradient. opening: whether texts open with the base's own row, or else with a row of the table that is
     trained. loss: settings of objectives. source_rows: `[V0, E]` on the devices, input and output rows of the source table side
     by side; None in recipes that have none. teacher: the model that these rows belong to, where it is not `base`; without
-    params, its body is the one that is trained with.
+    params, its body is the one that is trained with. positions: of a device's texts, how many have their logits in memory at a
+    time (`losses.chunk_of`).
     """
 
     base: BaseModel
@@ -35,11 +37,17 @@ class Setting:
     loss: LossConfig = LossConfig()
     source_rows: jax.Array | None = None
     teacher: BaseModel | None = None
+    positions: int = 1024
 
     @property
     def chunk(self) -> int:
-        """How many positions have their logits in memory at a time."""
-        return 1024 * self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        """How many positions have their logits in memory at a time, on all devices together."""
+        return self.positions * self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+
+def loss_positions(config: Config, rows: int) -> int:
+    """`Setting.positions` of a run whose steps have up to `rows` rows of the vocabulary."""
+    return chunk_of(config.train.loss_chunk, rows, cpu=jax.default_backend() == "cpu")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,7 @@ def kernels(shapes: Shapes, pattern: str = ".*") -> int:
 
 
 def keys_seen(length: int, window: int | None, *, causal: bool) -> float:
-    """How many keys a query sees, on average, in a text of `length`. window: as in `layers.attention`."""
+    """How many keys a query sees, on average, in a text of `length`. window: as in `attention.attention`."""
     if causal:
         w = min(window or length, length)
         return w - w * (w - 1) / (2 * length)

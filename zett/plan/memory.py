@@ -20,11 +20,19 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from zett.config import Config
+from zett.lms.attention import attention_by
+from zett.lms.layers import UNROLLED
 from zett.lms.weights import body_shardings
+from zett.losses import chunk_of
 from zett.mesh import AXES, sharding, state_shardings
 from zett.optim import make_optimizer
-from zett.plan.shapes import BODY, PHASES, BaseShapes, Part
+from zett.plan.flops import StepFlops
+from zett.plan.shapes import BODY, PHASES, BaseShapes, How, Part
+from zett.plan.time import A_LAYER, FORWARD, KEPT, WEIGHTS, Cost, head_cost, widths
+from zett.plan.time import BODY as BODY_PASSES
 
+# The most that results of products and all between them take, over the results alone: compilers make the rest part of kernels.
+BETWEEN = 1.5
 FRAME = 2  # tokens that an encoder has around a text
 
 
@@ -72,6 +80,11 @@ def kept(f: Callable, x, *others) -> list[jax.ShapeDtypeStruct]:
     return [array(*a) for a in (Counter((a.shape, a.dtype) for a in arrays) - given).elements()]
 
 
+def attention_planned(config: Config, capability: float):
+    """Within this, traced attention is that of a run on a GPU of this compute capability, or on another device (0)."""
+    return attention_by("xla" if config.train.attention == "xla" or not capability else "auto", capability)
+
+
 def dtypes(config: Config) -> tuple[Any, Any]:
     """The dtypes of matrix products and of activations; "auto" is taken as on an accelerator."""
     products = jnp.dtype("bfloat16" if config.train.dtype == "auto" else config.train.dtype)
@@ -100,38 +113,42 @@ class BodyStep:
         return data.batch_size * (data.length if self.base.config.causal else math.ceil(share * (data.length - FRAME)))
 
     @functools.cached_property
-    def kept(self) -> Kept:
-        """What its backward pass keeps for a microbatch."""
-        config, (products, activations) = self.config, dtypes(self.config)
-        rows = config.data.batch_size // config.train.microbatches
-        x = array((rows, config.data.length, self.base.config.hidden_size), activations)
+    def kept(self) -> Callable[[str, float], Kept]:
+        """(remat, compute capability) -> what its backward pass keeps for a batch."""
+        return functools.cache(self._kept)
 
+    def _kept(self, remat: str, capability: float) -> Kept:
+        config, (products, activations) = self.config, dtypes(self.config)
+        x = array((config.data.batch_size, config.data.length, self.base.config.hidden_size), activations)
+
+        @functools.cache
         def of(remat: str) -> list:
             make = functools.partial(self.base.family.Body, self.base.config, dtype=products, remat=remat)
             graphdef = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))[0]
-            if self.trains:
-                return kept(lambda both: nnx.merge(graphdef, both[1])(both[0]), (x, self.params))
-            return kept(lambda x, body: nnx.merge(graphdef, body)(x), x, self.params)
+            with attention_planned(config, capability):
+                if self.trains:
+                    return kept(lambda both: nnx.merge(graphdef, both[1])(both[0]), (x, self.params))
+                return kept(lambda x, body: nnx.merge(graphdef, body)(x), x, self.params)
 
-        remat = config.train.remat
-        return Kept(of(remat), 0.0 if remat == "none" else nbytes(of("none")) / self.base.config.num_layers)
+        return Kept(of(remat), made_again(remat, of, self.base.config.num_layers))
 
     def bytes(self, mesh) -> float:
         """Bytes of its parameters on each device."""
         shardings = body_shardings(self.base.family, self.base.config, self.base.body, mesh)
         return sharded_bytes(self.params, unflatten_dict(shardings, sep="."))
 
-    def parts(self, sizes: tuple[int, int, int], microbatches: int, rows: int) -> list[Part]:
+    def parts(self, sizes: tuple[int, int, int], how: How, rows: int) -> list[Part]:
         """What it takes while it runs. rows: the most rows of the vocabulary that a step has."""
         data, fsdp, tensor = sizes
+        kept = self.kept(how.remat, how.capability)
         # A device has activations of its own rows of the batch. The axis "tensor" cuts those that are not of the model's width.
-        share, d = self.config.train.microbatches / microbatches / (data * fsdp), self.base.config.hidden_size
-        activations = share * sum(nbytes(a) / (1 if a.shape[-1:] == (d,) else tensor) for a in self.kept.arrays)
+        share, d = 1 / how.microbatches / (data * fsdp), self.base.config.hidden_size
+        activations = share * sum(nbytes(a) / (1 if a.shape[-1:] == (d,) else tensor) for a in kept.arrays)
         gathered = 2 * nbytes(self.params) / self.base.config.num_layers / tensor if fsdp > 1 else 0.0
-        positions = min(1024, self.targets // microbatches // (data * fsdp))
+        positions = min(self._chunk(rows), self.targets // how.microbatches // (data * fsdp))
         return [
             Part("activations of the body", activations, (BODY,)),
-            Part("one of its layers, made again", share * self.kept.layer, (BODY,)),
+            Part("one of its layers, made again", share * kept.layer, (BODY,)),
             Part("two of its layers, gathered", gathered, (BODY,)),
             Part("logits of a chunk", 3 * 4.0 * positions * rows, (BODY,)),
         ]
@@ -142,6 +159,35 @@ class BodyStep:
         number = len(loss.hidden_layers) if loss.hidden else 0
         states = number * data.batch_size * data.length * self.base.config.hidden_size / (sizes[0] * sizes[1])
         return [Part("states of the teacher", states * dtypes(self.config)[1].itemsize, (BODY,))] if number else []
+
+    def _chunk(self, rows: int) -> int:
+        return chunk_of(self.config.train.loss_chunk, rows, cpu=False)
+
+    def costs(self, sizes: tuple[int, int, int], how: How, rows: int, work: StepFlops) -> list[Cost]:
+        """What it has to do. rows: how many rows of the vocabulary a step has; work: of all devices."""
+        data, fsdp, tensor = sizes
+        c, train, number = self.base.config, self.config.data, data * fsdp * tensor
+        again = work.body_forward if how.remat == "full" else 0.0
+        passes = BODY_PASSES + (FORWARD if how.remat == "full" else 0.0)
+        moved = passes * train.batch_size * train.length * widths(self.base.body.items()) * dtypes(self.config)[1].itemsize
+        moved += KEPT * sum(map(nbytes, self.kept(how.remat, how.capability).arrays))
+        stacked = WEIGHTS * how.microbatches * nbytes(self.params) / tensor if c.num_layers > UNROLLED else 0.0
+        chunks = how.microbatches * math.ceil(self.targets / how.microbatches / (data * fsdp) / self._chunk(rows))
+        flops = work.body_forward + work.body_backward + again
+        return [
+            Cost(
+                "body",
+                flops / number,
+                moved / number + stacked,
+                passes / BODY_PASSES * A_LAYER * c.num_layers * how.microbatches,
+            ),
+            head_cost(work.head / number, self.targets / (data * fsdp) / tensor, rows, c.hidden_size, chunks),
+        ]
+
+
+def made_again(remat: str, of: Callable[[str], list], layers: int) -> float:
+    """Bytes of what is computed again of one of `layers` for its backward pass. of: remat -> what the backward pass keeps."""
+    return 0.0 if remat == "none" else min(nbytes(of("none")), BETWEEN * nbytes(of("dots"))) / layers
 
 
 def trained_bytes(config: Config, trained: dict, specs: dict[str, PartitionSpec], mesh) -> tuple[float, float]:

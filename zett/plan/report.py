@@ -1,10 +1,8 @@
 """What a run takes and whether its config is right, from shapes alone: `train.py --dry_run`. No weights, texts or network."""
 
 import dataclasses
-import functools
 import math
 import textwrap
-from collections.abc import Callable
 
 import jax
 
@@ -14,22 +12,21 @@ from zett.inspect.terminal import WIDTH, columns
 from zett.lms.weights import body_shardings
 from zett.mesh import AXES, check_batch, mesh_sizes
 from zett.plan import machine
+from zett.plan.choose import GIB, USABLE, Run, choice, is_open, smallest
 from zett.plan.devices import DEVICES, Device
 from zett.plan.memory import abstract_mesh, fullest
-from zett.plan.shapes import BaseShapes, Checks, Shapes
+from zett.plan.shapes import BaseShapes, Checks, How
+from zett.plan.time import BANDWIDTH, KERNEL_SECONDS, PRODUCTS
 from zett.recipes import recipe_class
 from zett.train.metrics import check_trackers
 from zett.values import nearest
 
-# Assumptions about machines, which the report states.
-UTILISATION = 0.4  # share of a device's peak
-USABLE = 0.9  # share of a device's memory
-GIB = 2**30
+UTILISATION = 0.4  # share of a CPU's rate of products, an assumption which the report states
 
 
 def _check_mesh(config: Config, devices: int) -> tuple[int, int, int]:
     sizes = mesh_sizes(config.mesh, devices)
-    check_batch(sizes[0] * sizes[1], config.data.batch_size, config.train.microbatches)
+    check_batch(sizes[0] * sizes[1], config.data.batch_size, config.train.microbatches or 1)
     return sizes
 
 
@@ -58,11 +55,12 @@ def plan(config: Config, *, devices: int | None = None, device: str | None = Non
     fits = base and sizes and checks(body_shardings, base.family, base.config, base.body, abstract_mesh(sizes))
     if not fits:
         raise UserError(checks.fault)
-    run = _Run(config, shapes, functools.cache(shapes.parts))
-    parts = run.parts(sizes, config.train.microbatches)
+    run = Run(config, shapes)
+    chosen = DEVICES if device is None else (known[device],) if device in known else ()
+    how = _how(run, chosen[0], sizes)[0] if len(chosen) == 1 else How.of(config)
+    parts = run.parts(sizes, how)
     phase, total = fullest(parts)
     work = shapes.work
-    chosen = DEVICES if device is None else (known[device],) if device in known else ()
     return {
         "task": config.recipe,
         "base": base.name,
@@ -77,67 +75,68 @@ def plan(config: Config, *, devices: int | None = None, device: str | None = Non
         "flops": {field.name: getattr(work, field.name) for field in dataclasses.fields(work)},
         "steps": config.train.steps,
         "tokens_per_step": config.data.batch_size * config.data.length,
-        "microbatches": config.train.microbatches,
+        "microbatches": how.microbatches,
+        "remat": [how.remat, how.remat_hypernet],
+        "left_open": is_open(config),
         "rows": shapes.rows,
-        "devices": [
-            *(_on_device(d, _fewest(run, d), work.total, number, total) for d in chosen),
-            *_on_cpu(run, device),
-        ],
+        "devices": [*(_on_device(run, d, sizes) for d in chosen), *_on_cpu(run, device)],
         "notes": list(shapes.notes),
         "fault": checks.fault,
         "unchecked": list(dict.fromkeys(checks.unchecked)),
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """A config with its shapes. parts: `Shapes.parts`, with results kept, since it is called again and again."""
-
-    config: Config
-    shapes: Shapes
-    parts: Callable
+def _how(run: Run, device: Device, sizes: tuple[int, int, int]) -> tuple[How, bool]:
+    """How the run's steps are computed on such devices, and whether they fit."""
+    found = choice(run, device, sizes)
+    return found or smallest(run, device, sizes), found is not None
 
 
-def _on_device(device: Device, fewest: dict | None, work: float, number: int, total: float) -> dict:
-    return {
-        "name": device.name,
-        "memory_gib": device.memory,
-        "fits": total <= USABLE * device.memory * GIB,
-        "step_seconds": work / (number * device.peak * UTILISATION),
-        "fewest": fewest,
-    }
+def _on_device(run: Run, device: Device, sizes: tuple[int, int, int]) -> dict:
+    how, fits = _how(run, device, sizes)
+    step = run.step_seconds(sizes, how, device)
+    row = {"name": device.name, "memory_gib": device.memory, "fits": fits, "step_seconds": step, **_words(how)}
+    row["share_of_peak"] = run.shapes.work.total / math.prod(sizes) / device.peak / step
+    return row | {"memory": run.memory(sizes, how), "fewest": _fewest(run, device)}
 
 
-def _on_cpu(run: _Run, wanted: str | None) -> list[dict]:
+def _words(how: How) -> dict:
+    return {"microbatches": how.microbatches, "remat": [how.remat, how.remat_hypernet]}
+
+
+def _on_cpu(run: Run, wanted: str | None) -> list[dict]:
     """A row for the CPU of this machine, as one device whatever the mesh is. Empty if it is not wanted or not there."""
     cpu = machine.cpu(run.config.train.dtype) if wanted in (None, "cpu") else None
     if cpu is None:
         return []
-    microbatches = run.config.train.microbatches
-    row = _on_device(cpu, None, run.shapes.work.total, 1, fullest(run.parts((1, 1, 1), microbatches))[1])
-    if row["fits"]:
-        seconds = row["step_seconds"]
-        row["fewest"] = {"number": 1, "mesh": dict.fromkeys(AXES, 1), "microbatches": microbatches, "step_seconds": seconds}
-    return [row | {"measured": cpu.peak, "what": cpu.kinds[0]}]
+    one = (1, 1, 1)
+    how, fits = _how(run, cpu, one)
+    seconds, fewest = run.shapes.work.total / (cpu.peak * UTILISATION), None
+    if fits:
+        fewest = {"number": 1, "mesh": dict.fromkeys(AXES, 1), **_words(how), "step_seconds": seconds}
+    row = {"name": cpu.name, "memory_gib": cpu.memory, "fits": fits, "step_seconds": seconds, **_words(how)}
+    return [row | {"memory": run.memory(one, how), "fewest": fewest, "measured": cpu.peak, "what": cpu.kinds[0]}]
 
 
-def _fewest(run: _Run, device: Device) -> dict | None:
+def _fewest(run: Run, device: Device) -> dict | None:
     """The fewest devices, a power of two, that hold the run, and the mesh that sends least between them; None if none do."""
-    batch, number = run.config.data.batch_size, 1
+    batch, number, wanted = run.config.data.batch_size, 1, run.config.train.microbatches
     while batch % number == 0:
         # With many devices, microbatches get too few rows to be cut, so there are fewer of them.
-        microbatches = min(run.config.train.microbatches, batch // number)
-        for fsdp in [2**power for power in range(number.bit_length()) if batch % (number * microbatches) == 0]:
+        microbatches = min(wanted, batch // number)
+        for fsdp in [2**power for power in range(number.bit_length()) if batch % (number * max(microbatches, 1)) == 0]:
             sizes = (number // fsdp, fsdp, 1)
-            fits = (
-                _divides(run.shapes.base, sizes) and fullest(run.parts(sizes, microbatches))[1] <= USABLE * device.memory * GIB
-            )
-            if fits:
-                seconds = run.shapes.work.total / (number * device.peak * UTILISATION)
-                mesh = dict(zip(AXES, sizes))
-                return {"number": number, "mesh": mesh, "microbatches": microbatches, "step_seconds": seconds}
+            how = choice(_with_microbatches(run, microbatches), device, sizes) if _divides(run.shapes.base, sizes) else None
+            if how is not None:
+                found = {"number": number, "mesh": dict(zip(AXES, sizes)), **_words(how)}
+                return found | {"step_seconds": run.step_seconds(sizes, how, device)}
         number *= 2
     return None
+
+
+def _with_microbatches(run: Run, number: int) -> Run:
+    train = dataclasses.replace(run.config.train, microbatches=number)
+    return Run(dataclasses.replace(run.config, train=train), run.shapes)
 
 
 def _divides(base: BaseShapes, sizes: tuple[int, int, int]) -> bool:
@@ -215,11 +214,18 @@ def _notes(report: dict) -> str:
     lines = [
         f"{steps:,} step{'s' * (steps > 1)} of {report['tokens_per_step']:,} tokens: "
         f"{f'{seen / 1e9:,.2f}e9' if seen >= 1e9 else f'{seen:,}'} tokens seen",
-        f"Estimates: {UTILISATION:.0%} of the device's bfloat16 peak, which small models do not reach; {USABLE:.0%} of its "
-        f"memory usable (on GPUs: XLA_PYTHON_CLIENT_MEM_FRACTION={USABLE}); the step alone, without evaluations and waiting",
+        f"Estimates of the step alone, without evaluations and waiting. They rest on two steps measured on one H100: products "
+        f"at {PRODUCTS:.0%} of the bfloat16 peak, {BANDWIDTH:.0%} of the memory's bandwidth, {KERNEL_SECONDS * 1e6:.1f} us a "
+        f"kernel; other devices by their peak and bandwidth, and what devices send to one another is left out. {USABLE:.0%} of "
+        f"the memory usable (on GPUs: XLA_PYTHON_CLIENT_MEM_FRACTION={USABLE})",
     ]
+    if report["left_open"]:
+        lines.append(
+            f"The parts above are with microbatches {report['microbatches']}, remat {report['remat'][0]}, remat_hypernet "
+            f"{report['remat'][1]}; what the config leaves open is chosen for each device"
+        )
     lines += [
-        f"cpu: the one at hand ({d['what']}), for whose peak its rate of matrix products was measured just now, "
+        f"cpu: the one at hand ({d['what']}), at {UTILISATION:.0%} of its rate of matrix products, measured just now: "
         f"{d['measured'] / 1e9:,.0f} GFLOP a second"
         for d in report["devices"]
         if "measured" in d

@@ -7,6 +7,7 @@ from typing import Any
 
 from jax.sharding import PartitionSpec
 
+from zett.config import Config
 from zett.data.sources import check_source
 from zett.errors import UserError
 from zett.files import hub
@@ -14,6 +15,7 @@ from zett.files.resolve import PACKAGED
 from zett.lms.base import body_shapes
 from zett.lms.family import Family, is_tied, read_family
 from zett.plan.flops import StepFlops
+from zett.plan.time import Cost
 from zett.vocab import load_tokenizer
 
 PHASES = BODY, TRAINED, UPDATE = "body", "trained network", "update"
@@ -26,6 +28,25 @@ class Part:
     name: str
     bytes: float
     phases: Sequence[str] = PHASES
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How a step is computed: in how many microbatches, what is kept of the layers of the body and of the hypernetwork, and on
+    NVIDIA GPUs of which compute capability (0: on other devices).
+    """
+
+    microbatches: int = 1
+    remat: str = "none"
+    remat_hypernet: str = "none"
+    capability: float = 0.0
+
+    @classmethod
+    def of(cls, config: Config, capability: float = 0.0) -> "How":
+        """That of a config, in which what is left to be chosen is as it is where memory is no matter, on an accelerator."""
+        train, at_ease = config.train, {"auto": "dots"}
+        body, hypernet = (at_ease.get(x, x) for x in (train.remat, train.remat_hypernet))
+        return cls(train.microbatches or 1, body, hypernet, capability)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +84,8 @@ class Shapes:
     """A run in shapes.
 
     trained: abstract parameters. specs: how they lie on a mesh, by dotted path. rows: how many rows of the vocabulary a typical
-    step has. work: FLOPs of such a step. parts: (sizes of the mesh, microbatches) -> what each device holds. notes: lines for
-    the end of the report.
+    step has. work: FLOPs of such a step. parts: (sizes of the mesh, `How`) -> what each device holds; costs: likewise, what it
+    has to do. notes: lines for the end of the report.
     """
 
     base: BaseShapes
@@ -72,7 +93,8 @@ class Shapes:
     specs: dict[str, PartitionSpec]
     rows: int
     work: StepFlops
-    parts: Callable[[tuple[int, int, int], int], list[Part]]
+    parts: Callable[[tuple[int, int, int], How], list[Part]]
+    costs: Callable[[tuple[int, int, int], How], list[Cost]]
     notes: tuple[str, ...] = ()
 
 

@@ -26,16 +26,17 @@ from zett.hypernet.network import hypernet_graph, hypernet_shapes, make_hypernet
 from zett.hypernet.release import load_hypernet
 from zett.hypernet.scaling import column_stats, fit_scales, source_rows
 from zett.hypernet.trained import TrainedHypernet
+from zett.lms.attention import attention_by
 from zett.lms.base import BaseModel, load_base_model
 from zett.lms.body import Body
 from zett.lms.layers import activation_dtype, product_dtype
 from zett.mesh import EVERYWHERE, REPLICATED, Rules, local_rows, paths, place, same_everywhere, sharding
 from zett.objectives import OBJECTIVES, WeightedSum
-from zett.objectives.setting import Setting
+from zett.objectives.setting import Setting, loss_positions
 from zett.plan.flops import hypernet_step
 from zett.progress import phase, say
 from zett.recipes.hypernet_batches import Batches
-from zett.recipes.hypernet_plan import check_config, check_init, shapes_of
+from zett.recipes.hypernet_plan import check_config, check_init, most_rows, shapes_of
 from zett.recipes.hypernet_release import release
 from zett.table import EmbeddingTable
 from zett.vocab.sampling.sampler import Sampler
@@ -59,8 +60,8 @@ class HypernetStep:
         stats = column_stats([np.asarray(rows)], len(rows))
         rows = place(rows, sharding(mesh, PartitionSpec(None, ("fsdp", "tensor")), rows.shape))
         setting = Setting(
-            base, mesh, self.dtype, activations, config.train.microbatches,
-            loss=config.loss, source_rows=rows,
+            base, mesh, self.dtype, activations, config.train.microbatches or 1,
+            loss=config.loss, source_rows=rows, positions=loss_positions(config, most_rows(config)),
         )  # fmt: skip
         self.objective = WeightedSum.of(OBJECTIVES, config.loss, setting)
         self.batch_specs = {"forms": EVERYWHERE, **self.objective.specs}
@@ -93,8 +94,9 @@ class HypernetStep:
         # All parameters are gathered here. Without this, the compiler may gather activations, which are many times larger.
         params = jax.lax.with_sharding_constraint(params, NamedSharding(self.mesh, REPLICATED))
         hypernet = nnx.merge(self.graphdef, params)
-        rows = predict(hypernet, frozen["rows"][batch["sources"]], batch["forms"], frozen["stats"], self.mesh)
-        return self.objective(self._table(rows, batch), Body(self.base.graphdef, frozen["body"]), frozen, batch)
+        with attention_by(self.config.train.attention):
+            rows = predict(hypernet, frozen["rows"][batch["sources"]], batch["forms"], frozen["stats"], self.mesh)
+            return self.objective(self._table(rows, batch), Body(self.base.graphdef, frozen["body"]), frozen, batch)
 
     def _table(self, rows_RE, batch) -> EmbeddingTable:
         """The predicted rows as a table. Rows that also stand for others get the batch's log weights added to their logits."""

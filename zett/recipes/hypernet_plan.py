@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 from flax import nnx
@@ -20,9 +22,23 @@ from zett.hypernet.trained import TrainedHypernet
 from zett.lms.known import hf_config_of
 from zett.mesh import match
 from zett.objectives.distillation import check_taught
-from zett.plan.flops import hypernet_step, kernels
-from zett.plan.memory import BodyStep, Kept, abstract_mesh, array, dtypes, kept, nbytes, sharded_rows, trained_bytes
-from zett.plan.shapes import BODY, TRAINED, UPDATE, BaseShapes, Checks, Part, Shapes, base_of
+from zett.plan.flops import StepFlops, hypernet_step, kernels
+from zett.plan.memory import (
+    BETWEEN,
+    BodyStep,
+    Kept,
+    abstract_mesh,
+    array,
+    attention_planned,
+    dtypes,
+    kept,
+    made_again,
+    nbytes,
+    sharded_rows,
+    trained_bytes,
+)
+from zett.plan.shapes import BODY, TRAINED, UPDATE, BaseShapes, Checks, How, Part, Shapes, base_of
+from zett.plan.time import A_HYPERNET_LAYER, HYPERNET, Cost, optimizer_cost, widths
 from zett.table import bucket
 from zett.vocab.forms import FEATURES
 
@@ -100,9 +116,19 @@ class _Step:
         return unflatten_dict({path: array(shape) for path, shape in self.hypernet.items()}, sep=".")
 
     @property
+    def positions(self) -> int:
+        """Of a packed row, P."""
+        return self.config.hypernet.max_pieces + bool(self.config.hypernet.languages)
+
+    @property
     def sources(self) -> int:
         """The most source rows that the tokens of a step can have as pieces."""
         return min(self.base.table["input"][0], self.rows * self.config.hypernet.max_pieces)
+
+
+def most_rows(config: Config) -> int:
+    """The most rows of the vocabulary that a step predicts."""
+    return bucket(config.sampler.rows or config.sampler.max_size, 1024)
 
 
 def shapes_of(config: Config) -> Shapes:
@@ -110,7 +136,7 @@ def shapes_of(config: Config) -> Shapes:
     base, s = _checked_base(config), config.sampler
     mean = (s.max_size - s.min_size) / math.log(s.max_size / s.min_size) if s.max_size > s.min_size else s.max_size
     typical = s.rows or (s.max_size if s.sizes == "fixed" else round(mean))
-    step = _Step(config, base, bucket(s.rows or s.max_size, 1024))
+    step = _Step(config, base, most_rows(config))
     body = BodyStep(config, base, trains=False)
     pieces = round(typical * (PIECES + bool(config.hypernet.languages)))
     work = hypernet_step(
@@ -120,15 +146,18 @@ def shapes_of(config: Config) -> Shapes:
     positions, source = config.data.batch_size * config.data.length, base.table["input"][0]
     work = work.taught(config.loss, base.config, positions=positions, rows=source)
     specs = match(step.hypernet, partition_rules(config.hypernet))
-    parts = functools.partial(_parts, step, body, specs, _kept(step))
+    network = functools.cache(functools.partial(_kept, step))
+    parts = functools.partial(_parts, step, body, specs, network)
+    costs = functools.partial(_costs, dataclasses.replace(step, rows=typical), body, specs, work)
     note = f"{typical:,} rows predicted in a typical step, of {PIECES} source tokens each"
-    return Shapes(base, step.trained, specs, typical, work, parts, (note,))
+    return Shapes(base, step.trained, specs, typical, work, parts, costs, (note,))
 
 
 def _parts(
-    step: _Step, body: BodyStep, specs: dict, network: Kept, sizes: tuple[int, int, int], microbatches: int
+    step: _Step, body: BodyStep, specs: dict, kept_of: Callable[[str, float], Kept], sizes: tuple[int, int, int], how: How
 ) -> list[Part]:
     """What each device holds."""
+    network = kept_of(how.remat_hypernet, how.capability if math.prod(sizes) == 1 else 0.0)
     mesh, (data, fsdp, tensor), base = abstract_mesh(sizes), sizes, step.base
     parameters, moments = trained_bytes(step.config, step.trained, specs, mesh)
     # Each device predicts the rows of its own tokens. All of them have the same projected source rows.
@@ -147,20 +176,44 @@ def _parts(
         Part("activations of the hypernetwork", activations, both),
         Part("one of its layers, made again", network.layer / devices, (TRAINED,)),
         Part("predicted rows and their gradient", predicted, both),
-        *body.parts(sizes, microbatches, step.rows),
+        *body.parts(sizes, how, step.rows),
         *body.taught(sizes),
         Part("gradient of the hypernetwork", nbytes(step.trained), (TRAINED,)),
         Part("gradient and updates", 2 * parameters, (UPDATE,)),
     ]
 
 
-def _kept(step: _Step) -> Kept:
+def _costs(step: _Step, body: BodyStep, specs: dict, work: StepFlops, sizes: tuple[int, int, int], how: How) -> list[Cost]:
+    """What each device has to do. step: a typical one."""
+    c, number = step.config.hypernet, math.prod(sizes)
+    # The end of the last layer and all that follows are computed once a token, the rest at every position of the packed rows.
+    token_wise = rf"(heads\.|layers\.{c.layers - 1}\.(out|up|down)\.).*"
+    both: tuple[list, list] = [], []
+    for path, shape in step.hypernet.items():
+        both[bool(re.match(token_wise, path))].append((path, shape))
+    numbers = _packed_rows(step) * step.positions * widths(both[0]) + step.rows * widths(both[1])
+    again = work.hypernet / 3 if how.remat_hypernet == "full" else 0.0
+    parameters, _ = trained_bytes(step.config, step.trained, specs, abstract_mesh(sizes))
+    traffic = HYPERNET * numbers * dtypes(step.config)[1].itemsize
+    matrices = [shape for path, shape in step.hypernet.items() if path.endswith("kernel")]
+    return [
+        *body.costs(sizes, how, step.rows, work),
+        Cost("hypernet", (work.hypernet + again) / number, traffic / number, A_HYPERNET_LAYER * (c.layers + 1)),
+        optimizer_cost(step.config.optim, parameters, matrices),
+    ]
+
+
+def _packed_rows(step: _Step) -> int:
+    """As many as `pack_forms` makes of the pieces of a step."""
+    language = len(step.config.hypernet.languages) > 0
+    return bucket(math.ceil(step.rows * (PIECES + language) / step.positions), max(256, step.rows // 32))
+
+
+def _kept(step: _Step, remat: str, capability: float) -> Kept:
     """What the backward pass of the hypernetwork keeps."""
     c, columns_E, language = step.config.hypernet, step.base.columns, len(step.config.hypernet.languages) > 0
     products, activations = dtypes(step.config)
-    p = c.max_pieces + language
-    # As many packed rows as `pack_forms` makes of that many pieces.
-    n = bucket(math.ceil(step.rows * (PIECES + language) / p), max(256, step.rows // 32))
+    n, p = _packed_rows(step), step.positions
     ids = functools.partial(array, dtype=jnp.int32)
     forms: dict[str, Any] = {name: ids((n, p)) for name in ("packed", "owner", "position")}
     forms |= {name: ids((step.rows,)) for name in ("first", "lengths")} | {"pieces": ids((step.rows, c.max_pieces))}
@@ -168,11 +221,16 @@ def _kept(step: _Step) -> Kept:
     stats = array((columns_E,)), array((columns_E,))
     others = array((step.sources, columns_E)), PackedForms(**forms), stats
 
+    @functools.cache
     def of(remat: str) -> list:
         tied = "output" not in step.base.table
         width = step.base.config.hidden_size
         graphdef = hypernet_graph(c, width, tied, products, activations=activations, remat=remat)
-        return kept(lambda params, *others: nnx.merge(graphdef, params)(*others), step.trained, *others)
+        with attention_planned(step.config, capability):
+            return kept(lambda params, *others: nnx.merge(graphdef, params)(*others), step.trained, *others)
 
-    remat = step.config.train.remat_hypernet
-    return Kept(of(remat), 0.0 if remat == "none" else nbytes(of("none")) / (c.layers + 1))
+    arrays, most = of(remat), int(BETWEEN * nbytes(of("dots")))
+    # No loop stacks what is kept here. So float32 copies of narrower activations are made in the kernels that read them.
+    if activations.itemsize < 4 and nbytes(arrays) > most:
+        arrays = [*of("dots"), array((most - int(nbytes(of("dots"))),), jnp.int8)]
+    return Kept(arrays, made_again(remat, of, c.layers + 1))

@@ -25,6 +25,7 @@ from zett.errors import UserError
 from zett.evaluate.cutting import byte_windows
 from zett.evaluate.tasks import reading_task
 from zett.evaluate.windows import text_to_measure
+from zett.lms.attention import attention_by
 from zett.lms.base import BaseModel, body_shapes, check_causal, load_base_model
 from zett.lms.body import Body
 from zett.lms.family import family_of
@@ -33,7 +34,7 @@ from zett.lms.llama import FAMILY, LlamaConfig
 from zett.lms.weights import VocabularyNames, partition_specs
 from zett.mesh import Rules, local_rows, same_everywhere
 from zett.objectives import WeightedSum
-from zett.objectives.setting import Encoded, Setting
+from zett.objectives.setting import Encoded, Setting, loss_positions
 from zett.plan.flops import StepFlops, body_step
 from zett.progress import phase, say
 from zett.recipes.language_model_plan import check_config, shapes_of
@@ -85,8 +86,9 @@ class LanguageModelRecipe:
         """How objectives compute."""
         activations = activation_dtype(self.config.train.activations, self.dtype)
         return Setting(
-            self.base, self.mesh, self.dtype, activations, self.config.train.microbatches,
+            self.base, self.mesh, self.dtype, activations, self.config.train.microbatches or 1,
             trains_body=self.body_is_trained, opening=False, loss=self.config.loss,
+            positions=loss_positions(self.config, len(self.base.table.input)),
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------------------------------- the base model
@@ -219,7 +221,8 @@ class LanguageModelRecipe:
         return (params if self.body_is_trained else frozen)["body"]
 
     def loss(self, params, frozen, batch):
-        return self.objective(self.table(params), Body(self.base.graphdef, self._body(params, frozen)), frozen, batch)
+        with attention_by(self.config.train.attention):
+            return self.objective(self.table(params), Body(self.base.graphdef, self._body(params, frozen)), frozen, batch)
 
     def flops(self, batch) -> float:
         return self._work.total

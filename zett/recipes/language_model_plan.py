@@ -2,15 +2,17 @@
 
 import functools
 
+import jax
 from jax.sharding import PartitionSpec
 
 from zett.config import Config
 from zett.errors import UserError
 from zett.lms.known import hf_config_of
 from zett.lms.weights import partition_specs
-from zett.plan.flops import body_step
+from zett.plan.flops import StepFlops, body_step
 from zett.plan.memory import BodyStep, abstract_mesh, array, trained_bytes
-from zett.plan.shapes import BODY, UPDATE, BaseShapes, Checks, Part, Shapes, base_of
+from zett.plan.shapes import BODY, UPDATE, BaseShapes, Checks, How, Part, Shapes, base_of
+from zett.plan.time import Cost, optimizer_cost
 
 
 def check_config(config: Config, checks: Checks) -> None:
@@ -48,10 +50,19 @@ def shapes_of(config: Config) -> Shapes:
         base.body, base.config, batch=config.data.batch_size, length=config.data.length, rows=size, targets=body.targets,
         trained=trains,
     )  # fmt: skip
-    return Shapes(base, trained, specs, size, work, functools.partial(_parts, body, trained, specs))
+    parts, costs = functools.partial(_parts, body, trained, specs), functools.partial(_costs, body, trained, specs, work)
+    return Shapes(base, trained, specs, size, work, parts, costs)
 
 
-def _parts(body: BodyStep, trained: dict, specs: dict, sizes: tuple[int, int, int], microbatches: int) -> list[Part]:
+def _costs(body: BodyStep, trained: dict, specs: dict, work: StepFlops, sizes: tuple[int, int, int], how: How) -> list[Cost]:
+    """What each device has to do."""
+    parameters, _ = trained_bytes(body.config, trained, specs, abstract_mesh(sizes))
+    matrices = [x.shape for x in jax.tree.leaves(trained) if len(x.shape) > 1]
+    update = optimizer_cost(body.config.optim, parameters, matrices)
+    return [*body.costs(sizes, how, body.base.table["input"][0], work), update]
+
+
+def _parts(body: BodyStep, trained: dict, specs: dict, sizes: tuple[int, int, int], how: How) -> list[Part]:
     """What each device holds."""
     mesh = abstract_mesh(sizes)
     parameters, moments = trained_bytes(body.config, trained, specs, mesh)
@@ -59,7 +70,7 @@ def _parts(body: BodyStep, trained: dict, specs: dict, sizes: tuple[int, int, in
         *([] if body.trains else [Part("frozen body", body.bytes(mesh))]),
         Part("parameters", parameters),
         Part("moments of the optimizer", moments),
-        *body.parts(sizes, microbatches, body.base.table["input"][0]),
-        Part("gradient", parameters * (2 if microbatches > 1 else 1), (BODY,)),
+        *body.parts(sizes, how, body.base.table["input"][0]),
+        Part("gradient", parameters * (2 if how.microbatches > 1 else 1), (BODY,)),
         Part("gradient and updates", 2 * parameters, (UPDATE,)),
     ]

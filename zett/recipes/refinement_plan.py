@@ -6,7 +6,7 @@ from zett.config import Config
 from zett.lms.known import hf_config_of
 from zett.objectives.distillation import check_taught
 from zett.plan.memory import BodyStep, abstract_mesh, sharded_rows
-from zett.plan.shapes import Part, Shapes, base_of
+from zett.plan.shapes import How, Part, Shapes, base_of
 from zett.recipes import language_model_plan
 
 check_config = language_model_plan.check_config
@@ -35,9 +35,9 @@ def shapes_of(config: Config) -> Shapes:
     work = shapes.work.taught(config.loss, shapes.base.config, positions=positions, rows=original.table["input"][0])
     body = BodyStep(config, shapes.base, trains=False)
 
-    def parts(sizes: tuple[int, int, int], microbatches: int) -> list[Part]:
+    def parts(sizes: tuple[int, int, int], how: How) -> list[Part]:
         columns = original.table["input"][0], original.columns
         rows = Part("rows of the original", sharded_rows(columns, abstract_mesh(sizes)))
-        return [*shapes.parts(sizes, microbatches), rows, *body.taught(sizes)]
+        return [*shapes.parts(sizes, how), rows, *body.taught(sizes)]
 
     return dataclasses.replace(shapes, work=work, parts=parts)

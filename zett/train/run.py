@@ -11,8 +11,9 @@ from zett.config import Config, to_dict, with_new_names
 from zett.errors import UserError
 from zett.files.folders import output_path
 from zett.files.jsonfile import write_json
-from zett.mesh import same_everywhere
+from zett.mesh import mesh_sizes, same_everywhere
 from zett.plan.checks import check_inputs
+from zett.plan.choose import chosen, is_open, recorded
 from zett.recipes import RECIPES, recipe_class
 from zett.train.loop import train_in
 from zett.train.metrics import check_trackers
@@ -23,6 +24,7 @@ CHANGEABLE = {
     "train.steps", "train.log_every", "train.eval_every", "train.eval_windows", "train.eval_targets", "train.checkpoint_every",
     "train.keep", "train.eval_original", "train.ahead", "train.workers", "train.track", "train.max_skipped", "data.valid_text",
     "mesh.data", "mesh.fsdp", "mesh.tensor", "train.microbatches", "train.remat", "train.remat_hypernet",
+    "train.attention", "train.loss_chunk",
 }  # fmt: skip
 
 
@@ -44,11 +46,27 @@ def train(config: Config, workdir: str | Path) -> dict[str, float]:
         if has_begun(workdir):
             _check_same_run(config, workdir / CONFIG)
         check_inputs(config)
+        config = _settled(config, workdir)
         if main:
             write_json(workdir / CONFIG, to_dict(config))
         if jax.process_count() > 1:
             _check_shared(workdir)
         return train_in(workdir, config)
+
+
+def _settled(config: Config, workdir: Path) -> Config:
+    """The config with nothing left open: as an earlier start of the run had it, or as fits the devices."""
+    if not is_open(config):
+        return config
+    if has_begun(workdir) and (workdir / CONFIG).exists():
+        config = recorded(config, with_new_names(json.loads((workdir / CONFIG).read_text())))
+    settled = chosen(config, mesh_sizes(config.mesh, jax.device_count()))
+    if jax.process_count() > 1 and not same_everywhere([json.dumps(to_dict(settled.train))]):
+        raise UserError(
+            "the processes of this run, which have other devices or memory, chose different values for "
+            "config.train.microbatches, .remat and .remat_hypernet; set all three"
+        )
+    return settled
 
 
 SHARED_TRIES = 12  # five seconds apart, since network file systems may show an old state of a folder for a while
