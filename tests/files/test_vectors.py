@@ -42,6 +42,18 @@ def test_no_more_than_is_asked_for_and_the_first_of_a_word(tmp_path):
     assert read_vectors(write_binary(tmp_path / "a.bin", {"a": np.ones(2), "b": np.ones(2)}), 1).words == ["a"]
 
 
+def test_only_what_is_wanted(tmp_path):
+    """Lines of other words are not even looked at, but they count."""
+    file = write_text(tmp_path / "a.vec", VECTORS)
+    file.write_text(file.read_text().replace("Straße 0", "Straße x").replace("Straße -", "Straße x"))
+    for found in (read_vectors(file, 100, {"the", "日本"}), read_vectors(file, 4, {"the", "日本", "▁x"})):
+        assert found.words == ["the", "日本"]
+        np.testing.assert_allclose(found.rows, [VECTORS["the"], VECTORS["日本"]], atol=1e-6)
+    binary = write_binary(tmp_path / "a.bin", {"a": np.ones(2), "b": 2 * np.ones(2)})
+    assert read_vectors(binary, 10, {"b"}).rows.tolist() == [[2, 2]]
+    assert read_vectors(binary, 10, {"c"}).rows.shape == (0, 2)
+
+
 def large_header(tmp_path):
     """A header that promises terabytes."""
     (tmp_path / "x").write_bytes(b"99999999999 4096\n" + b"word " + bytes(64))
@@ -88,7 +100,7 @@ def test_files_that_are_not_there(tmp_path):
         read_vectors(tmp_path / "a.gz", 10)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([b"", b"2 2\n", b"1 1\n", b"a 1 2\n"]))
 def test_any_bytes_are_read_or_refused(tmp_path_factory, content, begin):
     file = tmp_path_factory.getbasetemp() / "fuzzed"

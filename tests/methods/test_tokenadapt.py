@@ -6,6 +6,7 @@ import tiny
 
 from zett.errors import UserError
 from zett.lms import load_base_model
+from zett.lms.body import Body
 from zett.methods import make_method
 from zett.methods.embedding import embed_texts
 from zett.vocab import load_tokenizer
@@ -31,6 +32,9 @@ def test_embeddings_are_means_of_hidden_states(embedder):
     found = embed_texts(model, texts, "texts")
     np.testing.assert_array_equal(found[1], found[3])
     for text, row in zip(texts, found):
+        ids = model.vocab.tokenizer.encode(text).ids
+        hidden = Body(model.graphdef, model.params)(np.asarray(model.table.input)[None, ids])
+        np.testing.assert_allclose(hidden[0].mean(0), row, atol=1e-5)
         np.testing.assert_allclose(embed_texts(model, [text], "text")[0], row, atol=1e-5)
         assert np.linalg.norm(row) > 0.1
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import tiny
+from encoders import BERT, own_tokenizer
 
 from zett.errors import UserError
 from zett.lms import load_base_model
@@ -14,6 +15,7 @@ from zett.methods import make_method
 from zett.methods.trans import token_counts, words_in_tokens
 from zett.methods.word_alignment import NONE, STEPS, TENSION, estimate, numbered
 from zett.vocab import Vocabulary, load_tokenizer
+from zett.vocab.load import vocabulary_of
 
 WORDS = "the folder holds a model of tokens rows text bytes names kinds values".split()
 TRANSLATION = {word: word[::-1] + "q" for word in WORDS} | {"the": "def tokenizer", "model": "returns"}
@@ -96,6 +98,9 @@ def test_words_are_cut_where_spaces_are(target):
     assert len(words) == 4
     spelled = [b"".join(target.tokens[i] for i in word).strip() for word in words]
     assert spelled == [b"def", b"tokenizer(folder)", b"x", "é".encode()]
+    unknown = vocabulary_of(own_tokenizer(BERT, lower=True))  # a WordPiece, for which Chinese signs are [UNK]
+    [word] = words_in_tokens("def(日", unknown)
+    assert b"".join(unknown.tokens[i] for i in word).strip() == b"def("
     assert words_in_tokens("", target) == [] and words_in_tokens(" \n", target) == []
 
 

@@ -48,4 +48,5 @@ def embed_texts(model: BaseModel, texts: list[str], what: str) -> np.ndarray:
 
 @functools.partial(jax.jit)
 def _embedded(body: Body, table_VD, ids_BL, mask_BL):
-    return pool(body(table_VD[ids_BL], mask_BL=mask_BL), mask_BL, "mean")
+    _, hidden = body(table_VD[ids_BL], mask_BL=mask_BL, keep_hidden=True)  # before an encoder's head, if it has one
+    return pool(hidden[-1], mask_BL, "mean")

@@ -24,7 +24,7 @@ from zett.values import Within
 from zett.vocab import Vocabulary
 
 STEPS = Within(1, 1024)
-CHUNK = 256  # rows at a time: their bases [n, k, D] are what takes memory
+CHUNK, BASES = 256, 2**25  # rows at a time, and the most numbers in their bases [n, k, D], which are what takes memory
 # In float32, what is left of a row of norm 1 after subtracting all of it.
 NOTHING = 1e-5
 
@@ -67,20 +67,26 @@ class OMP(Method):
         check_knows(donor, ids, new_tokens(base, target))
         theirs, ours = shared_by_all(base, target, donor, ids, "omp", least=self.k)
         output = donor.table.output if base.table.output is not None else None
-        weigh = _weigher(donor, donor.table.input, theirs, ours, ids, self.k)
-        weigh_output = None if output is None else _weigher(donor, output, theirs, ours, ids, self.k)
-        return mixed_table(base, target, weigh, weigh_output, chunk=CHUNK)
+        chunk = max(min(CHUNK, BASES // (self.k * donor.table.input.shape[1])), 16)
+        weigh = _weigher(donor, donor.table.input, theirs, ours, ids, self.k, chunk)
+        weigh_output = None if output is None else _weigher(donor, output, theirs, ours, ids, self.k, chunk)
+        return mixed_table(base, target, weigh, weigh_output, chunk=chunk)
 
 
-def _weigher(donor: BaseModel, rows, theirs: np.ndarray, ours: np.ndarray, ids: np.ndarray, k: int) -> Weigh:
-    """The sums for target ids. rows: the donor's; theirs, ours: shared tokens in donor and base; ids: the donor's by target."""
+def _weigher(
+    donor: BaseModel, rows, theirs: np.ndarray, ours: np.ndarray, ids: np.ndarray, k: int, chunk: int
+) -> Weigh:  # fmt: skip
+    """The sums for at most `chunk` target ids.
+
+    rows: the donor's; theirs, ours: shared tokens in donor and base; ids: the donor's by target.
+    """
     rows = np.asarray(rows)
     atoms = rows[theirs].astype(np.float32)
     check_finite(donor, atoms)
     atoms = jnp.asarray(atoms)
 
     def weigh(some: np.ndarray) -> Mixture:
-        targets = np.zeros((CHUNK, rows.shape[1]), np.float32)  # always as many: one shape to compile
+        targets = np.zeros((chunk, rows.shape[1]), np.float32)  # always as many: one shape to compile
         known = np.flatnonzero(ids[some] >= 0)
         targets[known] = rows[ids[some[known]]]
         check_finite(donor, targets)

@@ -15,7 +15,7 @@ from zett.lms.base import BaseModel
 from zett.methods.mixing import new_tokens, shared_tokens
 from zett.vocab import Vocabulary
 
-MOST_WORDS = 1_000_000  # of a file
+MOST_WORDS = 5_000_000  # of a file
 SENTENCE = 1000  # tokens
 BATCH = 64  # documents that are cut at a time
 KNOWN = 0.5  # of the new tokens, the share that has to have vectors
@@ -37,9 +37,11 @@ def vectors_from_file(path: str, vocab: Vocabulary) -> np.ndarray:
 
     If the file has tokens as the tokenizer spells them ("Ġthe"), these are looked up, else the tokens' texts as words.
     """
-    with progress.phase(f"reading the vectors {path}"):
-        found = read_vectors(path, MOST_WORDS)
     spelled, words = spellings(vocab), words_of(vocab)
+    with progress.phase(f"reading the vectors {path}"):
+        found = read_vectors(path, MOST_WORDS, {*spelled, *words} - {""})
+    if not found.words:
+        return np.zeros((len(vocab), found.rows.shape[1]), np.float32)
     marked = any(name in found.index for name, word in zip(spelled, words) if name != word and word)
     at = np.asarray([found.index.get(name, -1) if name else -1 for name in (spelled if marked else words)])
     return np.where(at[:, None] >= 0, found.rows[at], np.float32(0))

@@ -94,13 +94,14 @@ class Trans(Method):
 
 
 def words_in_tokens(text: str, vocab: Vocabulary) -> list[tuple[int, ...]]:
-    """The words between a text's spaces, each as its tokens: those that begin before the next word."""
+    """The words between a text's spaces, each as its tokens: those that end in it, unknown ones left out."""
     encoded = vocab.tokenizer.encode(text, add_special_tokens=False)
     spaces = np.asarray([char.isspace() for char in text], np.int64)
     starts = np.cumsum(np.diff(spaces, prepend=1) < 0)  # how many words have begun up to a character
     words: list[list[int]] = [[] for _ in range(int(starts[-1]) if len(starts) else 0)]
     for i, (_, end) in zip(encoded.ids, encoded.offsets):
-        if end and (word := int(starts[end - 1]) - 1) >= 0:  # by its last character: a token may begin with the space
+        # By its last character, since a token may begin with the space.
+        if end and vocab.tokens[i] and (word := int(starts[end - 1]) - 1) >= 0:
             words[word].append(i)
     return [tuple(word) for word in words]
 

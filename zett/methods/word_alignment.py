@@ -18,7 +18,7 @@ from zett.errors import UserError
 
 TENSION, NONE = 4.0, 0.08  # how near the diagonal words stand; the share of words that stand for none
 STEPS = 7
-MOST_PAIRS = 40_000_000  # pairs of words that stand in one line, of all lines; each takes up to 50 bytes
+MOST_PAIRS = 20_000_000  # pairs of words that stand in one line, of all lines; each takes about 75 bytes
 LONGEST = 200  # words of a line whose alignment is estimated
 
 

@@ -39,6 +39,8 @@ def token_means(vectors: WordVectors, vocab: Vocabulary, *, by_rank: bool) -> np
         for start in range(0, len(vectors.words), BATCH):
             words = vectors.words[start : start + BATCH]
             ids, owners = _tokens(words, vocab)
+            spelled = vocab.byte_lengths[ids] > 0  # no unknown tokens
+            ids, owners = ids[spelled], owners[spelled]
             shares = 1 / (1.0 + start + owners) if by_rank else np.ones(len(owners))
             np.add.at(weight, ids, shares)
             np.add.at(total, ids, vectors.rows[start + owners] * shares[:, None])
