@@ -92,16 +92,13 @@ class RefinementRecipe(LanguageModelRecipe):
         return found | self._low_rank()
 
     def _low_rank(self) -> dict:
-        """Factors of the changes of all matrices of the body: random ones and zeros, so that nothing is changed at first.
-
-        The random ones are so large that a step moves each number of a matrix about as far as if that were trained itself.
-        """
+        """Factors of the changes of all matrices of the body: random ones and zeros, so that nothing is changed at first."""
         if not self.rank:
             return {}
         shapes = body_shapes(family_of(self.base.hf_config), self.base.config)
         factors, key = {}, jax.random.key(self.config.seed + 2)
         for number, (path, (*layers, into, out)) in enumerate(_matrices(shapes).items()):
-            random = jax.random.normal(jax.random.fold_in(key, number), (*layers, into, self.rank)) / self.rank**0.5
+            random = jax.random.normal(jax.random.fold_in(key, number), (*layers, into, self.rank)) / into**0.5
             factors[f"{path}.down"], factors[f"{path}.up"] = random, jnp.zeros((*layers, self.rank, out))
         return {"low_rank": unflatten_dict(factors, sep=".")}
 
