@@ -17,7 +17,7 @@ from zett import cli
 from zett.commands.refine import weights
 from zett.errors import UserError
 from zett.lms import load_base_model
-from zett.refine import refine, transfer_and_refine
+from zett.refine import RATE_OF_PREDICTED, RATE_OF_ROWS, _rate, refine, transfer_and_refine
 from zett.transfer import transfer
 
 pytestmark = pytest.mark.xdist_group("refine")
@@ -57,6 +57,12 @@ def test_it_is_better_and_says_so(refined, folder):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]  # nothing is left of the run
     rows = [np.asarray(load_base_model(f, body=False).table.input) for f in (folder / "start", refined)]
     assert rows[0].shape == rows[1].shape and not np.array_equal(*rows)
+
+
+def test_rows_that_are_near_their_place_move_less(refined, folder):
+    base = load_base_model(folder / "start", body=False)
+    assert _rate(base, folder / "start") == pytest.approx(RATE_OF_ROWS * np.std(base.table.input), rel=1e-4)
+    assert _rate(base, refined) == pytest.approx(RATE_OF_PREDICTED * np.std(base.table.input), rel=1e-4)
 
 
 @pytest.mark.slow

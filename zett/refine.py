@@ -29,8 +29,9 @@ MINUTES = Within(0, 10**5, above=True)
 ENDLESS = 10**8  # steps: time ends the run
 PATIENCE = 3
 WINDOWS = 64  # of held-out text, each of 512 bytes
-# What the learning rate is of the standard deviation of input rows: Adam moves each number by about that much in a step.
-RATE_OF_ROWS = 0.01
+# What the learning rate is of the standard deviation of input rows: Adam moves each number by about that much in a step. Rows
+# that a hypernetwork made are near their place, and a rate that is right for others only shakes them.
+RATE_OF_ROWS, RATE_OF_PREDICTED = 0.01, 0.003
 DISTIL: dict[str, float] = {}  # weights of what is learnt from the original; see docs/log.md
 ON_CPU, ELSEWHERE = {"batch_size": 8, "length": 256}, {"batch_size": 32, "length": 512}
 
@@ -69,7 +70,8 @@ def refine(
         "model": str(model), "original": original, "text": text, "valid_text": valid_text, "minutes": minutes,
         "body_rank": body_rank, "distil": distil, "seed": seed, "output": str(output),
     }  # fmt: skip
-    given = {"batch_size": batch_size, "length": length, "learning_rate": learning_rate, "text_column": text_column}
+    rate = _rate(base, own) if learning_rate is None else learning_rate
+    given = {"batch_size": batch_size, "length": length, "text_column": text_column, "learning_rate": rate}
     config = _config(base, settings, distil, given)
     with _workdir(output) as workdir:
         stopped = _train(config, workdir)
@@ -100,9 +102,8 @@ def transfer_and_refine(
 
 def _original_of(folder: Path) -> str | None:
     """The model that `zett transfer` made the one in `folder` from, perhaps with `zett refine` after it; None if unknown."""
-    record = json_or_empty(folder / folders.MARKER)
-    settings = found if isinstance(found := record.get("settings"), dict) else {}
-    name = {"transfer": settings.get("model"), "refine": settings.get("original")}.get(str(record.get("command")))
+    settings, command = _settings(folder), str(json_or_empty(folder / folders.MARKER).get("command"))
+    name = {"transfer": settings.get("model"), "refine": settings.get("original")}.get(command)
     if not isinstance(name, str):
         say(f"{folder} does not say what it was made from, so that it learns from text alone (--original names the model)")
         return None
@@ -113,6 +114,20 @@ def _original_of(folder: Path) -> str | None:
             f"{folder / folders.MARKER} says that it was made from {name!r}, which is not there ({error}); give --original, "
             "or --original none to learn from text alone"
         ) from error
+
+
+def _rate(base: BaseModel, folder: Path) -> float:
+    """The learning rate for the rows of `base`, which is in `folder`."""
+    settings = _settings(folder)
+    near = "original" in settings or str(settings.get("method")).partition(":")[0] == "hypernet"  # refined before, or predicted
+    deviation = float(np.std(np.asarray(base.table.input[:4096], np.float32)))
+    return min(max((RATE_OF_PREDICTED if near else RATE_OF_ROWS) * deviation, 1e-7), 100.0)
+
+
+def _settings(folder: Path) -> dict:
+    """Of what zett did to write it."""
+    found = json_or_empty(folder / folders.MARKER).get("settings")
+    return found if isinstance(found, dict) else {}
 
 
 def _weights(distil: dict[str, float] | None, original: str | None) -> dict[str, float]:
@@ -130,8 +145,6 @@ def _config(base: BaseModel, settings: dict, distil: dict[str, float], given: di
     sizes = ON_CPU if jax.default_backend() == "cpu" else ELSEWHERE
     most = base.config.max_positions if base.config is not None else sizes["length"]
     batch_size, length = given["batch_size"] or sizes["batch_size"], given["length"] or min(sizes["length"], most)
-    deviation = float(np.std(np.asarray(base.table.input[:4096], np.float32)))
-    rate = given["learning_rate"] or min(max(RATE_OF_ROWS * deviation, 1e-7), 100.0)
     return from_dict({
         "recipe": "refinement", "seed": settings["seed"], "start": settings["model"], "base": settings["original"] or "pico",
         "data": {
@@ -140,7 +153,8 @@ def _config(base: BaseModel, settings: dict, distil: dict[str, float], given: di
         },
         "loss": {"token": 1.0, **distil},
         "optim": {
-            "learning_rate": rate, "warmup_steps": 10, "schedule": "constant", "weight_decay": 0.0, "clip": 1.0,
+            "learning_rate": given["learning_rate"], "warmup_steps": 10, "schedule": "constant", "weight_decay": 0.0,
+            "clip": 1.0,
         },
         "train": {
             "steps": ENDLESS, "minutes": settings["minutes"], "patience": PATIENCE, "eval_first": True, "eval_windows": WINDOWS,

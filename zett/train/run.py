@@ -22,7 +22,8 @@ from zett.train.workdir import CONFIG, has_begun, held_workdir
 # Fields that may change when a run is resumed: its length, and what changes its parameters by no more than rounding.
 CHANGEABLE = {
     "train.steps", "train.log_every", "train.eval_every", "train.eval_windows", "train.eval_targets", "train.checkpoint_every",
-    "train.keep", "train.eval_original", "train.ahead", "train.workers", "train.track", "train.max_skipped", "data.valid_text",
+    "train.keep", "train.eval_first", "train.eval_original", "train.patience", "train.ahead", "train.workers", "train.track",
+    "train.max_skipped", "data.valid_text",
     "mesh.data", "mesh.fsdp", "mesh.tensor", "train.microbatches", "train.remat", "train.remat_hypernet",
     "train.attention", "train.loss_chunk",
 }  # fmt: skip
