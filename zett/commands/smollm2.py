@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--packages", required=True, metavar="DIR", help="folder into which the packages were installed")
     add("--output", default="runs/smollm2", help="folder to write (default: %(default)s)")
-    what = "text to measure on: a source, file or folder, as for zett eval (default: Python's docstrings and code)"
+    what = "text to measure on: a source, file or folder, as for zett eval (default: prose, the English that comes with Python)"
     add("--text", metavar="SPEC", help=what)
     what = "that it may take; how many tokenizers, how much text and how long the samples are follows (default: %(default)s)"
     add("--minutes", type=float, default=4.0, help=what)

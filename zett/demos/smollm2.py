@@ -26,8 +26,8 @@ from zett.vocab import Vocabulary
 
 METHODS = ("hypernet", "fvt")  # the first is the one in the package that is for the model
 FEWEST = 2  # tokenizers
-TEXT = "prose|python"  # the English in docstrings, and code: what every machine with Python has
-WINDOW, BATCH = 2048, 4  # bytes of a window, and windows in a batch
+TEXT = "prose"  # the English in docstrings and package descriptions: what every machine with Python has
+WINDOW, BATCH = 1024, 8  # bytes of a window, and windows in a batch
 WINDOWS = (BATCH, 8 * BATCH)  # the fewest and the most that are measured
 TOKENS = (48, 160)  # the fewest and the most of a sample
 TRIED = 8  # tokens of a sample that is written to see how long it takes
