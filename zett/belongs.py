@@ -7,8 +7,6 @@ from zett.errors import UserError
 from zett.files import hub
 from zett.files.jsonfile import json_or_empty
 from zett.files.resolve import BASE_MODEL, HYPERNETWORK, SOURCE_TOKENIZER, local
-from zett.gguf import find_gguf
-from zett.gguf.header import read_header
 
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")  # of rows, as model types call it in config.json
 SHARED = 0.5  # of the smaller vocabulary, what has to have the same ids; a new version of a tokenizer changes a few
@@ -79,6 +77,9 @@ def none_fits(model: str, refused: Mapping[str, str]) -> AnotherModel:
 
 def _config_of(model: Path) -> dict:
     """Its config.json; of a GGUF file, which is converted later, the width alone; {} for what cannot be read."""
+    from zett.gguf import find_gguf  # takes NumPy, which --help does without
+    from zett.gguf.header import read_header
+
     try:
         file = find_gguf(model)
         if file is None:

@@ -65,8 +65,8 @@ class Report:
 
     @property
     def model(self) -> str:
-        """The base model's name without the folders that it lies in."""
-        return Path(self.base["name"]).name or self.base["name"]
+        """The base model's name without the folders that it lies in, and a file's without its ending."""
+        return Path(self.base["name"]).name.removesuffix(".gguf") or self.base["name"]
 
     @property
     def unit(self) -> str:
