@@ -105,7 +105,7 @@ def test_the_emission_of_rows_counts_them(capsys, monkeypatch):
     with shown():
         hypernet.rows(base.vocab, base)
     lines = capsys.readouterr().err.splitlines()
-    began = "reading the rows of pico for its fingerprint", "taking 6,144 tokens", "compiling the hypernetwork, and making rows of"
+    began = "reading the rows of pico for its fingerprint", "taking 6,144 tokens", "compiling the hypernetwork, and making rows"
     in_order(lines, *began)
     assert any(line.startswith("rows: ") and " of 6,144, " in line and line.endswith(" left") for line in lines)
 
