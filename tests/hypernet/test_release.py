@@ -114,3 +114,13 @@ def test_a_hypernetwork_that_does_not_know_its_base_keeps_no_rows_of_it(base, sa
     assert unknown.fit(base).exact is None and "of which no more is known" in unknown.about(base)
     with pytest.raises(UserError, match="was trained for, which it does not know"):
         rows_to_keep(unknown, base)
+
+
+def test_the_one_for_smollm2_in_the_package():
+    """int8 in the file, floats in memory, small enough for a package, and with what its base model is known by."""
+    hypernet = load_hypernet("smollm2")
+    assert {np.asarray(leaf).dtype.name for leaf in jax.tree.leaves(hypernet.params)} <= {"float32", "bfloat16"}
+    assert hypernet.hidden_size == 576 and hypernet.tied and hypernet.base_rows is not None
+    assert len(hypernet.source_tokenizer()) == 49152
+    assert sum(file.stat().st_size for file in hypernet.folder.rglob("*") if file.is_file()) < 24 * 2**20
+    assert "int8" in (hypernet.folder / "README.md").read_text()

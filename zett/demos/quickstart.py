@@ -37,8 +37,8 @@ TRIED = 6  # steps that say how fast the machine is; the first one compiles
 STEPS = (20, CONFIG.train.steps)  # the fewest, and the most
 WINDOW = 512
 BYTES = (32 * WINDOW, 128 * WINDOW)  # of text to measure on
-# What the rest takes in steps of training: transferring and measuring, the latter with the most text.
-TRANSFERRING, MEASURING = 10, 45
+# What the rest takes in steps of training: starting the run and transferring; measuring with the most text.
+TRANSFERRING, MEASURING = 25, 85
 
 
 def quickstart(folder: str | Path, minutes: float = 5.0) -> None:
