@@ -1,17 +1,47 @@
 """Donors: models that own the target tokenizer, and whose rows say what its tokens mean."""
 
+import dataclasses
+import functools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from zett import progress
 from zett.errors import UserError
 from zett.lms.base import BaseModel, load_base_model
+from zett.methods.method import Method
 from zett.methods.mixing import shared_tokens
 from zett.vocab import Vocabulary
 
 KNOWN = 0.5  # of the new tokens, the share that a donor has to have
+
+
+@dataclasses.dataclass(frozen=True)
+class DonorMethod(Method):
+    """What methods with a donor share. name: theirs in METHODS."""
+
+    donor: str | None = None
+
+    name: ClassVar[str]
+    needs: ClassVar[str] = "a model that was trained with the target tokenizer"
+    first: ClassVar[str] = "donor"
+
+    def precheck(self, model: str | Path) -> None:
+        check_given(self.donor, self.name)
+
+    def check(self, base: BaseModel) -> None:
+        """UserError if the donor cannot be read."""
+        self._donor  # noqa: B018
+
+    def inputs(self) -> tuple[str, ...]:
+        return (self.donor,) if self.donor else ()
+
+    @functools.cached_property
+    def _donor(self) -> BaseModel:
+        return load_donor(self.donor, self.name)
 
 
 def check_given(donor: str | None, method: str) -> str:

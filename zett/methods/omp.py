@@ -7,7 +7,6 @@ coefficients, on the base model's rows of the same tokens, give the new row.
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -16,8 +15,7 @@ import numpy as np
 
 from zett.errors import UserError
 from zett.lms.base import BaseModel
-from zett.methods.donor import check_finite, check_given, check_knows, donor_ids, load_donor, shared_by_all
-from zett.methods.method import Method
+from zett.methods.donor import DonorMethod, check_finite, check_knows, donor_ids, shared_by_all
 from zett.methods.mixing import Mixture, Weigh, mixed_table, new_tokens
 from zett.table import EmbeddingTable
 from zett.values import Within
@@ -30,42 +28,26 @@ NOTHING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
-class OMP(Method):
+class OMP(DonorMethod):
     """A donor's rows of new tokens as sums of k shared tokens' rows; the same sums of the base model's rows.
 
     donor: a model that was trained with the target tokenizer: a folder, a GGUF file or a Hub name. k: shared tokens in a sum.
     Output rows are made from the donor's output rows. arXiv 2506.06607.
     """
 
-    donor: str | None = None
     k: int = 64
 
-    needs: ClassVar[str] = "a model that was trained with the target tokenizer"
-    first: ClassVar[str] = "donor"
+    name: ClassVar[str] = "omp"
 
     def __post_init__(self) -> None:
         if self.k not in STEPS:
             raise UserError(f"method omp: k is {self.k}; it has to be {STEPS}")
 
-    def precheck(self, model: str | Path) -> None:
-        check_given(self.donor, "omp")
-
-    def check(self, base: BaseModel) -> None:
-        """UserError if the donor cannot be read."""
-        self._donor  # noqa: B018
-
-    def inputs(self) -> tuple[str, ...]:
-        return (self.donor,) if self.donor else ()
-
-    @functools.cached_property
-    def _donor(self) -> BaseModel:
-        return load_donor(self.donor, "omp")
-
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used."""
         donor, ids = self._donor, donor_ids(self._donor, target)
         check_knows(donor, ids, new_tokens(base, target))
-        theirs, ours = shared_by_all(base, target, donor, ids, "omp", least=self.k)
+        theirs, ours = shared_by_all(base, target, donor, ids, self.name, least=self.k)
         output = donor.table.output if base.table.output is not None else None
         chunk = max(min(CHUNK, BASES // (self.k * donor.table.input.shape[1])), 16)
         weigh = _weigher(donor, donor.table.input, theirs, ours, ids, self.k, chunk)
