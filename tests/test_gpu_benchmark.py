@@ -65,14 +65,18 @@ def test_the_time_of_all_parts_is_less_than_eight_minutes():
     assert gpu.SECONDS <= 480 and gpu.PARTS.keys() == (gpu_parts.PARTS.keys() - {"step"}) | {"flags"}
 
 
+PARTS = ["rates", "smollm2", "emission"]  # variants and the other shapes take minutes: `benchmarks/gpu.sh --small`
+
+
 @pytest.mark.slow
-def test_all_of_it_runs_at_a_small_size(tmp_path):
+def test_parts_of_it_run_at_a_small_size(tmp_path):
     output = tmp_path / "gpu.json"
-    command = [sys.executable, "-m", "benchmarks.gpu", "--small", "--seconds", "1200", "--output", str(output)]
+    options = ["--small", "--seconds", "900", "--parts", *PARTS, "--output", str(output)]
+    command = [sys.executable, "-m", "benchmarks.gpu", *options]
     done = subprocess.run(command, cwd=Path(gpu.ROOT), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(output.read_text())
     assert report["device"]["platform"] == "cpu" and report["small"]
-    assert report["parts"].keys() == gpu.PARTS.keys()
+    assert list(report["parts"]) == PARTS
     assert {"now", "as first measured"} <= report["parts"]["smollm2"]["runs"].keys()
     assert report["parts"]["smollm2"]["runs"]["now"]["profile"]["kinds"]

@@ -87,7 +87,7 @@ def family(folder: Path) -> dict:
 def task(folder: Path) -> dict:
     """Scores of a model with its own vocabulary and with another."""
     base, target = load_base_model(str(folder / "base")), zett.load_tokenizer(folder / "target")
-    toy, texts = make_task("toy"), ["aaa bbb", "some more text"]
+    toy, texts = make_task("toy"), ["aaa bbb", "some more text", "for a tokenizer, text is a list of names"]
     items = toy.items(base, texts)
     moved = base.with_vocabulary(make_method("mean")(base, target), target)
     means = [items.mean(toy.score(model, items)) for model in (base, moved)]

@@ -108,7 +108,7 @@ def compare(whole: Path, killed: Path) -> None:
     a, b = ((w / "export" / "model.safetensors").read_bytes() for w in (whole, killed))
     assert a == b, "the exported parameters differ"
     timed = {"time", "steps_per_s", "step_seconds", "tokens_per_s", "waiting_for_data", "tflops_per_s", "mfu"}
-    timed |= {"process_memory_gb", "device_memory_gb"}
+    timed |= {"trained_seconds", "process_memory_gb", "device_memory_gb"}
     lines = []
     for workdir in (whole, killed):
         records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
