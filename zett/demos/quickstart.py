@@ -38,7 +38,8 @@ STEPS = (20, CONFIG.train.steps)  # the fewest, and the most
 WINDOW = 512
 BYTES = (32 * WINDOW, 128 * WINDOW)  # of text to measure on
 # What the rest takes in steps of training: starting the run and transferring; measuring with the most text.
-TRANSFERRING, MEASURING = 25, 85
+TRANSFERRING, MEASURING = 25, 100
+SLOWER = 1.15  # steps of a long run take more than the first ones: some are larger, and batches are made beside them
 
 
 def quickstart(folder: str | Path, minutes: float = 5.0) -> None:
@@ -68,7 +69,7 @@ def _fitted(folder: Path, pace: Pace) -> tuple[Config, int]:
     record, run = folder / "fitted.json", folder / "run"
     if not (record.is_file() and run.is_dir()):
         seconds = _step_seconds(folder / "tried")
-        share = (pace.left / seconds - TRANSFERRING) / (STEPS[1] + MEASURING)
+        share = (pace.left / (SLOWER * seconds) - TRANSFERRING) / (STEPS[1] + MEASURING)
         steps = clamped(share * STEPS[1], STEPS)
         text_bytes = clamped(share * BYTES[1], BYTES, WINDOW)
         write_json(record, {"step_seconds": seconds, "steps": steps, "text_bytes": text_bytes})
