@@ -220,9 +220,8 @@ class TrainConfig(Checked):
     # The most minutes that a run trains, compiling and evaluations not counted; 0: as many as its steps take. In the last half
     # of them the learning rate falls to 0, beside its schedule; an evaluation comes after each eighth.
     minutes: Annotated[float, Within(0, 10**6)] = 0.0
-    patience: Annotated[int, Within(0, 1000)] = (
-        0  # evaluations in a row without a gain of 0.1 %, after which a run ends; 0: none
-    )
+    # Evaluations in a row without a gain of 0.1 %, after which a run ends; 0: it does not end for that.
+    patience: Annotated[int, Within(0, 1000)] = 0
     eval_first: bool = False  # also before the first step
     eval_original: bool = False  # recipe "refinement": beside config.base, even if no objective compares with it
     dtype: typing.Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; sums and parameters are float32

@@ -32,7 +32,6 @@ WINDOWS = 64  # of held-out text, each of 512 bytes
 # What the learning rate is of the standard deviation of input rows: Adam moves each number by about that much in a step. Rows
 # that a hypernetwork made are near their place, and a rate that is right for others only shakes them.
 RATE_OF_ROWS, RATE_OF_PREDICTED = 0.01, 0.003
-DISTIL: dict[str, float] = {}  # weights of what is learnt from the original; see docs/log.md
 ON_CPU, ELSEWHERE = {"batch_size": 8, "length": 256}, {"batch_size": 32, "length": 512}
 
 
@@ -91,7 +90,8 @@ def transfer_and_refine(
 ) -> Path:  # fmt: skip
     """`zett.transfer` with `settings`, and then `refine` on the text source `refine_on` of what it made, against `model`."""
     output = folders.output_path(output)
-    folders.check_output(output, overwrite=overwrite)
+    read = (Path(p).expanduser() for p in (model, tokenizer, settings.get("hypernet"), settings.get("base")) if p is not None)
+    folders.check_output(output, overwrite=overwrite, inputs=[path for path in read if path.exists()])
     with _workdir(output) as scratch:
         made = transfer(model, tokenizer, scratch / output.name, **settings)
         return refine(made, refine_on, output, minutes=minutes, body_rank=body_rank, overwrite=overwrite, push=push)
@@ -137,7 +137,7 @@ def _weights(distil: dict[str, float] | None, original: str | None) -> dict[str,
             raise UserError(f"distil has {name!r}; {nearest(name, TAUGHT)}")
     if distil and original is None:
         raise UserError(f"distil is {distil}, but there is no original to learn from; give original (--original)")
-    return DISTIL if distil is None and original is not None else distil or {}
+    return distil or {}  # nothing by default: docs/log.md says why
 
 
 def _config(base: BaseModel, settings: dict, distil: dict[str, float], given: dict) -> Config:

