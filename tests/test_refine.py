@@ -87,7 +87,12 @@ def test_transfer_refines(folder, corpus, tmp_path, capsys):
     assert stopped.value.code == 0
     assert "bits per byte before" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["both"]
-    assert json.loads((tmp_path / "both" / "zett.json").read_text())["command"] == "refine"
+    marker = json.loads((tmp_path / "both" / "zett.json").read_text())
+    assert marker["command"] == "refine" and marker["settings"]["model"] == str(folder / "original")
+    assert marker["settings"]["transferred"]["method"] == "fvt"
+    assert f"Started from: `{folder / 'original'} transferred`" in (tmp_path / "both" / "README.md").read_text()
+    for path in (tmp_path / "both").iterdir():  # nothing names the folder between the two, which is gone
+        assert b"/.both." not in path.read_bytes(), path
     assert "ratio" in json.loads((tmp_path / "both" / "refinement.json").read_text())["after"]  # of text alone, too
 
 

@@ -20,6 +20,7 @@ from zett.gguf import find_gguf
 from zett.lms.base import BaseModel, check_causal, find_folder, load_base_model
 from zett.objectives import TAUGHT
 from zett.progress import phase, say
+from zett.recipes.language_model_release import BEFORE
 from zett.refine_plot import CURVE, PLOT, save_plot
 from zett.train.run import train
 from zett.transfer import transfer
@@ -39,7 +40,7 @@ def refine(
     model: str | Path, text: str, output: str | Path, *, minutes: float = 2.0, original: str | Path | None = None,
     body_rank: int = 0, distil: dict[str, float] | None = None, valid_text: str | None = None, text_column: str = "text",
     learning_rate: float | None = None, batch_size: int | None = None, length: int | None = None, overwrite: bool = False,
-    seed: int = 0, push: str | None = None,
+    seed: int = 0, push: str | None = None, transferred: dict | None = None,
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the `model`, its rows trained on `text` for `minutes`; returns `output`.
 
@@ -47,7 +48,8 @@ def refine(
     file or a folder; a fiftieth of its documents (or valid_text) is held out, and measured before and after. original: the
     model that it was made from, which it is compared with (None: what its zett.json says; "none": none). body_rank: also train
     changes of this rank of each matrix of the body, which are added to it in the end. distil: weights of what is learnt from
-    the original, by the names in config.loss ("hidden", "chunk"). learning_rate, batch_size, length: of training (None: by the
+    the original, by the names in config.loss ("hidden", "chunk"). transferred: of a `model` that is not kept, what
+    `zett.transfer` made it of; it is recorded in its place. learning_rate, batch_size, length: of training (None: by the
     size of the rows and the device). It ends early when nothing is gained any more; Ctrl-C ends it, and what there is is
     written. The folder also gets the curve, refinement.json and refinement.png. Bad input is a UserError, with nothing written.
     """
@@ -75,7 +77,7 @@ def refine(
     with _workdir(output) as workdir:
         stopped = _train(config, workdir)
         record = _record(workdir, config)
-        _release(workdir, output, settings, record)
+        _release(workdir, output, settings, record, transferred)
     _tell(record, output)
     if push is not None:
         hub.push(output, push, "Refined by zett")
@@ -94,7 +96,10 @@ def transfer_and_refine(
     folders.check_output(output, overwrite=overwrite, inputs=[path for path in read if path.exists()])
     with _workdir(output) as scratch:
         made = transfer(model, tokenizer, scratch / output.name, **settings)
-        return refine(made, refine_on, output, minutes=minutes, body_rank=body_rank, overwrite=overwrite, push=push)
+        return refine(
+            made, refine_on, output, minutes=minutes, body_rank=body_rank, overwrite=overwrite, push=push,
+            transferred=_settings(made),
+        )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------- before
@@ -214,14 +219,22 @@ def _record(workdir: Path, config: Config) -> dict:
     }  # fmt: skip
 
 
-def _release(workdir: Path, output: Path, settings: dict, record: dict) -> None:
+def _release(workdir: Path, output: Path, settings: dict, record: dict, transferred: dict | None) -> None:
     with folders.new_folder(output) as folder:
         for path in sorted((workdir / "export").iterdir()):
             path.rename(folder / path.name)
         write_json(folder / CURVE, record)
         save_plot(record, output.name, folder / PLOT)
         card = folder / "README.md"
-        card.write_text(f"{card.read_text(encoding='utf-8')}\n![held-out bits per byte over time]({PLOT})\n", encoding="utf-8")
+        text = f"{card.read_text(encoding='utf-8')}\n![held-out bits per byte over time]({PLOT})\n"
+        if transferred is not None:  # the folder that it started from is about to go: its name tells nobody anything
+            text = text.replace(settings["model"], f"{transferred['model']} transferred")
+            for name in (BEFORE, "training.json"):
+                said = (folder / name).read_text(encoding="utf-8")
+                (folder / name).write_text(said.replace(settings["model"], str(output)), encoding="utf-8")
+            transferred = transferred | {"output": str(output)}
+            settings = settings | {"model": transferred["model"], "transferred": transferred}
+        card.write_text(text, encoding="utf-8")
         folders.mark(folder, "refine", settings)
 
 
