@@ -78,6 +78,7 @@ class ModelConfig(Checked):
     num_heads: Few = 4
     num_kv_heads: Few = 2
     intermediate_size: Width = 768
+    tied: bool = False  # output rows are the input rows
     name: str = "pico"
 
     def __post_init__(self):
@@ -104,7 +105,9 @@ class HypernetConfig(Checked):
     max_pieces: Few = 8  # S: longer decompositions are cut
     encoder: typing.Literal["zett", "roberta"] = "zett"  # "roberta": the layers are to the letter RoBERTa's, as in the paper
     norm: typing.Literal["pre", "post"] = "pre"
-    residual: typing.Literal["mean", "first", "none"] = "mean"  # what the correction is added to
+    # What the correction is added to: the mean of the pieces' rows, one of them, or a mean in which each counts half as much
+    # as the one before it.
+    residual: typing.Literal["mean", "first", "last", "weighted", "none"] = "mean"
     residual_scale: Weight = 8.0  # corrections are multiplied by this over sqrt(D)
     # How rows are rescaled per column on the way in and out: with the source table's own mean and standard deviation, or with
     # factors that are fitted at the start of training and stored, such that the first predictions have the table's (the paper).
@@ -217,6 +220,7 @@ class TrainConfig(Checked):
     trained: typing.Literal["all", "table"] = "all"  # recipe "lm" with config.start: everything, or the vocabulary's rows alone
     # Recipe "refinement": beside the rows, a change of this rank of each matrix of the body; 0: the rows alone.
     body_rank: Annotated[int, Within(0, 4096)] = 0
+    body: bool = False  # recipe "refinement": train all of the body, too
     # The most minutes that a run trains, compiling and evaluations not counted; 0: as many as its steps take. In the last half
     # of them the learning rate falls to 0, beside its schedule; an evaluation comes after each eighth.
     minutes: Annotated[float, Within(0, 10**6)] = 0.0

@@ -33,25 +33,26 @@ WINDOWS = 64  # of held-out text, each of 512 bytes
 # What the learning rate is of the standard deviation of input rows: Adam moves each number by about that much in a step. Rows
 # that a hypernetwork made are near their place, and a rate that is right for others only shakes them.
 RATE_OF_ROWS, RATE_OF_PREDICTED = 0.01, 0.003
+RATE_OF_BODY = 0.005  # of Muon, for the matrices of a body that is trained, too
 ON_CPU, ELSEWHERE = {"batch_size": 8, "length": 256}, {"batch_size": 32, "length": 512}
 
 
 def refine(
     model: str | Path, text: str, output: str | Path, *, minutes: float = 2.0, original: str | Path | None = None,
-    body_rank: int = 0, distil: dict[str, float] | None = None, valid_text: str | None = None, text_column: str = "text",
-    learning_rate: float | None = None, batch_size: int | None = None, length: int | None = None, overwrite: bool = False,
-    seed: int = 0, push: str | None = None, transferred: dict | None = None,
+    body: bool = False, body_rank: int = 0, distil: dict[str, float] | None = None, valid_text: str | None = None,
+    text_column: str = "text", learning_rate: float | None = None, batch_size: int | None = None, length: int | None = None,
+    overwrite: bool = False, seed: int = 0, push: str | None = None, transferred: dict | None = None,
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the `model`, its rows trained on `text` for `minutes`; returns `output`.
 
     model: a folder that `zett transfer` wrote, or any other causal model with its tokenizer. text: a text source, such as a
     file or a folder; a fiftieth of its documents (or valid_text) is held out, and measured before and after. original: the
-    model that it was made from, which it is compared with (None: what its zett.json says; "none": none). body_rank: also train
-    changes of this rank of each matrix of the body, which are added to it in the end. distil: weights of what is learnt from
-    the original, by the names in config.loss ("hidden", "chunk"). transferred: of a `model` that is not kept, what
-    `zett.transfer` made it of; it is recorded in its place. learning_rate, batch_size, length: of training (None: by the
-    size of the rows and the device). It ends early when nothing is gained any more; Ctrl-C ends it, and what there is is
-    written. The folder also gets the curve, refinement.json and refinement.png. Bad input is a UserError, with nothing written.
+    model that it was made from, which it is compared with (None: what its zett.json says; "none": none). body: train all of
+    the body, too; body_rank: only changes of this rank of each of its matrices, which are added to it in the end. distil:
+    weights of what is learnt from the original, by the names in config.loss ("hidden", "chunk"). transferred: of a `model` that
+    is not kept, what `zett.transfer` made it of; it is recorded in its place. learning_rate, batch_size, length: of training
+    (None: by the size of the rows and the device). It ends early when nothing is gained any more; Ctrl-C ends it, and what there
+    is is written. The folder also gets the curve, refinement.json and refinement.png. Bad input is a UserError, with nothing written.
     """
     check_seed(seed)
     if minutes not in MINUTES:
@@ -69,7 +70,7 @@ def refine(
     distil = _weights(distil, original)
     settings = {
         "model": str(model), "original": original, "text": text, "valid_text": valid_text, "minutes": minutes,
-        "body_rank": body_rank, "distil": distil, "seed": seed, "output": str(output),
+        "body": body, "body_rank": body_rank, "distil": distil, "seed": seed, "output": str(output),
     }  # fmt: skip
     rate = _rate(base, own) if learning_rate is None else learning_rate
     given = {"batch_size": batch_size, "length": length, "text_column": text_column, "learning_rate": rate}
@@ -87,8 +88,8 @@ def refine(
 
 
 def transfer_and_refine(
-    model: str | Path, tokenizer: str | Path, output: str | Path, *, refine_on: str, minutes: float = 2.0, body_rank: int = 0,
-    overwrite: bool = False, push: str | None = None, **settings,
+    model: str | Path, tokenizer: str | Path, output: str | Path, *, refine_on: str, minutes: float = 2.0, body: bool = False,
+    body_rank: int = 0, overwrite: bool = False, push: str | None = None, **settings,
 ) -> Path:  # fmt: skip
     """`zett.transfer` with `settings`, and then `refine` on the text source `refine_on` of what it made, against `model`."""
     output = folders.output_path(output)
@@ -97,7 +98,7 @@ def transfer_and_refine(
     with _workdir(output) as scratch:
         made = transfer(model, tokenizer, scratch / output.name, **settings)
         return refine(
-            made, refine_on, output, minutes=minutes, body_rank=body_rank, overwrite=overwrite, push=push,
+            made, refine_on, output, minutes=minutes, body=body, body_rank=body_rank, overwrite=overwrite, push=push,
             transferred=_settings(made),
         )  # fmt: skip
 
@@ -159,12 +160,13 @@ def _config(base: BaseModel, settings: dict, distil: dict[str, float], given: di
         "loss": {"token": 1.0, **distil},
         "optim": {
             "learning_rate": given["learning_rate"], "warmup_steps": 10, "schedule": "constant", "weight_decay": 0.0,
-            "clip": 1.0,
+            "clip": 1.0, "name": "muon" if settings["body"] else "adamw", "matrix_learning_rate": RATE_OF_BODY,
         },
         "train": {
-            "steps": ENDLESS, "minutes": settings["minutes"], "patience": PATIENCE, "eval_first": True, "eval_windows": WINDOWS,
+            "steps": ENDLESS, "minutes": settings["minutes"], "patience": PATIENCE * (1 + settings["body"]), "eval_first": True,
+            "eval_windows": WINDOWS,
             "eval_original": settings["original"] is not None, "eval_every": ENDLESS, "checkpoint_every": ENDLESS, "keep": 1,
-            "body_rank": settings["body_rank"], "remat": "none" if sizes is ON_CPU else "dots",
+            "body": settings["body"], "body_rank": settings["body_rank"], "remat": "none" if sizes is ON_CPU else "dots",
         },
     })  # fmt: skip
 

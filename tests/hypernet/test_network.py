@@ -58,6 +58,20 @@ def test_or_from_the_first_piece_or_from_the_mean_row(source, target):
     assert np.abs(none.input[used] - table.input.mean(0)).max() > 0.01  # a head that starts at random
 
 
+@pytest.mark.parametrize("residual", ["last", "weighted"])
+def test_or_from_the_last_piece_or_from_a_falling_mean(source, target, residual):
+    table = table_for(source)
+    base, forms = base_of(table, source), surface_forms(target, source, CONFIG.max_pieces)
+    predicted = trained_for(base, dataclasses.replace(CONFIG, residual=residual), moved=False)(base, target)
+    several = np.flatnonzero((forms.lengths > 2) & (forms.lengths <= CONFIG.max_pieces))[:50]
+    assert len(several) == 50
+    for i in several:
+        n = forms.lengths[i]
+        weights = np.arange(n) == n - 1 if residual == "last" else 0.5 ** np.arange(n)
+        expected = (weights / weights.sum()) @ table.input[forms.pieces[i, :n]]
+        np.testing.assert_allclose(predicted.input[i], expected, atol=1e-4)
+
+
 def test_the_correction_is_scaled(source):
     """By residual_scale over sqrt(D), in units of each column's standard deviation."""
     rows = source_rows(table_for(source))

@@ -107,6 +107,24 @@ def test_rows_alone_share_the_originals_body(folder, corpus, tmp_path):
     assert gradient.keys() == {"input"} and np.abs(gradient["input"]).max() > 0
 
 
+def test_the_whole_body_learns_and_the_teacher_stays(folder, corpus, tmp_path):
+    recipe = recipe_for(settings(corpus, folder, train={"body": True}), tmp_path)
+    params, batch = recipe.start(), recipe.batch(0)
+    assert recipe.frozen["teacher_body"] is recipe.original.params and "body" not in recipe.frozen
+    gradient = jax.jit(jax.grad(lambda p, b: recipe.loss(p, recipe.frozen, b)[0]))(params, batch)
+    assert gradient.keys() == {"input", "body"}
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(gradient))
+    (tmp_path / "export").mkdir()
+    recipe.export(params, tmp_path / "export", {"step": 1})
+    before, after = tensors_of(folder / "start"), tensors_of(tmp_path / "export")
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+def test_a_body_is_trained_in_one_way(folder, corpus, tmp_path):
+    with pytest.raises(UserError, match=r"body_rank is 2 and config\.train\.body True"):
+        recipe_for(settings(corpus, folder, train={"body": True, "body_rank": 2}), tmp_path)
+
+
 def test_the_original_itself_has_nothing_to_learn_from_itself(folder, corpus, tmp_path):
     """But the next token."""
     recipe = recipe_for(settings(corpus, folder, start=str(folder / "original")), tmp_path)

@@ -28,9 +28,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--minutes", type=float, default=2.0, help="of training, at most; compiling and measuring come on top (default: 2)")
     what = "the model that --model was made from, or none, to learn from text alone (default: what its zett.json says)"
     add("--original", metavar="MODEL", help=what)
-    what = (
-        "also train changes of this rank of the body's matrices, which are added to them in the end (default: the rows alone)"
-    )
+    add("--body", action="store_true", help="also train all of the body, which gains most where it fits into memory")
+    what = "or train changes of this rank of the body's matrices, which are added to them in the end (default: the rows alone)"
     add("--body-rank", type=int, default=0, metavar="R", help=what)
     what = "weights of what is also learnt from the original, such as hidden=1,chunk=0.1; see config.loss (default: text alone)"
     add("--distil", metavar="NAME=WEIGHT,...", help=what)
@@ -64,8 +63,9 @@ def run(args: argparse.Namespace) -> int:
 
         output = refine(
             args.model, args.text, args.output,
-            minutes=args.minutes, original=args.original, body_rank=args.body_rank, distil=distil, valid_text=args.valid_text,
-            text_column=args.text_column, learning_rate=args.learning_rate, batch_size=args.batch_size, length=args.length,
+            minutes=args.minutes, original=args.original, body=args.body, body_rank=args.body_rank, distil=distil,
+            valid_text=args.valid_text, text_column=args.text_column, learning_rate=args.learning_rate,
+            batch_size=args.batch_size, length=args.length,
             overwrite=args.overwrite, seed=args.seed, push=args.push,
         )  # fmt: skip
     print(f"wrote {output}")

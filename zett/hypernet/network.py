@@ -248,11 +248,10 @@ class Hypernet(nnx.Module):
         return rows_RE if self.bias is None else jnp.concatenate([rows_RE, self.bias(x_RW).astype(jnp.float32)], -1)
 
     def _residual(self, scaled_UE, forms: PackedForms):
-        """What the correction is added to, `[R, E]`: the row of the first piece, or the mean of the rows of all pieces."""
+        """What the correction is added to, `[R, E]`: the rows of a token's pieces, by `piece_weights`."""
         if self.config.residual == "none":
             return 0.0
-        lengths_R = forms.lengths if self.config.residual == "mean" else jnp.ones_like(forms.lengths)
-        weights_RS = (jnp.arange(forms.pieces.shape[1]) < lengths_R[:, None]) / jnp.maximum(lengths_R, 1)[:, None]
+        weights_RS = piece_weights(self.config.residual, forms.lengths, forms.pieces.shape[1])
         number = forms.pieces - scaled_UE.shape[0]  # the number of a fallback row; negative for source rows
         # One piece at a time, since the rows of all pieces at once would be S times as large as the result. The few fallback
         # rows are looked up by a matrix product: the gradient of an indexing would hold a row for each source row, too.
@@ -262,6 +261,19 @@ class Hypernet(nnx.Module):
             total += scaled_UE[jnp.minimum(forms.pieces[:, s], scaled_UE.shape[0] - 1)] * weight_R[:, None]
         chosen = number[:, :, None] == jnp.arange(self.config.fallback_rows)
         return total + jnp.einsum("rsf,rs->rf", chosen, weights_RS) @ self.fallback[...]
+
+
+def piece_weights(residual: str, lengths_R, pieces: int):
+    """How much each of a token's pieces counts in what its correction is added to, `[R, S]`, adding up to 1.
+
+    "mean": all alike; "first" and "last": that one alone; "weighted": each half as much as the one before it.
+    """
+    place, lengths_R1 = jnp.arange(pieces), lengths_R[:, None]
+    if residual == "last":
+        return (place == lengths_R1 - 1).astype(jnp.float32)
+    inside = place < (jnp.minimum(lengths_R1, 1) if residual == "first" else lengths_R1)
+    weights_RS = inside * (0.5**place if residual == "weighted" else 1.0)
+    return weights_RS / jnp.maximum(weights_RS.sum(1, keepdims=True), 1e-9)
 
 
 def predict(hypernet: Hypernet, rows_UE, forms: PackedForms, stats, mesh: Mesh):

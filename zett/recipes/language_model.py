@@ -103,8 +103,9 @@ class LanguageModelRecipe:
         graphdef = nnx.split(nnx.eval_shape(functools.partial(self._fresh_body, shape)))[0]
         vocab = self._own_tokenizer()
         rows = np.zeros((len(vocab), m.hidden_size), np.float32)
-        names = VocabularyNames((FAMILY.input_rows,), (FAMILY.output_rows,))
-        return BaseModel(m.name, Path(), shape.to_hf(), shape, graphdef, None, EmbeddingTable.of(rows, rows), vocab, names)
+        names = VocabularyNames((FAMILY.input_rows,), () if m.tied else (FAMILY.output_rows,))
+        table = EmbeddingTable.of(rows, None if m.tied else rows)
+        return BaseModel(m.name, Path(), shape.to_hf(), shape, graphdef, None, table, vocab, names)
 
     def _fresh_body(self, config):
         body = family_of(self.base.hf_config).Body if self.config.start else FAMILY.Body

@@ -27,7 +27,7 @@ def _base(config: Config) -> BaseShapes:
     return base_of(m.name, {
         "model_type": "llama", "vocab_size": config.tokenizer.vocab_size, "hidden_size": m.hidden_size,
         "intermediate_size": m.intermediate_size, "num_hidden_layers": m.num_layers, "num_attention_heads": m.num_heads,
-        "num_key_value_heads": m.num_kv_heads, "max_position_embeddings": 2048, "tie_word_embeddings": False,
+        "num_key_value_heads": m.num_kv_heads, "max_position_embeddings": 2048, "tie_word_embeddings": m.tied,
     })  # fmt: skip
 
 

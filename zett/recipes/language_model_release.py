@@ -46,7 +46,7 @@ def _tokens_seen(config: Config, record: dict) -> int:
 
 def _about_fresh(model: BaseModel, config: Config, record: dict, read: tuple[int, int] | None) -> str:
     seen = _tokens_seen(config, record)
-    vocabulary = 2 * math.prod(model.table.input.shape)
+    vocabulary = (1 if model.table.output is None else 2) * math.prod(model.table.input.shape)
     size = sum(x.size for x in jax.tree.leaves(model.params)) + vocabulary
     text, epochs = "", ""
     if read is not None:
@@ -55,7 +55,7 @@ def _about_fresh(model: BaseModel, config: Config, record: dict, read: tuple[int
 A small language model of the Llama architecture, trained from scratch by zett as an
 instrument for measuring tokenizer transfer. It knows the text that it was trained on and nothing else.
 
-- Parameters: {size:,}, of which {vocabulary:,} in the input and output rows of {len(model.vocab)} tokens
+- Parameters: {size:,}, of which {vocabulary:,} in the rows of {len(model.vocab)} tokens
 - Data: {config.data.text!r}{text}
 - Tokens seen: {seen:,}{epochs}, a share of {config.data.resegment_share} of the
   rows cut more finely at random (StochasTok), as a stand-in for the odd spellings and spacings that large models have seen

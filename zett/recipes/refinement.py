@@ -1,7 +1,7 @@
 """The recipe "refinement": train the rows of a transferred model, `config.start`, against the model that it was made from.
 
-It is the recipe "lm" with a frozen body, with objectives that compare with the original, `config.base`, and if wanted with
-changes of low rank of the body's matrices, which are added to these in the end.
+It is the recipe "lm" with objectives that compare with the original, `config.base`. The body is frozen, or gets changes of low
+rank of its matrices, which are added to these in the end, or is trained, too.
 """
 
 import dataclasses
@@ -31,7 +31,9 @@ from zett.vocab.alignment import Spelling, Teacher
 
 
 class RefinementRecipe(LanguageModelRecipe):
-    """Parameters: "input", "output", "bias" as in "lm"; with config.train.body_rank "low_rank", two factors of each matrix."""
+    """Parameters: "input", "output", "bias" as in "lm"; with config.train.body "body", too; with config.train.body_rank
+    "low_rank", two factors of each matrix.
+    """
 
     sections: ClassVar[frozenset[str]] = frozenset({"base", "loss"})
     objectives: ClassVar[tuple[str, ...]] = ("token", "hidden", "chunk")
@@ -42,15 +44,19 @@ class RefinementRecipe(LanguageModelRecipe):
         self.rank = config.train.body_rank
         if self.rank and jax.process_count() > 1:
             raise UserError(f"config.train.body_rank is {self.rank}; with several processes it has to be 0")
+        if self.rank and config.train.body:
+            raise UserError(
+                f"config.train.body_rank is {self.rank} and config.train.body True, which trains all of it; choose one"
+            )
         self.original: BaseModel | None = None
         super()._prepare(config, workdir, mesh)
         self.rules = [*self.rules, *([(r"low_rank\..*", REPLICATED)] if self.rank else [])]
 
     def _trains_body(self) -> bool:
-        return False
+        return self.config.train.body
 
     def _setting(self) -> Setting:
-        setting = dataclasses.replace(super()._setting(), trains_body=self.rank > 0)
+        setting = dataclasses.replace(super()._setting(), trains_body=self.rank > 0 or self.body_is_trained)
         if not self.config.loss.hidden and not self.config.loss.chunk:
             return setting
         self.original = self._load_original()
@@ -59,7 +65,7 @@ class RefinementRecipe(LanguageModelRecipe):
         return dataclasses.replace(setting, source_rows=rows, teacher=self.original)
 
     def _load_original(self) -> BaseModel:
-        """The model that is compared with; its body is the one here, if that has the same values."""
+        """The model that is compared with; its body is the one here, if that has the same values and is not trained."""
         name, dtype = self.config.base, self.dtype.name
         with phase(f"reading the original model {name}"):
             original = load_base_model(
@@ -69,8 +75,8 @@ class RefinementRecipe(LanguageModelRecipe):
         if self.config.data.length > original.config.max_positions:
             most = original.config.max_positions
             raise UserError(f"config.data.length is {self.config.data.length}; config.base, {name}, has {most} positions")
-        ours = self.frozen["body"]
-        params = ours if _equal(ours, original.params) else original.params
+        ours = self.frozen.get("body")
+        params = ours if ours is not None and _equal(ours, original.params) else original.params
         return dataclasses.replace(original, params=params, table=jax.tree.map(np.asarray, original.table))
 
     def _spelling(self) -> Spelling:
@@ -103,7 +109,7 @@ class RefinementRecipe(LanguageModelRecipe):
         return {"low_rank": unflatten_dict(factors, sep=".")}
 
     def _body(self, params, frozen):
-        return merged(frozen["body"], params["low_rank"]) if self.rank else frozen["body"]
+        return merged(frozen["body"], params["low_rank"]) if self.rank else super()._body(params, frozen)
 
     # ----------------------------------------------------------------------------------------------------------- results
 
@@ -126,7 +132,8 @@ class RefinementRecipe(LanguageModelRecipe):
         return self.items.mean(self.task.score(self.original or self._load_original(), self.items))
 
     def export(self, params, folder: Path, record: dict) -> None:
-        body = jax.tree.map(np.asarray, self._body(params, self.frozen)) if self.rank else None
+        changed = self.rank or self.body_is_trained
+        body = jax.tree.map(np.asarray, self._body(params, self.frozen)) if changed else None
         release_further(
             folder, dataclasses.replace(self.base, params=body, table=self.table(params)), self.config, record, self.workdir
         )

@@ -20,24 +20,27 @@ def check_original(config: Config) -> None:
 
 
 def shapes_of(config: Config) -> Shapes:
-    """Those of training the rows alone; changes of low rank take the gradient of the whole body in addition, not counted here.
+    """Those of training the rows, or the body, too; what changes of low rank take in addition to the rows is not counted.
 
     UserError if the model cannot be trained with this config.
     """
-    rows_alone = dataclasses.replace(config, recipe="lm", train=dataclasses.replace(config.train, trained="table"),
-                                     loss=dataclasses.replace(config.loss, token=1.0, hidden=0.0, chunk=0.0))  # fmt: skip
-    shapes = language_model_plan.shapes_of(rows_alone)
+    trained = "all" if config.train.body else "table"
+    untaught = dataclasses.replace(config, recipe="lm", train=dataclasses.replace(config.train, trained=trained),
+                                   loss=dataclasses.replace(config.loss, token=1.0, hidden=0.0, chunk=0.0))  # fmt: skip
+    shapes = language_model_plan.shapes_of(untaught)
     if not config.loss.hidden and not config.loss.chunk:
         return shapes
     check_original(config)
     original = base_of(config.base, hf_config_of(config.base))
     positions = config.data.batch_size * config.data.length
     work = shapes.work.taught(config.loss, shapes.base.config, positions=positions, rows=original.table["input"][0])
-    body = BodyStep(config, shapes.base, trains=False)
+    body = BodyStep(config, shapes.base, trains=config.train.body)
 
     def parts(sizes: tuple[int, int, int], how: How) -> list[Part]:
         columns = original.table["input"][0], original.columns
-        rows = Part("rows of the original", sharded_rows(columns, abstract_mesh(sizes)))
-        return [*shapes.parts(sizes, how), rows, *body.taught(sizes)]
+        mesh = abstract_mesh(sizes)
+        rows = Part("rows of the original", sharded_rows(columns, mesh))
+        own = [Part("body of the original", body.bytes(mesh))] if config.train.body else []
+        return [*shapes.parts(sizes, how), rows, *own, *body.taught(sizes)]
 
     return dataclasses.replace(shapes, work=work, parts=parts)
