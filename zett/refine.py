@@ -51,8 +51,9 @@ def refine(
     the body, too; body_rank: only changes of this rank of each of its matrices, which are added to it in the end. distil:
     weights of what is learnt from the original, by the names in config.loss ("hidden", "chunk"). transferred: of a `model` that
     is not kept, what `zett.transfer` made it of; it is recorded in its place. learning_rate, batch_size, length: of training
-    (None: by the size of the rows and the device). It ends early when nothing is gained any more; Ctrl-C ends it, and what there
-    is is written. The folder also gets the curve, refinement.json and refinement.png. Bad input is a UserError, with nothing written.
+    (None: by the size of the rows and the device). It ends early when nothing is gained any more; Ctrl-C ends it, and what
+    there is is written. The folder also gets the curve, refinement.json and refinement.png. Bad input is a UserError, with
+    nothing written.
     """
     check_seed(seed)
     if minutes not in MINUTES:
