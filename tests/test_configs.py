@@ -16,6 +16,7 @@ TINYLLAMA = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
 HARDWARE = {
     "gpt2": ("h100", 1, {}),
     "xlmr": ("h100", 1, {}),
+    "smollm2": ("h100", 1, {}),
     "tinyllama": ("h100", 1, {}),
     "gemma3": ("h100", 1, {}),
     "llama3": ("h100", 8, {}),
