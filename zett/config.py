@@ -115,6 +115,8 @@ class HypernetConfig(Checked):
     languages: tuple[str, ...] = ()  # a code for each of sampler.texts; a vocabulary's language is told as one more position
     # Predict the output bias that masked language models have, as a correction like `residual`; else it is that of FVT.
     bias: bool = False
+    # Where the base's output rows are its input rows (tied): predict output rows of their own, by a second head.
+    untie: bool = False
 
     def __post_init__(self):
         super().__post_init__()
