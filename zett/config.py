@@ -217,6 +217,8 @@ class TrainConfig(Checked):
     checkpoint_every: Number = 500
     keep: Count = 2  # checkpoints kept beside the best one
     trained: typing.Literal["all", "table"] = "all"  # recipe "lm" with config.start: everything, or the vocabulary's rows alone
+    # Recipes "lm" and "refinement": of a config.start whose output rows are its input rows (tied), train each apart.
+    untie: bool = False
     # Recipe "refinement": beside the rows, a change of this rank of each matrix of the body; 0: the rows alone.
     body_rank: Annotated[int, Within(0, 4096)] = 0
     # The most minutes that a run trains, compiling and evaluations not counted; 0: as many as its steps take. In the last half
@@ -298,6 +300,10 @@ class Config(Checked):
             raise UserError("config.start is None; config.recipe 'refinement' needs it: the model that is refined")
         if self.recipe == "lm" and self.start is None and self.train.trained != "all":
             raise UserError(f"config.train.trained is {self.train.trained!r}; without config.start it has to be 'all'")
+        if self.recipe == "hypernet" and self.train.untie:
+            raise UserError(
+                "config.train.untie is True; of a hypernetwork, config.hypernet.untie makes output rows of their own"
+            )
         if self.data.batch_size % self.data.parts:
             raise UserError(
                 f"config.data.parts is {self.data.parts}; it has to divide config.data.batch_size ({self.data.batch_size})"

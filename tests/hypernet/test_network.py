@@ -109,7 +109,7 @@ def test_fitted_scales(source, tied, untie):
 
 @pytest.mark.parametrize("config", [CONFIG, PAPER], ids=["correction", "fitted"])
 def test_untied_rows_begin_as_the_tied_ones(config):
-    """A second head that is a copy of the first predicts the same rows; one of its own others, and everything else is as it was."""
+    """A second head that is a copy of the first predicts the same rows; a fresh one leaves everything else as it was."""
     untied, packed = dataclasses.replace(config, untie=True), pack_forms(random_forms([1, 2, 3, 4]), multiple=1)
     rows = np.random.default_rng(2).normal(size=(300, WIDTH)).astype(np.float32)
 
@@ -120,7 +120,9 @@ def test_untied_rows_begin_as_the_tied_ones(config):
     before, after = predicted(config, params), predicted(untied, untied_params(params, config))
     np.testing.assert_array_equal(after, np.tile(before, 2))
     fresh, twice = (params_of(c, tied=True, moved=False) for c in (config, untied))
-    assert twice["heads"].keys() == {0, 1} and not np.array_equal(*(head["projector"]["up"]["kernel"] for head in twice["heads"].values()))
+    assert twice["heads"].keys() == {0, 1} and not np.array_equal(
+        *(head["projector"]["up"]["kernel"] for head in twice["heads"].values())
+    )
     for name in fresh.keys() - {"scale_out"}:
         mine = {0: twice["heads"][0]} if name == "heads" else twice[name]
         jax.tree.map(np.testing.assert_array_equal, fresh[name], mine)
