@@ -118,6 +118,8 @@ class HypernetConfig(Checked):
     languages: tuple[str, ...] = ()  # a code for each of sampler.texts; a vocabulary's language is told as one more position
     # Predict the output bias that masked language models have, as a correction like `residual`; else it is that of FVT.
     bias: bool = False
+    # Where the base's output rows are its input rows (tied): predict output rows of their own, by a second head.
+    untie: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -218,6 +220,8 @@ class TrainConfig(Checked):
     checkpoint_every: Number = 500
     keep: Count = 2  # checkpoints kept beside the best one
     trained: typing.Literal["all", "table"] = "all"  # recipe "lm" with config.start: everything, or the vocabulary's rows alone
+    # Recipes "lm" and "refinement": of a config.start whose output rows are its input rows (tied), train each apart.
+    untie: bool = False
     # Recipe "refinement": beside the rows, a change of this rank of each matrix of the body; 0: the rows alone.
     body_rank: Annotated[int, Within(0, 4096)] = 0
     body: bool = False  # recipe "refinement": train all of the body, too
@@ -300,6 +304,10 @@ class Config(Checked):
             raise UserError("config.start is None; config.recipe 'refinement' needs it: the model that is refined")
         if self.recipe == "lm" and self.start is None and self.train.trained != "all":
             raise UserError(f"config.train.trained is {self.train.trained!r}; without config.start it has to be 'all'")
+        if self.recipe == "hypernet" and self.train.untie:
+            raise UserError(
+                "config.train.untie is True; of a hypernetwork, config.hypernet.untie makes output rows of their own"
+            )
         if self.data.batch_size % self.data.parts:
             raise UserError(
                 f"config.data.parts is {self.data.parts}; it has to divide config.data.batch_size ({self.data.batch_size})"

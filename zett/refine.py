@@ -39,21 +39,21 @@ ON_CPU, ELSEWHERE = {"batch_size": 8, "length": 256}, {"batch_size": 32, "length
 
 def refine(
     model: str | Path, text: str, output: str | Path, *, minutes: float = 2.0, original: str | Path | None = None,
-    body: bool = False, body_rank: int = 0, distil: dict[str, float] | None = None, valid_text: str | None = None,
-    text_column: str = "text", learning_rate: float | None = None, batch_size: int | None = None, length: int | None = None,
-    overwrite: bool = False, seed: int = 0, push: str | None = None, transferred: dict | None = None,
+    body: bool = False, body_rank: int = 0, untie: bool = False, distil: dict[str, float] | None = None,
+    valid_text: str | None = None, text_column: str = "text", learning_rate: float | None = None, batch_size: int | None = None,
+    length: int | None = None, overwrite: bool = False, seed: int = 0, push: str | None = None, transferred: dict | None = None,
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the `model`, its rows trained on `text` for `minutes`; returns `output`.
 
     model: a folder that `zett transfer` wrote, or any other causal model with its tokenizer. text: a text source, such as a
     file or a folder; a fiftieth of its documents (or valid_text) is held out, and measured before and after. original: the
     model that it was made from, which it is compared with (None: what its zett.json says; "none": none). body: train all of
-    the body, too; body_rank: only changes of this rank of each of its matrices, which are added to it in the end. distil:
-    weights of what is learnt from the original, by the names in config.loss ("hidden", "chunk"). transferred: of a `model` that
-    is not kept, what `zett.transfer` made it of; it is recorded in its place. learning_rate, batch_size, length: of training
-    (None: by the size of the rows and the device). It ends early when nothing is gained any more; Ctrl-C ends it, and what
-    there is is written. The folder also gets the curve, refinement.json and refinement.png. Bad input is a UserError, with
-    nothing written.
+    the body, too; body_rank: only changes of this rank of each of its matrices, which are added to it in the end. untie: of a
+    tied model, whose output rows are its input rows, train each apart; the result is untied. distil: weights of what is learnt
+    from the original, by the names in config.loss ("hidden", "chunk"). transferred: of a `model` that is not kept, what
+    `zett.transfer` made it of; it is recorded in its place. learning_rate, batch_size, length: of training (None: by the size
+    of the rows and the device). It ends early when nothing is gained any more; Ctrl-C ends it, and what there is is written.
+    The folder also gets the curve, refinement.json and refinement.png. Bad input is a UserError, with nothing written.
     """
     check_seed(seed)
     if minutes not in MINUTES:
@@ -71,7 +71,7 @@ def refine(
     distil = _weights(distil, original)
     settings = {
         "model": str(model), "original": original, "text": text, "valid_text": valid_text, "minutes": minutes,
-        "body": body, "body_rank": body_rank, "distil": distil, "seed": seed, "output": str(output),
+        "body": body, "body_rank": body_rank, "untie": untie, "distil": distil, "seed": seed, "output": str(output),
     }  # fmt: skip
     rate = _rate(base, own) if learning_rate is None else learning_rate
     given = {"batch_size": batch_size, "length": length, "text_column": text_column, "learning_rate": rate}
@@ -167,7 +167,8 @@ def _config(base: BaseModel, settings: dict, distil: dict[str, float], given: di
             "steps": ENDLESS, "minutes": settings["minutes"], "patience": PATIENCE * (1 + settings["body"]), "eval_first": True,
             "eval_windows": WINDOWS,
             "eval_original": settings["original"] is not None, "eval_every": ENDLESS, "checkpoint_every": ENDLESS, "keep": 1,
-            "body": settings["body"], "body_rank": settings["body_rank"], "remat": "none" if sizes is ON_CPU else "dots",
+            "body": settings["body"], "body_rank": settings["body_rank"], "untie": settings["untie"],
+            "remat": "none" if sizes is ON_CPU else "dots",
         },
     })  # fmt: skip
 

@@ -18,6 +18,7 @@ from zett.vocab import SurfaceForms, Vocabulary
 
 WIDTH = 12  # of the rows
 CONFIG = HypernetConfig(width=16, layers=2, heads=2, feed_forward=24, max_pieces=4)
+UNTIED = dataclasses.replace(CONFIG, untie=True)
 PAPER = dataclasses.replace(CONFIG, encoder="roberta", norm="post", residual="none", rescale="fitted", input_std=0.02)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypernet.networks import CONFIG, PAPER, WIDTH, params_of, random_forms
+from hypernet.networks import CONFIG, PAPER, UNTIED, WIDTH, params_of, random_forms
 
 from zett.hypernet import emission
 from zett.hypernet.network import hypernet_graph, predict_rows
@@ -52,6 +52,10 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
         (dataclasses.replace(PAPER, layers=3, bias=True), True),
         (dataclasses.replace(CONFIG, languages=("de", "fr"), bias=True), True),
         (dataclasses.replace(PAPER, languages=("de", "fr")), False),
+        (UNTIED, True),
+        (dataclasses.replace(UNTIED, residual="first", languages=("de", "fr"), bias=True), True),
+        (dataclasses.replace(UNTIED, residual="none", norm="post", features=False), True),
+        (dataclasses.replace(PAPER, untie=True, bias=True), True),
     ],
 )
 def test_the_same_rows(config, tied):
@@ -60,7 +64,8 @@ def test_the_same_rows(config, tied):
     hypernet = TrainedHypernet(config, params_of(config, tied=tied), WIDTH, tied, BASE)
     found = hypernet.predicted(sides, forms, language=language, chunk=40)
     used = forms.lengths > 0
-    assert found.shape == (150, WIDTH * len(sides) + config.bias) and not found[~used].any()
+    kinds = 1 if tied and not config.untie else 2
+    assert found.shape == (150, WIDTH * kinds + config.bias) and not found[~used].any()
     assert relative(found[used], at_once(hypernet, sides, forms, language)[used]) < 1e-5
 
 

@@ -7,12 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypernet.networks import CONFIG, PAPER, WIDTH, base_of, params_of, predict, random_forms, table_for, trained_for
+from hypernet.networks import (
+    CONFIG,
+    PAPER,
+    UNTIED,
+    WIDTH,
+    base_of,
+    params_of,
+    predict,
+    random_forms,
+    table_for,
+    trained_for,
+)
 from vocabularies import vocabulary
 
 from zett.config import from_dict
 from zett.errors import UserError
-from zett.hypernet.network import hypernet_graph, predict_rows, rows_together
+from zett.hypernet.network import hypernet_graph, predict_rows, rows_together, untied_params
 from zett.hypernet.packing import pack_forms
 from zett.hypernet.scaling import fit_scales, source_rows
 from zett.methods.fvt import FVT
@@ -31,10 +42,10 @@ def target():
     return vocabulary("unigram", 600)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_it_starts_from_fvt(source, target, tied):
+@pytest.mark.parametrize(("tied", "untie"), [(False, False), (True, False), (True, True)])
+def test_it_starts_from_fvt(source, target, tied, untie):
     base = base_of(table_for(source, tied=tied), source)
-    predicted = trained_for(base, moved=False)(base, target, chunk=64)
+    predicted = trained_for(base, UNTIED if untie else CONFIG, moved=False)(base, target, chunk=64)
     expected, forms = FVT()(base, target), surface_forms(target, source, 64)
     # The hypernetwork cuts longer forms. Of tokens that the source has FVT takes the rows; they are the mean of their pieces
     # where the model keeps them whole.
@@ -42,8 +53,10 @@ def test_it_starts_from_fvt(source, target, tied):
     plain = (0 < forms.lengths) & (forms.lengths <= CONFIG.max_pieces) & ((forms.same < 0) | np.asarray(shared))
     assert plain.sum() > 400 and (forms.lengths > 1).sum() > 100
     np.testing.assert_allclose(predicted.input[plain], expected.input[plain], atol=1e-4)
-    assert (predicted.output is None) == tied
-    if not tied:
+    assert (predicted.output is None) == (tied and not untie)
+    if untie:
+        np.testing.assert_array_equal(predicted.output, predicted.input)
+    elif not tied:
         np.testing.assert_allclose(predicted.output[plain], expected.output[plain], atol=1e-4)
 
 
@@ -85,12 +98,12 @@ def test_the_correction_is_scaled(source):
     np.testing.assert_allclose(doubled, 2 * predict(packed, rows, params=params) + 5, atol=1e-3)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_fitted_scales(source, tied):
+@pytest.mark.parametrize(("tied", "untie"), [(False, False), (True, False), (True, True)])
+def test_fitted_scales(source, tied, untie):
     """Source rows get the standard deviation that is asked for, first predictions that of the table; neither is trained."""
-    rows = np.asarray(source_rows(table_for(source, tied=tied)))
-    graphdef = hypernet_graph(PAPER, WIDTH, tied, jnp.float32)
-    params = fit_scales(graphdef, params_of(PAPER, tied=tied), rows, seed=3)
+    rows, config = np.asarray(source_rows(table_for(source, tied=tied))), dataclasses.replace(PAPER, untie=untie)
+    graphdef = hypernet_graph(config, WIDTH, tied, jnp.float32)
+    params = fit_scales(graphdef, params_of(config, tied=tied), rows, seed=3)
     scaled = rows * np.asarray(params["scale_in"]["scale"]) + np.asarray(params["scale_in"]["shift"])
     np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(scaled.std(0), 0.02, rtol=1e-4)
@@ -99,12 +112,43 @@ def test_fitted_scales(source, tied):
     forms.pieces[:, 0], forms.features[:] = ids, 0
     packed = pack_forms(forms, multiple=1)
     found = np.asarray(predict_rows(graphdef, params, rows, packed))
-    np.testing.assert_allclose(found.mean(0), rows.mean(0), atol=1e-3)
-    np.testing.assert_allclose(found.std(0), rows.std(0), rtol=1e-3)
+    for columns in np.split(found, 1 + untie, axis=-1):
+        np.testing.assert_allclose(columns.mean(0), rows.mean(0), atol=1e-3)
+        np.testing.assert_allclose(columns.std(0), rows.std(0), rtol=1e-3)
     gradient = jax.grad(lambda p: jnp.square(predict_rows(graphdef, p, rows, packed)).sum())(params)
     for name in ("scale_in", "scale_out"):
         assert not any(np.asarray(x).any() for x in gradient[name].values())
     assert np.asarray(gradient["piece"]["kernel"]).any()
+
+
+@pytest.mark.parametrize("config", [CONFIG, PAPER], ids=["correction", "fitted"])
+def test_untied_rows_begin_as_the_tied_ones(config):
+    """A second head that is a copy of the first predicts the same rows; a fresh one leaves everything else as it was."""
+    untied, packed = dataclasses.replace(config, untie=True), pack_forms(random_forms([1, 2, 3, 4]), multiple=1)
+    rows = np.random.default_rng(2).normal(size=(300, WIDTH)).astype(np.float32)
+
+    def predicted(config, params):
+        return np.asarray(predict_rows(hypernet_graph(config, WIDTH, True, jnp.float32), params, rows, packed))
+
+    params = params_of(config, tied=True)
+    before, after = predicted(config, params), predicted(untied, untied_params(params, config))
+    np.testing.assert_array_equal(after, np.tile(before, 2))
+    fresh, twice = (params_of(c, tied=True, moved=False) for c in (config, untied))
+    assert twice["heads"].keys() == {0, 1} and not np.array_equal(
+        *(head["projector"]["up"]["kernel"] for head in twice["heads"].values())
+    )
+    for name in fresh.keys() - {"scale_out"}:
+        mine = {0: twice["heads"][0]} if name == "heads" else twice[name]
+        jax.tree.map(np.testing.assert_array_equal, fresh[name], mine)
+    # Heads are independent: moving the second changes output rows alone.
+    params = untied_params(params, config)
+    params["heads"][1]["dense"]["bias"] = params["heads"][1]["dense"]["bias"] + 1
+    moved = predicted(untied, params)
+    np.testing.assert_array_equal(moved[:, :WIDTH], before)
+    assert (moved[:, WIDTH:] != before).all()
+    # A base with output rows has two heads already.
+    same, other = (params_of(c, moved=False) for c in (config, untied))
+    jax.tree.map(np.testing.assert_array_equal, same, other)
 
 
 @pytest.mark.parametrize(

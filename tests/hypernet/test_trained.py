@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import tiny
-from hypernet.networks import CONFIG, WIDTH, base_of, table_for, trained_for
+from hypernet.networks import CONFIG, UNTIED, WIDTH, base_of, table_for, trained_for
 from vocabularies import vocabulary
 
 from zett.errors import UserError
 from zett.evaluate.evaluate import evaluate
+from zett.hypernet.network import untied_params
 from zett.hypernet.release import save_hypernet
 from zett.lms.base import load_base_model
 from zett.methods import make_method, method_class
@@ -59,6 +60,26 @@ def test_special_and_unused_tokens(base, target, forms, predicted):
     for mine, theirs in ((predicted.input, table.input), (predicted.output, table.output)):
         np.testing.assert_array_equal(mine[paired], theirs[forms.same[paired]])
         np.testing.assert_allclose(mine[nothing], np.broadcast_to(theirs.mean(0), (len(nothing), WIDTH)), atol=1e-5)
+
+
+def test_untied_rows_of_a_tied_base(base, target, forms):
+    """Two tables from one: what is not predicted has the source's row in both, and the model computes with the second."""
+    tied = base_of(table_for(base.vocab, tied=True), base.vocab)
+    made = trained_for(tied, UNTIED)(tied, target)
+    rows = np.asarray(tied.table.input)
+    paired = [i for i in target.special.values() if forms.same[i] >= 0]
+    nothing, others = np.flatnonzero(forms.lengths == 0), np.flatnonzero(target.byte_lengths)
+    for mine in (made.input, made.output):
+        assert mine.shape == (len(target), WIDTH)
+        np.testing.assert_array_equal(mine[paired], rows[forms.same[paired]])
+        np.testing.assert_allclose(mine[nothing], np.broadcast_to(rows.mean(0), (len(nothing), WIDTH)), atol=1e-5)
+    assert (np.abs(made.input - made.output)[others].max(1) > 0.01).all()
+    one = trained_for(tied)
+    two = dataclasses.replace(one, config=UNTIED, params=untied_params(one.params, CONFIG))
+    expected, made = one(tied, target), two(tied, target)
+    np.testing.assert_array_equal(made.input, expected.input)
+    np.testing.assert_array_equal(made.output, expected.input)
+    assert two.tied and (one.kinds, two.kinds, trained_for(base, UNTIED).kinds) == (1, 2, 2)
 
 
 def test_padding_of_the_source_table_is_not_read(base, target, predicted):

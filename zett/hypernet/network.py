@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
@@ -141,7 +142,8 @@ class Scale(nnx.Module):
 
 
 class Hypernet(nnx.Module):
-    """Predicts rows for packed surface forms. tied: there are input rows only, in the source and in what is predicted.
+    """Predicts rows for packed surface forms. tied: the source has input rows only, and so has what is predicted, but for
+    `config.untie`: then both heads correct the same rows.
 
     dtype: of matrix products. activations: dtype of the values between the products. remat: what a backward pass keeps of each
     layer.
@@ -160,15 +162,18 @@ class Hypernet(nnx.Module):
         roberta = c.encoder == "roberta"
         self.norm_pieces = LayerNorm(c.width, 1e-5) if roberta else None
         self.norm = None if roberta else LayerNorm(c.width, 1e-6)
-        self.heads = nnx.List([Head(c, hidden_size, dtype, rngs) for _ in range(sides)])
+        heads = [Head(c, hidden_size, dtype, rngs) for _ in range(sides)]
         # Rows for what the source vocabulary lacks (one for each byte in our own), on the scale of the rescaled source rows.
         self.fallback = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.fallback_rows, sides * hidden_size)))
         fitted = c.rescale == "fitted"
         self.scale_in = Scale(sides * hidden_size) if fitted else None
-        self.scale_out = Scale(sides * hidden_size) if fitted else None
+        self.scale_out = Scale(kinds_of_rows(c, tied) * hidden_size) if fitted else None
         number = len(c.languages)
         self.languages = nnx.Param(0.02 * jax.random.normal(rngs.params(), (number, c.width))) if number else None
         self.bias = Linear(c.width, 1, use_bias=True, dtype=dtype, rngs=rngs, std=0.0) if c.bias else None
+        # The last one to be made, so that all else has the same fresh values with and without it.
+        self.untied = kinds_of_rows(c, tied) > sides
+        self.heads = nnx.List([*heads, *([Head(c, hidden_size, dtype, rngs)] if self.untied else [])])
         self.config, self.hidden_size, self.activations, self.remat = c, hidden_size, activations, remat
 
     def __repr__(self) -> str:  # that of nnx would print every parameter
@@ -244,8 +249,13 @@ class Hypernet(nnx.Module):
             rows_RE = self.scale_out(rows_RE)
         else:
             correction = rows_RE * (c.residual_scale * self.hidden_size**-0.5)
-            rows_RE = (residual() + correction) * stats[1] + stats[0]
+            mean, std, start = self._for_heads(stats[0]), self._for_heads(stats[1]), self._for_heads(residual())
+            rows_RE = (start + correction) * std + mean
         return rows_RE if self.bias is None else jnp.concatenate([rows_RE, self.bias(x_RW).astype(jnp.float32)], -1)
+
+    def _for_heads(self, x):
+        """Values for the source's columns as values for those of the heads: where rows are untied, for each head the same."""
+        return jnp.concatenate([x, x], -1) if self.untied and jnp.ndim(x) else x
 
     def _residual(self, scaled_UE, forms: PackedForms):
         """What the correction is added to, `[R, E]`: the rows of a token's pieces, by `piece_weights`."""
@@ -306,6 +316,22 @@ def partition_rules(c: HypernetConfig) -> list[tuple[str, PartitionSpec]]:
 
 def shape_words(c: HypernetConfig) -> str:
     return f"{c.layers} layers of width {c.width}, at most {c.max_pieces} pieces"
+
+
+def kinds_of_rows(c: HypernetConfig, tied: bool) -> int:
+    """How many kinds of rows are predicted: 1 if output rows are the input rows, else 2."""
+    return 1 if tied and not c.untie else 2
+
+
+def untied_params(params: dict, c: HypernetConfig) -> dict:
+    """The parameters of a hypernetwork for tied rows as those of one with `untie`, whose output rows are its input rows.
+
+    c: the config of either.
+    """
+    copied = {"heads": {i: jax.tree.map(np.array, params["heads"][0]) for i in range(2)}}
+    if c.rescale == "fitted":
+        copied["scale_out"] = {name: np.tile(x, 2) for name, x in params["scale_out"].items()}
+    return params | copied
 
 
 @functools.partial(jax.jit, static_argnums=0)

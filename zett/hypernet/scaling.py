@@ -42,10 +42,13 @@ def fit_scales(graphdef, params: dict, rows, seed: int) -> dict:
     )
     mean, std = rows.mean(0), rows.std(0) + 1e-8
     scale = config.input_std / std
-    unchanged = {"scale": jnp.ones(rows.shape[1]), "shift": jnp.zeros(rows.shape[1])}
+    # Where a tied table's output rows are predicted, too, there are twice as many columns as in the table.
+    columns = np.size(params["scale_out"]["scale"])
+    unchanged = {"scale": jnp.ones(columns), "shift": jnp.zeros(columns)}
     params = params | {"scale_in": {"scale": jnp.asarray(scale), "shift": jnp.asarray(-mean * scale)}, "scale_out": unchanged}
     packed = pack_forms(pieces, multiple=1, language=0 if config.languages else None)
-    first = np.asarray(predict_rows(graphdef, params, rows, packed))[:, : rows.shape[1]]
+    first = np.asarray(predict_rows(graphdef, params, rows, packed))[:, :columns]
+    mean, std = (np.tile(x, columns // rows.shape[1]) for x in (mean, std))
     scale = std / (first.std(0) + 1e-8)
     return params | {"scale_out": {"scale": jnp.asarray(scale), "shift": jnp.asarray(mean - first.mean(0) * scale)}}
 

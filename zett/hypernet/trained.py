@@ -16,7 +16,7 @@ from zett.errors import UserError
 from zett.files.resolve import SOURCE_TOKENIZER
 from zett.hypernet.base_rows import ALIKE, SAME, BaseRows, Fit, how_alike, same_ids
 from zett.hypernet.emission import emitted, side_by_side
-from zett.hypernet.network import hypernet_graph, shape_words
+from zett.hypernet.network import hypernet_graph, kinds_of_rows, shape_words
 from zett.hypernet.packing import limit_pieces
 from zett.hypernet.scaling import bias_residual, column_stats
 from zett.lms.base import BaseModel, load_base_model
@@ -30,6 +30,7 @@ from zett.vocab import SurfaceForms, Vocabulary, load_tokenizer, surface_forms
 class TrainedHypernet(Method):
     """A hypernetwork with its parameters: a method like those of zett/methods.
 
+    hidden_size, tied: of the base model's rows; a tied one's output rows may be predicted all the same (config.untie).
     base: name and fingerprint of the base model that it belongs to. Published ones do not know a fingerprint (None); their base
     has "vocab_size" ids, and they bring the tokenizer that tokens are to be decomposed with. base_rows: some rows of that base,
     by which variants of it are known; None: it works with its base alone.
@@ -82,6 +83,11 @@ class TrainedHypernet(Method):
     def about(self, base: BaseModel) -> str:
         where = f"hypernetwork {self.folder}" if self.folder is not None else "hypernetwork"
         return f"{where}: {base.name} is {self.fit(base).words(self.its_base)}"
+
+    @property
+    def kinds(self) -> int:
+        """Of rows that it predicts: 1, input rows alone, or 2."""
+        return kinds_of_rows(self.config, self.tied)
 
     @property
     def its_base(self) -> str:
@@ -187,11 +193,12 @@ class TrainedHypernet(Method):
         sides = [np.asarray(rows)[:size] for rows in (table.input, table.output) if rows is not None]
         predicted = self.predicted(sides, forms, language=number, dtype=dtype, chunk=chunk)
         special = np.asarray([i for i in range(len(forms)) if 0 <= forms.same[i] < size and not target.tokens[i]], np.int64)
-        d, columns = self.hidden_size, self.hidden_size * len(sides)
-        predicted[special, :columns] = side_by_side(sides, forms.same[special])
-        predicted[forms.lengths == 0, :columns] = np.concatenate([side.mean(0, dtype=np.float32) for side in sides])
+        d, columns, times = self.hidden_size, self.hidden_size * self.kinds, self.kinds // len(sides)
+        predicted[special, :columns] = np.tile(side_by_side(sides, forms.same[special]), times)
+        means = np.concatenate([side.mean(0, dtype=np.float32) for side in sides])
+        predicted[forms.lengths == 0, :columns] = np.tile(means, times)
         bias = None if table.bias is None else self._bias(np.asarray(table.bias, np.float32)[:size], predicted, forms, special)
-        return EmbeddingTable.of(predicted[:, :d], None if self.tied else predicted[:, d:columns], bias)
+        return EmbeddingTable.of(predicted[:, :d], predicted[:, d:columns] if self.kinds == 2 else None, bias)
 
     def _source(self, base: BaseModel) -> Vocabulary:
         """The vocabulary whose pieces the hypernetwork reads."""
@@ -209,14 +216,15 @@ class TrainedHypernet(Method):
     ) -> np.ndarray:  # fmt: skip
         """What the network predicts for all tokens, `[V, E]` float32, or `[V, E + 1]` with a bias; 0 for those without pieces.
 
-        sides: the source's input rows, and its output rows unless they are tied. language: the number of one.
+        E: columns of input rows, and beside them those of output rows if there are any. sides: the source's input rows, and its
+        output rows unless they are tied. language: the number of one.
         """
         chunk = chunk or self.chunk()
         # With rescale "source", each row is scaled by the mean and deviation of the whole table, so these are computed first.
         stats = column_stats(sides, len(sides[0])) if self.config.rescale == "source" else None
         graphdef = self.graphdef(dtype)
         params = jax.tree.map(jnp.asarray, self.params)  # moved to the device once, and not again for every chunk
-        predicted = np.zeros((len(forms), self.hidden_size * len(sides) + self.config.bias), np.float32)
+        predicted = np.zeros((len(forms), self.hidden_size * self.kinds + self.config.bias), np.float32)
         progress.say(f"compiling the hypernetwork, and making rows of {len(forms):,} tokens")
         with progress.bar(int((forms.lengths > 0).sum()), "rows", "row") as advance:
             for ids, rows in emitted(graphdef, params, sides, forms, stats=stats, language=language, chunk=chunk):

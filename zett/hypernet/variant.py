@@ -51,6 +51,8 @@ def variant_table(
     predicted = trained.table(mapped, target, language=language, dtype=dtype)
     # A token that both have moves as it did; another, as its pieces did on average.
     moves = FVT()(dataclasses.replace(model, table=_combined(np.subtract, model.table, mapped.table)), target)
+    if predicted.output is not None:  # of a tied base it may be predicted apart: both move alike
+        moves = dataclasses.replace(moves, output=moves.output_rows)
     if way == "base":
         text = np.asarray([bool(token) for token in target.tokens])
         moves = _by_side(lambda rows: np.where(text.reshape(-1, *[1] * (rows.ndim - 1)), 0, rows), moves)

@@ -19,7 +19,7 @@ from zett.files.resolve import BASE_MODEL, find
 from zett.files.tensors import read_tensor, same, stored_tensors
 from zett.lms.checks import check_adapter, check_quantisation_file, quantised
 from zett.lms.config import BodyConfig
-from zett.lms.family import FAMILIES, Family, Unported, is_tied, read_family
+from zett.lms.family import FAMILIES, Family, Unported, family_of, is_tied, read_family
 from zett.lms.layers import Remat, product_dtype
 from zett.lms.unported import check_quantised, find_names
 from zett.lms.weights import (
@@ -197,6 +197,19 @@ def check_causal(base: BaseModel) -> None:
     if not base.causal:
         model_type = base.hf_config["model_type"]
         raise UserError(f"{base.name} is a bidirectional encoder ({model_type}); this needs a causal language model")
+
+
+def added_output(base: BaseModel) -> str:
+    """The name of the output rows that a tied model's files get where it becomes untied; UserError if nobody knows it."""
+    model_type, known = base.hf_config.get("model_type"), base.hf_config.get("model_type") in FAMILIES
+    if not known:
+        raise UserError(
+            f"{base.name} is a model of type {model_type!r} whose output rows are its input rows (tied), and what its own "
+            "output rows would be called is not known here; choose a method, or settings of it, that leave it tied"
+        )
+    if base.config is not None and not base.config.head:
+        raise UserError(f"{base.name} has no head, so that it cannot get output rows; choose a method without them")
+    return family_of(base.hf_config).output_rows
 
 
 @functools.cache

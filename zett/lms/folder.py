@@ -28,8 +28,8 @@ from zett.files.tensors import (
     stored_tensors,
     write_tensors,
 )
-from zett.lms.base import BaseModel
-from zett.lms.family import family_of
+from zett.lms.base import BaseModel, added_output
+from zett.lms.family import family_of, is_tied
 from zett.lms.unported import PADDED_POSITIONS, vocabulary_config
 from zett.lms.weights import body_tensors, spelled
 from zett.table import EmbeddingTable
@@ -100,15 +100,19 @@ def _follow_other_ids(config: dict, base, target) -> dict:
 def write_trained(folder: Path, base: BaseModel, table: EmbeddingTable, body: dict | None = None) -> None:
     """Write into `folder` the model `base` with other values: the rows of `table`, and the parameters `body` (None: its own).
 
-    Names, shards and dtypes of its tensors stay, and so do rows beyond the tokenizer's ids. Its other files are copied.
+    Names, shards and dtypes of its tensors stay, and so do rows beyond the tokenizer's ids. Its other files are copied. A tied
+    model becomes an untied one if the table has output rows.
     """
     copy_files(
         _companions(base.folder) + found(base.folder, [*TOKENIZER_FILES, "config.json", "generation_config.json"]), folder
     )
+    if becomes_untied(base, table):
+        write_json(folder / "config.json", {**base.hf_config, "tie_word_embeddings": False})
     stored = stored_tensors(base.folder)
     new = {}
     for name, rows in _vocabulary_rows(base, stored, table, len(base.vocab)).items():
-        beyond = read_tensor(stored, name)[len(rows) :]
+        # Output rows that are added have as many rows as the input rows that they were.
+        beyond = read_tensor(stored, name if name in stored else base.names.input[0])[len(rows) :]
         new[name] = np.concatenate([rows, beyond]) if len(beyond) else rows
     if body is not None:
         family = _family(base)
@@ -152,10 +156,6 @@ def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dic
             f"the positions of a model of type {base.hf_config['model_type']!r} count from its padding id, which would change "
             f"from {padding[0]} to {padding[1]}; give a tokenizer with padding id {padding[0]}"
         )
-    if table.output is not None and not base.names.output:  # a tied model becomes untied
-        if family is None:
-            raise ValueError(f"{base.name} has no output rows of its own, but the table has")
-        new[family.output_rows] = _in_dtype(table.output, size, FLOATS[stored[base.names.input[0]].dtype])
     _write_shards(folder, base, stored, new)
     return fields
 
@@ -165,7 +165,21 @@ def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
     new: dict[str, np.ndarray] = {}
     for names, rows in ((base.names.input, table.input), (base.names.output, table.output_rows), (base.names.bias, table.bias)):
         new |= dict.fromkeys(names, _in_dtype(rows, size, FLOATS[stored[names[0]].dtype]) if names else None)
+    if not becomes_untied(base, table):
+        return new
+    name, family = added_output(base), family_of(base.hf_config)
+    if name not in new:
+        new[name] = _in_dtype(table.output, size, FLOATS[stored[base.names.input[0]].dtype])
+    # An untied model computes with the bias of its output layer, which is another tensor in some families.
+    for copy, copied in family.copies.items():
+        if base.names.bias and copied == family.bias:
+            new[copy] = new[base.names.bias[0]]
     return new
+
+
+def becomes_untied(base: BaseModel, table: EmbeddingTable) -> bool:
+    """Whether the table has output rows, while those of the model's files are its input rows."""
+    return table.output is not None and (not base.names.output or is_tied(base.hf_config))
 
 
 def _write_shards(folder: Path, base, stored, new: dict[str, np.ndarray]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zett.lms.base import BaseModel
+from zett.lms.base import BaseModel, added_output
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary, surface_forms
 
@@ -40,6 +40,12 @@ def build_table(
         return table.reshape(-1, *rows.shape[1:])
 
     return EmbeddingTable.of(build(base.table.input), build(base.table.output), build(base.table.bias))
+
+
+def check_untie(base: BaseModel, untie: bool) -> None:
+    """UserError if a method is to give output rows to a tied model that cannot get any."""
+    if untie and base.table.output is None:
+        added_output(base)
 
 
 def column_means(rows: np.ndarray, around: np.ndarray | None = None) -> np.ndarray:

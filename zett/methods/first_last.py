@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from zett.lms.base import BaseModel
-from zett.methods.common import MAX_PIECES
+from zett.methods.common import MAX_PIECES, check_untie
 from zett.methods.method import Method
 from zett.methods.mixing import mixed_table, piece_mixture, usable_pieces
 from zett.table import EmbeddingTable
@@ -17,11 +17,16 @@ from zett.vocab import Vocabulary, surface_forms
 class FirstLast(Method):
     """The input row of a token's last source piece, the output row of its first.
 
-    Where both are one table (tied), rows are those of the last piece. Used for draft models of speculative decoding, and in
-    mergekit's tokensurgeon.
+    Where both are one table (tied), rows are those of the last piece; untie: two tables are made of it. Used for draft models
+    of speculative decoding, and in mergekit's tokensurgeon.
     """
 
+    untie: bool = False
+
     baseline: ClassVar[bool] = True
+
+    def check(self, base: BaseModel) -> None:
+        check_untie(base, self.untie)
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used."""
@@ -38,4 +43,4 @@ class FirstLast(Method):
             usable = usable_pieces(some, size)
             return piece_mixture(some, usable & (np.arange(usable.shape[1]) == usable.argmax(1)[:, None]))
 
-        return mixed_table(base, target, weigh_input, weigh_output)
+        return mixed_table(base, target, weigh_input, weigh_output, untie=self.untie)

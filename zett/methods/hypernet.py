@@ -15,6 +15,7 @@ from zett.hypernet.trained import TrainedHypernet
 from zett.hypernet.variant import fit_of, look_alike, variant_table
 from zett.lms.base import BaseModel, load_base_model
 from zett.lms.layers import product_dtype
+from zett.methods.common import check_untie
 from zett.methods.method import Method
 from zett.table import EmbeddingTable
 from zett.values import nearest
@@ -84,7 +85,9 @@ class HypernetMethod(Method):
     def check(self, base: BaseModel) -> None:
         """UserError unless the hypernetwork belongs to `base`, and knows the language."""
         self._fits(base)
-        self._trained(base).language_number(self.language)
+        trained = self._trained(base)
+        trained.language_number(self.language)
+        check_untie(base, trained.kinds == 2)
 
     def about(self, base: BaseModel) -> str:
         trained = self._trained(base)

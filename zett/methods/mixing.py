@@ -48,16 +48,19 @@ Weigh = Callable[[np.ndarray], Mixture]  # the sums for some target ids
 
 def mixed_table(
     base: BaseModel, target: Vocabulary, weigh: Weigh, weigh_output: Weigh | None = None, *, chunk: int = CHUNK,
-    summed: EmbeddingTable | None = None,
+    summed: EmbeddingTable | None = None, untie: bool = False,
 ) -> EmbeddingTable:  # fmt: skip
     """The target's table, in the dtype of the base's: shared tokens keep their rows, new ones get those that `weigh` says.
 
     New tokens of which it knows nothing get FVT's rows, so that no method is worse than FVT for want of help. weigh_output: of
     output rows and bias, if it is not the same; a tied model's rows are those of `weigh`. chunk: new tokens at a time.
-    summed: the rows that sums are made of, if not the base's own.
+    summed: the rows that sums are made of, if not the base's own. untie: give a tied model output rows of their own, which are
+    sums of its input rows.
     """
     table, size, summed = FVT()(base, target), len(base.vocab), summed or base.table
     new = new_tokens(base, target)
+    if untie and table.output is None:
+        table = EmbeddingTable.of(table.input, np.array(table.input), table.bias)
 
     def put(made, source, ids: np.ndarray, mixture: Mixture) -> None:
         if made is not None:
@@ -72,7 +75,7 @@ def mixed_table(
             put(table.input, summed.input, ids, mixture)
             if weigh_output is not None and not (table.output is None and table.bias is None):
                 mixture = weigh_output(ids)
-            put(table.output, summed.output, ids, mixture)
+            put(table.output, summed.output_rows, ids, mixture)
             put(table.bias, summed.bias, ids, mixture)
             advance(len(ids))
     return table

@@ -7,7 +7,7 @@ import numpy as np
 
 from zett.errors import UserError
 from zett.lms.base import BaseModel
-from zett.methods.common import MAX_PIECES
+from zett.methods.common import MAX_PIECES, check_untie
 from zett.methods.method import Method
 from zett.methods.mixing import mixed_table, piece_mixture, usable_pieces
 from zett.table import EmbeddingTable
@@ -22,17 +22,21 @@ class Weighted(Method):
     """Output rows: the pieces' mean with weights 1, 1/2, 1/4, ...; input rows: their mean, or the last's.
 
     input: "mean" or "last". decay: the weight of a piece over that of the one before it; 1 is the mean. Where both are one
-    table (tied), rows are the input rows. Used for draft models of speculative decoding.
+    table (tied), rows are the input rows; untie: two tables are made of it. Used for draft models of speculative decoding.
     """
 
     input: Literal["mean", "last"] = "mean"
     decay: float = 0.5
+    untie: bool = False
 
     baseline: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.decay not in DECAY:
             raise UserError(f"method weighted: decay is {self.decay}; it has to be {DECAY}")
+
+    def check(self, base: BaseModel) -> None:
+        check_untie(base, self.untie)
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used."""
@@ -50,4 +54,4 @@ class Weighted(Method):
             before = usable.cumsum(1) - 1
             return piece_mixture(some, np.where(usable, self.decay ** np.maximum(before, 0), 0.0))
 
-        return mixed_table(base, target, weigh_input, weigh_output)
+        return mixed_table(base, target, weigh_input, weigh_output, untie=self.untie)

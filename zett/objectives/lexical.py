@@ -36,7 +36,8 @@ class Lexical:
             # Every device has all predicted rows. To share the work, each compares only some of them.
             mine = jax.lax.with_sharding_constraint(rows, sharding(self.setting.mesh, EVERYWHERE, rows.shape[:1]))
             width = mine.shape[1]
-            theirs = source[:, side * width : (side + 1) * width]
+            start = side * width % source.shape[1]  # a tied source has input rows alone, which both are compared with
+            theirs = source[:, start : start + width]
             # Training starts with distances of zero, where the square root has no gradient. The small term avoids that.
             distance = jnp.sqrt(jnp.square(mine - theirs[same]).sum(-1) + 1e-8)
             scale = jnp.linalg.norm(theirs, axis=-1).mean()

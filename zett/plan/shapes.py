@@ -65,7 +65,7 @@ class BaseShapes:
 
     @property
     def columns(self) -> int:
-        """Columns of the rows that a hypernetwork reads and predicts, E."""
+        """Columns of the rows that a hypernetwork reads, E."""
         return self.config.hidden_size * (2 if "output" in self.table else 1)
 
 

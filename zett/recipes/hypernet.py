@@ -22,7 +22,15 @@ from zett.evaluate.targets import load_target
 from zett.evaluate.tasks import reading_task
 from zett.evaluate.windows import text_to_measure
 from zett.hypernet.base_rows import BaseRows
-from zett.hypernet.network import hypernet_graph, hypernet_shapes, make_hypernet, partition_rules, predict
+from zett.hypernet.network import (
+    hypernet_graph,
+    hypernet_shapes,
+    kinds_of_rows,
+    make_hypernet,
+    partition_rules,
+    predict,
+    untied_params,
+)
 from zett.hypernet.release import load_hypernet
 from zett.hypernet.scaling import column_stats, fit_scales, source_rows
 from zett.hypernet.trained import TrainedHypernet
@@ -88,6 +96,8 @@ class HypernetStep:
         params = trained.params
         if c.hypernet.languages and not trained.config.languages:
             params = params | {"languages": self.init()["languages"]}
+        if kinds_of_rows(c.hypernet, self.tied) > trained.kinds:
+            params = untied_params(params, c.hypernet)
         return params
 
     def loss(self, params, frozen, batch):
@@ -103,7 +113,8 @@ class HypernetStep:
         d, bias = self.hidden_size, batch["log_weight"] + batch.get("bias", 0.0)
         if self.config.hypernet.bias:
             rows_RE, bias = rows_RE[:, :-1], bias + rows_RE[:, -1]
-        return EmbeddingTable(rows_RE[:, :d], None if self.tied else rows_RE[:, d:], bias, batch["num_valid"])
+        both = kinds_of_rows(self.config.hypernet, self.tied) == 2
+        return EmbeddingTable(rows_RE[:, :d], rows_RE[:, d:] if both else None, bias, batch["num_valid"])
 
     def flops(self, batch) -> float:
         """Counted FLOPs of a step: padding is left out, and each token counts with as many pieces as it has."""

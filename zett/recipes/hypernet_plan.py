@@ -15,7 +15,7 @@ from zett.belongs import check_belongs
 from zett.config import Config
 from zett.errors import UserError
 from zett.evaluate.targets import parse_target
-from zett.hypernet.network import hypernet_graph, hypernet_shapes, partition_rules
+from zett.hypernet.network import hypernet_graph, hypernet_shapes, kinds_of_rows, partition_rules
 from zett.hypernet.packing import PackedForms
 from zett.hypernet.release import load_hypernet
 from zett.hypernet.trained import TrainedHypernet
@@ -79,7 +79,10 @@ def check_init(config: Config, trained: TrainedHypernet) -> None:
         )
     theirs, ours = dataclasses.asdict(trained.config), dataclasses.asdict(config.hypernet)
     for name in ours:
-        learnt = name == "languages" and not theirs[name]  # a network without languages learns them now
+        # A network without languages learns them now, and one without a second head begins with a copy of the first.
+        learnt = name in ("languages", "untie") and not theirs[name]
+        if name == "untie" and not trained.tied:  # where rows are not tied, it says nothing
+            continue
         if ours[name] != theirs[name] and not learnt:
             raise UserError(f"config.hypernet.{name} is {ours[name]!r}, and config.start, {config.start}, has {theirs[name]!r}")
 
@@ -165,7 +168,8 @@ def _parts(
     activations = sum(nbytes(a) / (1 if whole & set(a.shape[:1]) else devices) for a in network.arrays)
     both, products = (BODY, TRAINED), dtypes(step.config)[0]
     copies = products.itemsize + (4 if fsdp * tensor > 1 else 0)  # bytes of a number; what is cut is gathered in float32
-    predicted = 4.0 * step.rows * (2 * base.columns + 1.5 * base.config.hidden_size)
+    columns = base.config.hidden_size * kinds_of_rows(step.config.hypernet, "output" not in base.table)
+    predicted = 4.0 * step.rows * (2 * columns + 1.5 * base.config.hidden_size)
     return [
         Part("frozen body", body.bytes(mesh)),
         Part("source rows", sharded_rows((base.table["input"][0], base.columns), mesh)),

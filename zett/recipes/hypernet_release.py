@@ -18,12 +18,16 @@ def release(folder: Path, trained: TrainedHypernet, base: BaseModel, config: Con
     """Write the hypernetwork that a run in `workdir` has trained. record: "step" and "config" of the run."""
     trained = dataclasses.replace(trained, params=jax.tree.map(np.asarray, trained.params))
     save_hypernet(folder, trained, base.vocab, record)
-    card = training_card(f"Hypernetwork for {base.name}", _about(config, base, trained.params, record), workdir, record)
+    card = training_card(f"Hypernetwork for {base.name}", _about(config, base, trained, record), workdir, record)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _about(config: Config, base: BaseModel, params, record: dict) -> str:
-    size = sum(x.size for x in jax.tree.leaves(params))
+UNTIED = """
+- Output rows of their own: the base model's are its input rows (tied), and models that it is transferred to are untied"""
+
+
+def _about(config: Config, base: BaseModel, trained: TrainedHypernet, record: dict) -> str:
+    size = sum(x.size for x in jax.tree.leaves(trained.params))
     sources = ", ".join(map(repr, config.sampler.texts or (config.data.text,)))
     return f"""
 Predicts embedding tables that make the base model {base.name!r} work with other tokenizers, zero-shot. Trained by
@@ -31,7 +35,7 @@ zett.
 
 - Base model: {base.name}, fingerprint {base.fingerprint[:16]}; it works with this one, and with variants
   of it (fine-tuned, quantised): the same tokenizer, rows alike to a median cosine of {ALIKE}
-- Parameters: {size:,}
+- Parameters: {size:,}{UNTIED if trained.tied and trained.kinds == 2 else ""}
 - Data: {config.data.text!r}; tokenizers drawn from {sources}
 - Steps: {record["step"]:,} of {config.data.batch_size * config.data.length:,} tokens, a new tokenizer each
 - Numbers below: {"" if base.causal else "masked "}bits per byte over the original model's, on tokenizers never trained on

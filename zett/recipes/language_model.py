@@ -48,7 +48,10 @@ ROWS = PartitionSpec("tensor", "fsdp")  # how the vocabulary's rows [V, D] are c
 
 
 class LanguageModelRecipe:
-    """Parameters: "body" (not with config.train.trained "table"), "input", "output" if untied, "bias" if the model has one."""
+    """Parameters: "body" (not with config.train.trained "table"), "input", "output" if untied, "bias" if the model has one.
+
+    With config.train.untie, the output rows of a tied model begin as a copy of its input rows.
+    """
 
     sections: ClassVar[frozenset[str]] = frozenset({"tokenizer", "model", "loss"})
     objectives: ClassVar[tuple[str, ...]] = ("token",)
@@ -133,6 +136,8 @@ class LanguageModelRecipe:
         if base.config is None:  # not ported: loading its body raises the error that says why
             base = load()
         check_causal(base)
+        if self.config.train.untie and base.table.output is None:
+            base = dataclasses.replace(base, table=dataclasses.replace(base.table, output=base.table.input))
         if length > base.config.max_positions:
             most = base.config.max_positions
             raise UserError(f"config.data.length is {length}; config.start, {name}, has positions for {most} tokens")

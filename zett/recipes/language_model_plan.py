@@ -1,5 +1,6 @@
 """The recipe "lm" in shapes: whether a config is right, and what a step holds and computes."""
 
+import dataclasses
 import functools
 
 import jax
@@ -22,7 +23,9 @@ def check_config(config: Config, checks: Checks) -> None:
 
 def _base(config: Config) -> BaseShapes:
     if config.start is not None:
-        return base_of(config.start, hf_config_of(config.start))
+        base = base_of(config.start, hf_config_of(config.start))
+        apart = {"output": base.table["input"]} if config.train.untie else {}
+        return dataclasses.replace(base, table=apart | base.table)
     m = config.model
     return base_of(m.name, {
         "model_type": "llama", "vocab_size": config.tokenizer.vocab_size, "hidden_size": m.hidden_size,

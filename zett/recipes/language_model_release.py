@@ -10,7 +10,7 @@ from zett.cards import front_matter, training_card
 from zett.config import Config
 from zett.files.jsonfile import write_json
 from zett.lms.base import BaseModel
-from zett.lms.folder import save_base_model, write_trained
+from zett.lms.folder import becomes_untied, save_base_model, write_trained
 
 BEFORE = "README_before.md"  # the card of the model that the training started from, kept beside the new one
 MEASURE = "- Held-out bits per byte: in windows of at most 512 bytes, each scored alone, on documents that were not trained on"
@@ -70,6 +70,8 @@ def _about_further(model: BaseModel, config: Config, record: dict) -> str:
     trained = "the rows of its vocabulary alone" if model.params is None else "all parameters"
     if config.train.body_rank and model.params is not None:
         trained = f"the rows of its vocabulary, and changes of rank {config.train.body_rank} of the body's matrices, merged"
+    if becomes_untied(model, model.table):
+        trained += "; output rows apart from input rows, which were one table before (tied)"
     return f"""
 `{model.name}`, with the tokenizer that it had, trained further by zett to predict the next token of text.
 
