@@ -215,6 +215,9 @@ class TrainConfig(Checked):
     checkpoint_every: Number = 500
     keep: Count = 2  # checkpoints kept beside the best one
     trained: typing.Literal["all", "table"] = "all"  # recipe "lm" with config.start: everything, or the vocabulary's rows alone
+    # Decay of a running mean of the trained parameters, such as 0.999, which is evaluated and exported in their place, while
+    # training goes on with them; 0: none. After step t it is at most (1 + t) / (10 + t).
+    average: Decay = 0.0
     # Recipe "refinement": beside the rows, a change of this rank of each matrix of the body; 0: the rows alone.
     body_rank: Annotated[int, Within(0, 4096)] = 0
     # The most minutes that a run trains, compiling and evaluations not counted; 0: as many as its steps take. In the last half
