@@ -50,7 +50,9 @@ All other weights are the base model's, bit for bit.
 | base model | `{base}`{f", revision `{revision}`" if revision else ""} |
 | tokenizer | `{settings["tokenizer"]}`: {tokenizer} |
 | method | {method} |
-| hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |{_row("why it fits", settings.get("about"))}
+| hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |{_row("why it fits", settings.get("about"))}{
+        _row("fitted", settings.get("scaled"))
+    }
 | result | {result or "not measured"} |
 
 Made with:
@@ -68,11 +70,14 @@ def _row(name: str, value: str | None) -> str:
     return "" if value is None else f"\n| {name} | {_plain(value)} |"
 
 
+FOUND = ("about", "scale", "scaled")  # of what is recorded of a transfer, what was not given
+
+
 def python_call(settings: dict) -> str:
     """The call of `zett.transfer` with these settings."""
     first = ", ".join(repr(settings[name]) for name in ("model", "tokenizer", "output"))
     usual = {"method": "hypernet", "special": "keep-target", "seed": 0, "text": []}
-    rest = {name: value for name, value in settings.items() if name not in ("model", "tokenizer", "output", "about")}
+    rest = {name: value for name, value in settings.items() if name not in ("model", "tokenizer", "output", *FOUND)}
     words = [f"{name}={value!r}" for name, value in rest.items() if value != usual.get(name)]
     if rest["method"].partition(":")[0] not in METHODS:  # one's own, which is recorded by its repr
         words = [f"method={rest['method']}" if word.startswith("method=") else word for word in words]

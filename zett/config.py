@@ -222,6 +222,9 @@ class TrainConfig(Checked):
     trained: typing.Literal["all", "table"] = "all"  # recipe "lm" with config.start: everything, or the vocabulary's rows alone
     # Recipes "lm" and "refinement": of a config.start whose output rows are its input rows (tied), train each apart.
     untie: bool = False
+    # Decay of a running mean of the trained parameters, such as 0.999, which is evaluated and exported in their place, while
+    # training goes on with them; 0: none. After step t it is at most (1 + t) / (10 + t).
+    average: Decay = 0.0
     # Recipe "refinement": beside the rows, a change of this rank of each matrix of the body; 0: the rows alone.
     body_rank: Annotated[int, Within(0, 4096)] = 0
     body: bool = False  # recipe "refinement": train all of the body, too

@@ -130,4 +130,4 @@ def write_run(new: Path, workdir: Path, checkpoint: str) -> None:
             state = checkpoints.restore(state, steps[-1] if best is None else best)
         finally:
             checkpoints.close()
-    recipe.export(jax.tree.map(np.asarray, state.params), new, {"step": int(state.step), "config": record})
+    recipe.export(jax.tree.map(np.asarray, state.released), new, {"step": int(state.step), "config": record})

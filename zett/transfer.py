@@ -31,7 +31,7 @@ def transfer(
     hypernet: str | Path | None = None, language: str | int | None = None, special: str = "keep-target",
     revision: str | None = None, overwrite: bool = False, seed: int = 0, text: str | Path | Sequence[str | Path] = (),
     push: str | None = None, measure: str | Path | Sequence[str | Path] = (), made_with: Callable[[dict], str] | None = None,
-    base: str | Path | None = None, variant: str | None = None,
+    base: str | Path | None = None, variant: str | None = None, fit_scale: str | Path | None = None,
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the base `model` with the `tokenizer` in place of its own; returns `output`.
 
@@ -39,15 +39,16 @@ def transfer(
     or what `zett.methods.make_method` takes, such as "fvt" or "hypernet:DIR". hypernet, language: the settings of the method
     "hypernet": its folder or Hub name (None: the one in the package that is for the model), and the language of the tokenizer,
     by code or number, for hypernetworks that know languages. base, variant: where `model` is a variant of the hypernetwork's
-    base model, that base model, and one of zett.choices.VARIANTS. special: one of zett.choices.MODES. revision: of `model`, on
-    the Hub. text: files and folders, on all of which bits per byte before and after are measured for the card (measure: its old
-    name). push: the name under which the result goes to the Hub as well. made_with: of the settings the text that the card
+    base model, that base model, and one of zett.choices.VARIANTS. fit_scale: a file or folder of text, on which it is
+    chosen how far the hypernetwork's rows go from FVT's. special: one of zett.choices.MODES. revision: of `model`, on the Hub.
+    text: files and folders, on all of which bits per byte before and after are measured for the card (measure: its old name).
+    push: the name under which the result goes to the Hub as well. made_with: of the settings the text that the card
     shows as what was run; None: the call of this function. All but the vocabulary's rows is copied byte for byte, and so are
     the tokenizer's files, but for the ones that `special` changes. Bad input is a UserError, with nothing written.
     """
     check_seed(seed)
     output = folders.output_path(output)
-    chosen = choose_method(method, hypernet, language, base, variant)
+    chosen = choose_method(method, hypernet, language, base, variant, fit_scale)
     chosen.precheck(model)
     text = [*several(text), *several(measure)]
     check_mode(special)
@@ -58,7 +59,7 @@ def transfer(
     own = find_gguf(model) or find_folder(model, revision)
     read = [own, *(Path(p).expanduser() for p in (tokenizer, hypernet, base, *chosen.inputs()) if p is not None)]
     folders.check_output(output, overwrite=overwrite, inputs=[p for p in read if p.exists()])
-    source, chosen = _read_model(model, revision, chosen, body=bool(windows))
+    source, chosen = _read_model(model, revision, chosen, body=bool(windows) or chosen.reads_body)
     with progress.phase(f"reading the tokenizer {tokenizer}"):
         given = load_tokenizer(tokenizer)
     settings = {
@@ -71,6 +72,7 @@ def transfer(
         try_tokenizer(Path(scratch) / "tried", source, target, file)  # before the rows are made, which may take long
         with progress.phase("making the rows"):
             table = chosen(source, target, seed=seed)
+        settings |= chosen.record(target)
         with progress.phase(f"writing {output}"):
             write_model(folder, source, target, table, tokenizer_file=file)
             check_written(folder, source.names, target, ported=source.config is not None)
@@ -104,7 +106,7 @@ def _recorded(given: str | Method, method: Method, source: BaseModel) -> dict:
     about = {} if (words := method.about(source)) is None else {"about": words}
     if isinstance(method, HypernetMethod):
         way = None if method.base is None else method.way
-        settings = {"language": method.language, "base": method.base, "variant": way}
+        settings = {"language": method.language, "base": method.base, "variant": way, "fit_scale": method.fit_scale}
         return {"method": "hypernet", "hypernet": method.path, **settings, **about}
     return {"method": given if isinstance(given, str) else spec_of(given), "hypernet": None, "language": None, **about}
 
@@ -129,10 +131,10 @@ def _is_json(tokenizer: str | Path) -> bool:
 
 def choose_method(
     method: str | Method, hypernet: str | Path | None, language: str | int | None, base: str | Path | None = None,
-    variant: str | None = None,
+    variant: str | None = None, fit_scale: str | Path | None = None,
 ) -> Method:  # fmt: skip
     """The method, with its settings. UserError where one of them is given to a method that has no such setting."""
-    given = {"hypernet": hypernet, "language": language, "base": base, "variant": variant}
+    given = {"hypernet": hypernet, "language": language, "base": base, "variant": variant, "fit_scale": fit_scale}
     extra = {name: str(value) for name, value in given.items() if value is not None}
     if isinstance(method, str) and method.partition(":")[0] == "hypernet":
         return make_method(method, **{"path" if name == "hypernet" else name: value for name, value in extra.items()})

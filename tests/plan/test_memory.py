@@ -90,7 +90,9 @@ def true_step(config: Config):
 
 
 # Both were 1.2 to 1.3 times what the compiler takes.
-@pytest.mark.parametrize("train", [{}, {"microbatches": 4, "remat": "full"}], ids=["whole", "microbatches"])
+@pytest.mark.parametrize(
+    "train", [{}, {"microbatches": 4, "remat": "full", "average": 0.999}], ids=["whole", "microbatches and an average"]
+)
 def test_memory_is_what_the_compiler_takes(train, config_of):
     config = config_of(train)
     compiled, arrays, counted = true_step(config)

@@ -25,7 +25,7 @@ def spoilt(monkeypatch, steps):
 
     class Spoilt:
         def __init__(self, recipe):
-            self.recipe = recipe
+            self.recipe, self.config = recipe, recipe.config
 
         def loss(self, params, frozen, batch):
             value, metrics = self.recipe.loss(params, frozen, batch["inner"])

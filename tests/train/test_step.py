@@ -49,10 +49,12 @@ for number, values in enumerate(json.loads(sys.argv[1])):
     pairs = list(zip(jax.tree.leaves(abstract), jax.tree.leaves(state), strict=True))
     big = max((x for _, x in pairs), key=lambda x: x.size)
     shardings = jax.tree.map(lambda x: x.sharding, abstract.params)
+    average = jax.tree.map(lambda x: x.sharding, state.average) == shardings if config.train.average else None
     program = jax.jit(recipe.init, out_shardings=shardings).lower().compile().as_text()
     print(json.dumps({
         "as told": all(a.sharding == b.sharding and (a.shape, a.dtype) == (b.shape, b.dtype) for a, b in pairs),
         "traced": traced,
+        "average": average,
         "devices": len(big.sharding.device_set),
         "share": max(shard.data.size for shard in big.addressable_shards) / big.size,
         "made at once": largest(program) / big.size,
@@ -75,7 +77,7 @@ def found(corpus, tmp_path_factory):
     texts = {"mesh": MESH, "data": {"text": str(corpus), "length": 32}}
     hypernet = {"width": 128, "heads": 2, "layers": 1, "feed_forward": 128}  # whose kernels are larger than its rows of bytes
     configs = [
-        texts | TINY | {"recipe": "lm"},
+        texts | TINY | {"recipe": "lm", "train": {"average": 0.9}},
         texts | {"recipe": "lm", "start": base},
         texts | {"recipe": "hypernet", "base": base, "hypernet": hypernet},
     ]
@@ -90,6 +92,7 @@ def test_a_state_lies_as_its_abstract_one_says(found, number):
     result = found[number]
     assert result["as told"] and result["devices"] == 8 and result["as on one device"]
     assert result["share"] <= 1 / 4, result
+    assert result["average"] is (True if number == 0 else None)  # of the fresh one, which has an average
 
 
 @pytest.mark.parametrize("number", [0, 2], ids=["fresh", "hypernet"])

@@ -45,6 +45,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--variant", metavar="ROWS", help=f"with --base, how rows are made. {ways} (default: {next(iter(VARIANTS))})")
     what = "language of the tokenizer, by code or number, where the hypernetwork knows languages"
     add("--language", metavar="CODE", help=what)
+    what = "choose on this text (a file or folder, seconds) how far the hypernetwork's rows go from FVT's, the mean of pieces"
+    add("--fit-scale", metavar="TEXT", help=what)
     what = "NAME, or NAME:SETTING=VALUE,...; `zett methods` lists them (default: %(default)s)"
     add("--method", default="hypernet", metavar="METHOD", help=what)
     modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     settings = {
         "method": args.method, "hypernet": args.hypernet, "language": args.language, "special": args.special,
         "revision": args.revision, "overwrite": args.overwrite, "seed": args.seed, "text": args.text, "push": args.push,
-        "base": args.base, "variant": args.variant, "made_with": command_line,
+        "base": args.base, "variant": args.variant, "fit_scale": args.fit_scale, "made_with": command_line,
     }  # fmt: skip
     with shown():
         with phase("loading JAX"):
@@ -93,9 +95,12 @@ def command_line(settings: dict) -> str:
     """The command with the settings of a transfer; those that have their usual value are left out."""
     words = ["zett", "transfer"]
     usual = {"special": "keep-target", "seed": 0, "text": []}
-    names = ("model", "tokenizer", "method", "hypernet", "language", "base", "variant", "revision", "special", "seed", "text")
-    for name in (*names, "output"):
+    names = (
+        "model", "tokenizer", "method", "hypernet", "language", "base", "variant", "fit_scale", "revision", "special", "seed",
+        "text", "output",
+    )  # fmt: skip
+    for name in names:
         value = settings.get(name)
         if value is not None and value != usual.get(name):
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)

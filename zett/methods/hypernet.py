@@ -16,6 +16,7 @@ from zett.hypernet.variant import fit_of, look_alike, variant_table
 from zett.lms.base import BaseModel, load_base_model
 from zett.lms.layers import product_dtype
 from zett.methods.common import check_untie
+from zett.methods.fit_scale import ScaleFit, fit_scale, texts_of
 from zett.methods.method import Method
 from zett.table import EmbeddingTable
 from zett.values import nearest
@@ -32,7 +33,8 @@ class HypernetMethod(Method):
     code or number, for a hypernetwork that knows languages. base: the base model that it was trained for, where the model is a
     fine-tuned or quantised variant of it; variant: from which rows it then predicts: variant (the default, with or without
     a base), base, or difference (from the base's, plus how the variant's have moved from them). dtype: of matrix products;
-    "bfloat16" changes rows by as much as storing them in it does; "auto" takes it where the hardware multiplies it.
+    "bfloat16" changes rows by as much as storing them in it does; "auto" takes it where the hardware multiplies it. fit_scale:
+    a text file or folder; how far the predictions go from FVT's rows is then chosen such that the model reads it best.
     """
 
     path: str | None = None
@@ -40,6 +42,7 @@ class HypernetMethod(Method):
     base: str | None = None
     variant: str | None = None
     dtype: str = "float32"
+    fit_scale: str | None = None
 
     needs: ClassVar[str] = "a hypernetwork trained for the base model"
     first: ClassVar[str] = "path"
@@ -57,14 +60,39 @@ class HypernetMethod(Method):
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used. UserError if the hypernetwork belongs to another base model."""
+        table = self._predicted(base, target)
+        if self.fit_scale is None:
+            return table
+        table, self._scales[target] = fit_scale(base, target, table, self.fit_scale)
+        return table
+
+    def _predicted(self, base: BaseModel, target: Vocabulary) -> EmbeddingTable:
         trained, own, dtype = self._trained(base), self._base, product_dtype(self.dtype, DTYPE)
         if own is None:
             return trained(base, target, language=self.language, dtype=dtype)
         self._fits(base)
         return variant_table(trained, base, own, target, self.way, language=self.language, dtype=dtype)
 
+    @property
+    def reads_body(self) -> bool:
+        return self.fit_scale is not None
+
+    @functools.cached_property
+    def _scales(self) -> dict[Vocabulary, ScaleFit]:
+        """What was chosen, by the vocabulary."""
+        return {}
+
+    def record(self, target: Vocabulary) -> dict:
+        fit = self._scales.get(target)
+        return {} if fit is None else {"scale": dataclasses.asdict(fit), "scaled": fit.words()}
+
+    def inputs(self) -> tuple[str | Path, ...]:
+        return () if self.fit_scale is None else (self.fit_scale,)
+
     def precheck(self, model: str | Path) -> None:
         product_dtype(self.dtype, DTYPE)
+        if self.fit_scale is not None:
+            texts_of(self.fit_scale)
         first = model if self.base is None else self.base
         if self.path is None:
             shipped_candidates(first)

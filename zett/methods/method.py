@@ -38,6 +38,15 @@ class Method(Protocol):
         """UserError if the method cannot be used with `base`. Called before anything slow."""
         return
 
+    @property
+    def reads_body(self) -> bool:
+        """Whether a call needs the model with its body."""
+        return False
+
+    def record(self, target: Vocabulary) -> dict:
+        """What the call for `target` found out: for zett.json, and under "scaled" in words for the card."""
+        return {}
+
     def about(self, base: BaseModel) -> str | None:
         """In words, what goes with `base`, which has been checked: for the terminal and for cards. None: nothing to say."""
         return None

@@ -197,6 +197,11 @@ def trained_bytes(config: Config, trained: dict, specs: dict[str, PartitionSpec]
     return parameters, sharded_bytes(optimizer, state_shardings(mesh, optimizer, specs))
 
 
+def averaged(config: Config, parameters: float) -> list[Part]:
+    """The running mean of trained parameters that take so many bytes on each device, if there is one."""
+    return [Part("average of the parameters", parameters)] if config.train.average else []
+
+
 def sharded_rows(shape: tuple, mesh) -> float:
     """Bytes on each device of source rows `[V0, E]`, which are cut along their columns."""
     return sharded_bytes(array(shape), sharding(mesh, PartitionSpec(None, ("fsdp", "tensor")), shape))

@@ -29,6 +29,7 @@ HYPERNET = 15.5  # passes over the results of the hypernetwork's products
 LOGIT_BYTES = 35.0  # for each position and row: logits, softmax and gradient in float32
 ROW_SUMS = 1.25  # passes over the gradient of the rows for each chunk of the loss
 ADAMW, MUON = 12.0, 44.0  # passes over trained parameters, float32
+AVERAGE = 2.0  # passes that their running mean adds: read and written with the update; not counted by the compiler
 # Kernels:
 A_LAYER, A_CHUNK, A_HYPERNET_LAYER, A_MATRIX = 62, 16, 150, 28
 NEWTON_SCHULZ = 5  # steps of Muon
@@ -62,12 +63,14 @@ def head_cost(flops: float, positions: float, rows: int, width: int, chunks: flo
     return Cost("head", flops, traffic, A_CHUNK * chunks)
 
 
-def optimizer_cost(config: OptimConfig, parameters: float, matrices: Sequence[Sequence[int]]) -> Cost:
-    """The optimizer's update. parameters: bytes on this device; matrices: shapes of the kernels, stacked ones or not."""
+def optimizer_cost(config: OptimConfig, parameters: float, matrices: Sequence[Sequence[int]], average: float = 0.0) -> Cost:
+    """The optimizer's update. parameters: bytes on this device; matrices: shapes of the kernels, stacked ones or not; average:
+    that of the run, config.train.average."""
+    more = AVERAGE * parameters if average else 0.0
     if config.name != "muon":
-        return Cost("optimizer", 0.0, ADAMW * parameters, 2.0 * len(matrices))
+        return Cost("optimizer", 0.0, ADAMW * parameters + more, 2.0 * len(matrices))
     flops = 0.0
     for *stack, a, b in matrices:
         small, large = min(a, b), max(a, b)
         flops += math.prod(stack) * NEWTON_SCHULZ * (4.0 * small**2 * large + 2.0 * small**3)
-    return Cost("optimizer", flops, MUON * parameters, A_MATRIX * len(matrices))
+    return Cost("optimizer", flops, MUON * parameters + more, A_MATRIX * len(matrices))

@@ -24,6 +24,7 @@ class Recipe(Protocol):
 
     def __init__(self, config: Config, workdir: Path, mesh: Mesh): ...
 
+    config: Config  # of the run
     frozen: Any  # arrays on the devices that the loss reads and that are never trained
     rules: Rules  # how the trained parameters are cut over the mesh
     batch_specs: Mapping[str, PartitionSpec]  # likewise the arrays of a batch; those not named are whole on every device

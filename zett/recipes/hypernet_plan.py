@@ -30,6 +30,7 @@ from zett.plan.memory import (
     abstract_mesh,
     array,
     attention_planned,
+    averaged,
     dtypes,
     kept,
     made_again,
@@ -175,6 +176,7 @@ def _parts(
         Part("source rows", sharded_rows((base.table["input"][0], base.columns), mesh)),
         Part("hypernetwork", parameters),
         Part("moments of the optimizer", moments),
+        *averaged(step.config, parameters),
         # Products use whole kernels and give whole gradients, which are summed and cut afterwards.
         Part("its kernels, whole and in the dtype of products", kernels(step.hypernet) * copies, both),
         Part("activations of the hypernetwork", activations, both),
@@ -203,7 +205,7 @@ def _costs(step: _Step, body: BodyStep, specs: dict, work: StepFlops, sizes: tup
     return [
         *body.costs(sizes, how, step.rows, work),
         Cost("hypernet", (work.hypernet + again) / number, traffic / number, A_HYPERNET_LAYER * (c.layers + 1)),
-        optimizer_cost(step.config.optim, parameters, matrices),
+        optimizer_cost(step.config.optim, parameters, matrices, step.config.train.average),
     ]
 
 

@@ -11,7 +11,7 @@ from zett.errors import UserError
 from zett.lms.known import hf_config_of
 from zett.lms.weights import partition_specs
 from zett.plan.flops import StepFlops, body_step
-from zett.plan.memory import BodyStep, abstract_mesh, array, trained_bytes
+from zett.plan.memory import BodyStep, abstract_mesh, array, averaged, trained_bytes
 from zett.plan.shapes import BODY, UPDATE, BaseShapes, Checks, How, Part, Shapes, base_of
 from zett.plan.time import Cost, optimizer_cost
 
@@ -61,7 +61,7 @@ def _costs(body: BodyStep, trained: dict, specs: dict, work: StepFlops, sizes: t
     """What each device has to do."""
     parameters, _ = trained_bytes(body.config, trained, specs, abstract_mesh(sizes))
     matrices = [x.shape for x in jax.tree.leaves(trained) if len(x.shape) > 1]
-    update = optimizer_cost(body.config.optim, parameters, matrices)
+    update = optimizer_cost(body.config.optim, parameters, matrices, body.config.train.average)
     return [*body.costs(sizes, how, body.base.table["input"][0], work), update]
 
 
@@ -73,6 +73,7 @@ def _parts(body: BodyStep, trained: dict, specs: dict, sizes: tuple[int, int, in
         *([] if body.trains else [Part("frozen body", body.bytes(mesh))]),
         Part("parameters", parameters),
         Part("moments of the optimizer", moments),
+        *averaged(body.config, parameters),
         *body.parts(sizes, how, body.base.table["input"][0]),
         Part("gradient", parameters * (2 if how.microbatches > 1 else 1), (BODY,)),
         Part("gradient and updates", 2 * parameters, (UPDATE,)),

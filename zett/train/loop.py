@@ -49,7 +49,7 @@ def train_in(workdir: Path, config: Config) -> dict[str, float]:
         step_fn = make_step(recipe, optimizer)
         guard, limit = SkipGuard(config, workdir), Limit(settings)
         if settings.eval_first and start == 0:
-            _evaluate(recipe, state.params, 0, metrics, limit)
+            _evaluate(recipe, state.released, 0, metrics, limit)
         for step, (flops, batch), waited in _prefetched(make_batch, start, settings.steps, settings.ahead, settings.workers):
             with phase("compiling the training step, and the first one", step == start):
                 state, values = step_fn(state, recipe.frozen, batch | limit.rate())
@@ -60,7 +60,7 @@ def train_in(workdir: Path, config: Config) -> dict[str, float]:
             last = step + 1 == settings.steps
             guard.note(step, values["skipped_in_row"], flush=last)
             if evaluating := last or (step + 1) % settings.eval_every == 0 or limit.due():
-                evaluation = _evaluate(recipe, state.params, step + 1, metrics, limit)
+                evaluation = _evaluate(recipe, state.released, step + 1, metrics, limit)
             last = last or (evaluating and limit.over())
             stopping = stop.requested(step)
             if last or stopping or (step + 1) % settings.checkpoint_every == 0 or (evaluating and settings.minutes):
@@ -101,7 +101,7 @@ def _release_best(
     if best is not None and best != int(state.step):
         state = checkpoints.restore(abstract, best)
     with phase(f"writing {workdir / 'export'}"):
-        params = jax.tree.map(to_host, state.params)
+        params = jax.tree.map(to_host, state.released)
         if jax.process_index() == 0:
             with new_folder(workdir / "export") as folder:
                 recipe.export(params, folder, {"step": int(state.step), "config": to_dict(config)})
