@@ -82,8 +82,9 @@ def scaled(residual: EmbeddingTable, predicted: EmbeddingTable, scale: float) ->
         one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
         return one + np.float32(scale) * (other - one)
 
-    sides = ((residual.input, predicted.input), (residual.output, predicted.output), (residual.bias, predicted.bias))
-    return EmbeddingTable.of(*(between(*both) for both in sides))
+    # Output rows that are predicted for a tied model are corrections of its input rows.
+    output = None if predicted.output is None else between(residual.output_rows, predicted.output)
+    return EmbeddingTable.of(between(residual.input, predicted.input), output, between(residual.bias, predicted.bias))
 
 
 def lowest(loss: Callable[[float], float]) -> tuple[float, float, float]:
