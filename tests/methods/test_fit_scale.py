@@ -19,7 +19,7 @@ from zett.hypernet.release import load_hypernet, save_hypernet
 from zett.hypernet.trained import TrainedHypernet
 from zett.lms import load_base_model
 from zett.methods import make_method, spec_of
-from zett.methods.fit_scale import TEXT_BYTES, fit_scale, lowest, texts_of
+from zett.methods.fit_scale import TEXT_BYTES, fit_scale, lowest, scaled, texts_of
 from zett.methods.fvt import FVT
 from zett.table import EmbeddingTable
 from zett.transfer import transfer
@@ -145,6 +145,13 @@ def test_what_it_cannot_do(tmp_path, base_folder, target_folder, hypernet, text)
     with pytest.raises(UserError, match="was read without its body"):
         base = load_base_model(base_folder, body=False)
         fit_scale(base, load_tokenizer(target_folder), FVT()(base, load_tokenizer(target_folder)), text)
+
+
+def test_output_rows_of_their_own_are_scaled_too():
+    """Of a tied model, whose input rows they are corrections of."""
+    tied, made = EmbeddingTable.of(np.full((3, 2), 1.0)), EmbeddingTable.of(np.full((3, 2), 2.0), np.full((3, 2), 5.0))
+    between = scaled(tied, made, 0.5)
+    assert (between.input == 1.5).all() and (between.output == 3.0).all()
 
 
 def test_no_more_text_than_it_needs(tmp_path):
