@@ -58,16 +58,20 @@ def test_rules_match_every_parameter_once_and_are_all_used():
         HypernetConfig(width=16, heads=2),
         HypernetConfig(width=16, heads=2, features=False, languages=("de", "fr"), bias=True),
         HypernetConfig(width=16, heads=2, encoder="roberta", norm="post", residual="none", rescale="fitted"),
+        HypernetConfig(width=16, heads=2, untie=True),
+        HypernetConfig(width=16, heads=2, encoder="roberta", norm="post", residual="none", rescale="fitted", untie=True),
     ],
 )
-def test_the_hypernetworks_rules_fit_every_config(config):
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_hypernetworks_rules_fit_every_config(config, tied):
     from flax import nnx
 
     from zett.hypernet.network import make_hypernet, partition_rules
 
-    params = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: make_hypernet(config, 8, False, jnp.float32, 0)))[1])
+    params = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: make_hypernet(config, 8, tied, jnp.float32, 0)))[1])
     specs = meshes.match({path: leaf.shape for path, leaf in meshes.paths(params).items()}, partition_rules(config))
     assert specs["layers.0.qkv.kernel"] == PartitionSpec(("fsdp", "tensor"))
+    assert ("heads.1.dense.kernel" in specs) == (config.untie or not tied)
 
 
 def test_moments_lie_like_their_parameters():

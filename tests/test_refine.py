@@ -72,6 +72,27 @@ def test_a_refined_model_knows_the_original(refined, corpus, tmp_path):
 
 
 @pytest.mark.slow
+def test_untied_rows(folder, corpus, tmp_path):
+    argv = [
+        "refine",
+        "--model",
+        folder / "start",
+        "--text",
+        corpus,
+        "--output",
+        tmp_path / "out",
+        "--untie",
+        "--minutes",
+        "0.01",
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*map(str, argv), "--batch-size", "4", "--length", "32"])
+    assert stopped.value.code == 0 and json.loads((tmp_path / "out" / "zett.json").read_text())["settings"]["untie"] is True
+    table = load_base_model(tmp_path / "out", body=False).table
+    assert table.output is not None and not np.array_equal(table.input, table.output)
+
+
+@pytest.mark.slow
 def test_without_an_original_it_learns_from_text_alone(folder, corpus, tmp_path):
     found = refine(folder / "start", str(corpus), tmp_path / "out", minutes=0.01, original="none", body_rank=1, **SMALL)
     record = json.loads((found / "refinement.json").read_text())

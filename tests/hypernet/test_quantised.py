@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypernet.networks import base_of, table_for, trained_for
+from hypernet.networks import UNTIED, base_of, table_for, trained_for
 from safetensors.numpy import load_file, save_file
 from vocabularies import vocabulary
 
@@ -29,6 +29,17 @@ def test_rows_stay_alike(form, error, base, tmp_path):
     assert differences.mean() <= error and (form == "float32" or differences.mean() > 0)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in (form, "plain")]
     assert sizes[0] < sizes[1] * {"float32": 1.01, "bfloat16": 0.6, "int8": 0.5}[form]
+
+
+def test_both_heads_of_untied_rows_are_stored(base, tmp_path):
+    tied = base_of(table_for(base.vocab, tied=True), base.vocab)
+    save_hypernet(tmp_path, trained_for(tied, UNTIED), base.vocab, {}, "int8")
+    tensors, loaded = load_file(tmp_path / "model.safetensors"), load_hypernet(tmp_path)
+    assert {str(tensors[f"heads.{i}.dense.kernel"].dtype) for i in range(2)} == {"int8"}
+    assert loaded.config == UNTIED and loaded.tied and loaded.kinds == 2
+    for i, head in trained_for(tied, UNTIED).params["heads"].items():
+        kernel = head["dense"]["kernel"]
+        assert (np.abs(loaded.params["heads"][i]["dense"]["kernel"] - kernel) <= np.abs(kernel).max(0) / 254 + 1e-9).all()
 
 
 def test_int8_is_right_to_half_a_step_of_its_column():

@@ -44,6 +44,15 @@ def test_saved_and_loaded(saved, base):
     assert not list(saved.rglob("*.tmp"))
 
 
+def test_a_release_of_an_earlier_version_has_no_such_field_and_the_same_rows(saved, base):
+    before = load_hypernet(saved)
+    rewrite(saved / "config.json", lambda content: content["hypernet"].pop("untie"))
+    after = load_hypernet(saved)
+    assert after.config == before.config and not after.config.untie
+    target = vocabulary("unigram", 600)
+    np.testing.assert_array_equal(after(base, target).input, before(base, target).input)
+
+
 def rewrite(path, change):
     content = json.loads(path.read_text())
     change(content)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypernet.networks import WIDTH, base_of, table_for, trained_for
+from hypernet.networks import UNTIED, WIDTH, base_of, table_for, trained_for
 from vocabularies import vocabulary
 
 from zett.choices import VARIANTS
@@ -129,6 +129,19 @@ def test_the_ways(base, trained, variant, target):
             np.testing.assert_allclose(rows[way][forms.lengths == 0], np.broadcast_to(own.mean(0), (97, WIDTH)), atol=1e-4)
     for way in VARIANTS:  # of the same model, there is nothing to move
         np.testing.assert_array_equal(variant_table(trained, base, base, target, way).input, predicted["base"].input)
+
+
+def test_the_ways_with_untied_rows(base, target):
+    """Of tied models: output rows move as input rows do."""
+    base = base_of(table_for(base.vocab, tied=True), base.vocab)
+    variant = dataclasses.replace(base, table=EmbeddingTable.of(noisy(0.1)(base.table.input)), name="variant")
+    trained = trained_for(base, UNTIED)
+    made = {way: variant_table(trained, variant, base, target, way) for way in ("base", "difference")}
+    predicted = trained.table(base, target)
+    for way, table in made.items():
+        moves = [np.asarray(getattr(table, side)) - getattr(predicted, side) for side in ("input", "output")]
+        np.testing.assert_allclose(*moves, atol=1e-4)
+        assert np.abs(moves[0]).max() > 0.1 and np.abs(table.output - table.input).max() > 0.1, way
 
 
 def test_special_tokens_that_only_the_variant_has(base, trained, target):

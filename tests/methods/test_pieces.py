@@ -9,7 +9,7 @@ from vocabularies import byte_tokenizer
 
 from zett.errors import UserError
 from zett.lms import load_base_model
-from zett.methods import make_method
+from zett.methods import make_method, spec_of
 from zett.methods.mixing import Mixture, mixed_table
 from zett.table import EmbeddingTable
 from zett.vocab.load import vocabulary_of
@@ -55,6 +55,19 @@ def test_weighted_by_hand(base, target):
     last = make_method("weighted:input=last,decay=1")(base, target)
     np.testing.assert_allclose(last.input, make_method("first_last")(base, target).input)
     np.testing.assert_allclose(last.output, 10 * out.input, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["first_last", "weighted", "weighted:input=last,decay=0.25"])
+def test_two_tables_from_one(method, base, target):
+    """What an untied model gets whose output rows are its input rows; of an untied one, nothing changes."""
+    untied = f"{method}{',' if ':' in method else ':'}untie=true"
+    twice = make_method(method)(dataclasses.replace(base, table=EmbeddingTable.of(ROWS, ROWS, ROWS[:, 0])), target)
+    made, one = (make_method(spec)(tied(base), target) for spec in (untied, method))
+    for side in ("input", "output", "bias"):
+        np.testing.assert_array_equal(getattr(made, side), getattr(twice, side))
+        np.testing.assert_array_equal(*(getattr(make_method(spec)(base, target), side) for spec in (untied, method)))
+    assert one.output is None and not np.array_equal(made.input, made.output)
+    assert spec_of(make_method(untied)) == untied.replace("true", "True")
 
 
 @pytest.mark.parametrize("value", ["0", "1.5", "nan", "-1"])

@@ -141,6 +141,28 @@ def test_without_a_comparison_there_is_no_original(folder, corpus, tmp_path):
     assert recipe.evaluate(recipe.start()).keys() == {"bits_per_byte", "score"}
 
 
+def test_output_rows_of_a_tied_model_are_trained_apart(folder, corpus, tmp_path):
+    """They begin as the input rows, so that the loss is the same, and end in a folder that is untied."""
+    config = settings(corpus, folder, train={"untie": True, "steps": 3, "eval_first": True})
+    apart, together = (recipe_for(c, tmp_path) for c in (config, settings(corpus, folder)))
+    params, batch = apart.start(), apart.batch(0)
+    assert params.keys() == apart.init().keys() == {"input", "output"}
+    np.testing.assert_array_equal(params["input"], params["output"])
+    assert not np.shares_memory(params["input"], params["output"])
+    losses = [jax.jit(r.loss)(p, r.frozen, batch)[0] for r, p in ((apart, params), (together, together.start()))]
+    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-6)
+    evaluation = train(config, tmp_path / "run")
+    model = load_base_model(tmp_path / "run" / "export")
+    assert model.hf_config["tie_word_embeddings"] is False and not np.array_equal(model.table.input, model.table.output)
+    assert "output rows apart from input rows" in (tmp_path / "run" / "export" / "README.md").read_text()
+    again = recipe_for(settings(corpus, folder, start=str(tmp_path / "run" / "export")), tmp_path)  # it has output rows now
+    assert again.evaluate(again.start())["bits_per_byte"] == pytest.approx(evaluation["bits_per_byte"], rel=1e-5)
+    planned, one = shapes_of(config), shapes_of(settings(corpus, folder))
+    assert {name: x.shape for name, x in planned.trained.items()} == {name: x.shape for name, x in params.items()}
+    bytes_of = [{part.name: part.bytes for part in plan.parts((1, 1, 1), How())} for plan in (planned, one)]
+    assert bytes_of[0]["parameters"] == 2 * bytes_of[1]["parameters"] and planned.work.total == one.work.total
+
+
 SHARDED = """
 import json, sys
 import jax, optax
@@ -189,6 +211,8 @@ def test_a_plan_counts_the_original(folder, corpus):
 def test_mistakes(folder, corpus):
     with pytest.raises(UserError, match=r"config\.start is None; config\.recipe 'refinement' needs it"):
         from_dict({"recipe": "refinement"})
+    with pytest.raises(UserError, match=r"config\.train\.untie is True; of a hypernetwork, config\.hypernet\.untie makes"):
+        from_dict({"recipe": "hypernet", "train": {"untie": True}})
     with pytest.raises(UserError, match=r"an original model, which config\.recipe 'lm' has not"):
         from_dict({"recipe": "lm", "loss": {"hidden": 1.0}})
     assert load_base_model(folder / "start", body=False).vocab.kind == "Unigram"

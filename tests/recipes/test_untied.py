@@ -116,6 +116,7 @@ def test_gradients_and_microbatches(folder, recipe):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), gradient, other)
 
 
+@pytest.mark.slow
 def test_a_run_from_training_to_a_folder(folder, tmp_path):
     """Trained, exported, as int8, transferred: the model that is written computes what was evaluated."""
     config = settings(folder, train={"steps": 4, "eval_every": 4, "checkpoint_every": 4})
