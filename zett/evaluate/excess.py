@@ -96,7 +96,7 @@ def _pieces(lengths: np.ndarray, same: np.ndarray) -> np.ndarray:
 def _content(tokens: Sequence[bytes], counts: np.ndarray) -> np.ndarray:
     """Of tokens that do not occur, the first class."""
     found = np.zeros(len(tokens), np.int64)
-    for i in np.flatnonzero(counts):
+    for i in np.flatnonzero(counts).tolist():
         found[i] = CONTENT.index(content(tokens[i]))
     return found
 

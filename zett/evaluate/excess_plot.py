@@ -14,22 +14,22 @@ def excess_figure(report: Report):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    targets = [target for target in report.targets if target.excess]
-    if not targets:
+    found = [(target.name, target.excess) for target in report.targets if target.excess]
+    if not found:
         return None
     slot = _LANE * len(report.methods) + _GAP
-    first = [next(iter(target.excess.values())) for target in targets]
-    tall = [max(len(found.pieces), len(found.content)) * slot + 0.7 for found in first]
+    first = [next(iter(excess.values())) for _, excess in found]
+    tall = [max(len(one.pieces), len(one.content)) * slot + 0.7 for one in first]
     columns = max(1, min(len(report.methods), 80 // (5 + max(map(len, report.methods)))))
     legend = 0.22 * -(-len(report.methods) // columns)  # inches
     title = textwrap.wrap(f"{report.model}: where bits are lost", 68)
     fig = Figure(figsize=(10, sum(tall) + 0.3 * len(title) + legend + 0.6), layout="constrained")
     FigureCanvasAgg(fig)
-    grid = fig.subplots(len(targets), 2, squeeze=False, sharex="row", height_ratios=tall)
-    for n, (row, target) in enumerate(zip(grid, targets)):
+    grid = fig.subplots(len(found), 2, squeeze=False, sharex="row", height_ratios=tall)
+    for n, (row, (target, excess)) in enumerate(zip(grid, found)):
         for axes, kind in zip(row, KINDS):
-            handles = _draw(axes, target.excess, kind, report, slot)
-            name = "\n".join(textwrap.wrap(f"{target.name}, {KINDS[kind]}", 60))
+            handles = _draw(axes, excess, kind, report, slot)
+            name = "\n".join(textwrap.wrap(f"{target}, {KINDS[kind]}", 60))
             axes.set_title(name, loc="left", fontsize=10, color=INK, pad=6 + (72 * legend if n == 0 else 0))
     grid[0, 0].legend(handles=handles, ncols=columns, loc="lower left", bbox_to_anchor=(-0.01, 1), borderaxespad=0.1,
                       frameon=False, fontsize=9, columnspacing=1.4, labelcolor=INK)  # fmt: skip

@@ -47,7 +47,7 @@ class Trial:
                 if self.tokens is None:
                     scores[key] = self.task.score(model, self.items)
                 else:
-                    scores[key], excess[key] = self._by_token(model)
+                    scores[key], excess[key] = self._by_token(model, self.tokens)
             runs.update()
         encoded, source = encode_items(self.items, target), self.base.vocab
         return TargetResult(
@@ -63,12 +63,12 @@ class Trial:
             excess=excess or None,
         )
 
-    def _by_token(self, model: BaseModel) -> tuple[np.ndarray, Excess]:
-        """The scores of a model with a target's vocabulary, and where they are worse than the original's."""
+    def _by_token(self, model: BaseModel, tokens: np.ndarray) -> tuple[np.ndarray, Excess]:
+        """The scores of a model with a target's vocabulary, and where they are worse than the original's. tokens: see above."""
         both = (model.vocab, self.base.vocab)
         encoded, source = (encode_items(self.items, vocab) for vocab in both)
         bits = token_task(self.task).token_bits(model, self.items)
-        excess, without = excess_bits(both[0], encoded, bits, both[1], source, self.tokens)
+        excess, without = excess_bits(both[0], encoded, bits, both[1], source, tokens)
         return bits.sum(1), excess_of(*both, encoded, excess, without, self.items.weights.sum())
 
     def of_original(self) -> dict:

@@ -53,16 +53,16 @@ def inspect_rows(model: str | Path) -> dict:
     with progress.phase(f"reading the rows of {model}"):
         base = load_base_model(model, body=False)
     record = json_or_empty(base.folder / MARKER)
-    settings = record.get("settings") if isinstance(record.get("settings"), dict) else {}
+    settings = found if isinstance(found := record.get("settings"), dict) else {}
     sides = {"input": base.table.input, "output": base.table.output}
     about = {
         "name": str(model), "ids": len(base.vocab), "width": int(base.table.input.shape[1]), "tied": base.table.output is None,
         "command": record.get("command"), "method": settings.get("method"),
     }  # fmt: skip
-    found = {side: describe_rows(np.asarray(rows), base.vocab, side) for side, rows in sides.items() if rows is not None}
+    described = {side: describe_rows(np.asarray(rows), base.vocab, side) for side, rows in sides.items() if rows is not None}
     donor = donor_of(settings.get("method"))
     words = None if donor is None else BREAKERS.format(donor=donor)
-    return {"model": about, "sides": found, "donor": words, "kinds": KINDS}
+    return {"model": about, "sides": described, "donor": words, "kinds": KINDS}
 
 
 def donor_of(method: object) -> str | None:

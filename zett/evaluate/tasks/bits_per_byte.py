@@ -34,13 +34,13 @@ class BitsPerByte:
     def token_bits(self, model: BaseModel, items: Items) -> np.ndarray:
         """What each token of the texts costs: `[N, L]` float64, 0 where a text has no token; tokens as of `encode_items`."""
         encoded, table = encode_items(items, model.vocab), padded_table(model.table)
-        nats = np.zeros(encoded.ids.shape)
+        nats = np.zeros_like(encoded.ids, np.float64)
         for rows in batches(encoded.lengths, self.batch_size):
             short, width = self.batch_size - len(rows), rounded_up(encoded.lengths[rows])
             ids = np.pad(encoded.ids[rows, :width], ((0, short), (0, 0)))
             found = _nats(model.graphdef, model.params, table, model.bos_row, ids, self.dtype)
             nats[rows, :width] = np.asarray(found)[: len(rows)]
-        return np.where(np.arange(nats.shape[1]) < encoded.lengths[:, None], nats, 0) / math.log(2)
+        return np.where(np.arange(encoded.ids.shape[1]) < encoded.lengths[:, None], nats, 0) / math.log(2)
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "dtype"))
