@@ -73,6 +73,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--text-bytes", "the most bytes to measure (default: a whole file or folder, 131072 of a held-out split)", type=int)
     add("--window", "bytes of context, the same for all tokenizers", type=int, default=512)
     add("--prose", "text source that trains prose-KIND-SIZE targets (default: docstrings)", default="prose", metavar="SPEC")
+    add(
+        "--classes",
+        "say, too, at which tokens bits are lost: by class, and the hundred that cost most (causal models)",
+        action="store_true",
+    )
     add("--output", f"where report.json and report.png go (default: {DEFAULT_OUTPUT}, replaced)", metavar="DIR")
     add("--overwrite", "replace an earlier report in --output", action="store_true")
     add("--json", "print the report as JSON instead of the table", action="store_true")
@@ -105,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
             args.model, args.tokenizer, hypernets=hypernets, language=args.language, base=args.base, variant=args.variant,
             methods=list(dict.fromkeys(args.method)), text=args.text, text_bytes=args.text_bytes, window=args.window,
             text_column=args.text_column, prose=args.prose, batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
+            classes=args.classes,
         )  # fmt: skip
     result.settings["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     result.settings["seconds"] = round(time.perf_counter() - clock, 1)

@@ -3,28 +3,38 @@
 import argparse
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from zett.errors import UserError
 from zett.files.resolve import PACKAGED
 from zett.progress import shown
 
-DESCRIPTION = "Compare a tokenizer with the one of a base model: what a transfer would change, and what to beware of."
+DESCRIPTION = (
+    "Compare a tokenizer with the one of a base model: what a transfer would change, and what to beware of. Without a "
+    "tokenizer: which rows of a model stand out, such as one that was transferred."
+)
 EXAMPLES = """\
 examples:
   zett inspect --model pico --tokenizer path/to/tokenizer
   zett inspect --model path/to/model --tokenizer path/to/tokenizer --text books/ code/ --html report.html
   zett inspect --model pico --tokenizer path/to/tokenizer --parallel translations.parquet --json -
+  zett inspect --model path/to/result          # the rows of a transferred model: lengths, neighbours, what is of no use
 
-It looks at tokenizers only: no weights are read, and nothing is changed.
+With a tokenizer it looks at tokenizers only: no weights are read. Nothing is changed.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", help="base model: a folder, a tokenizer.json, a Hub name, or pico; only its tokenizer is read")
-    add("--tokenizer", help="target tokenizer: a folder with tokenizer.json, that file, or a Hub name")
+    add(
+        "--model",
+        help="base model: a folder, a tokenizer.json, a Hub name, or pico; with --tokenizer, only its tokenizer is read",
+    )
+    add(
+        "--tokenizer",
+        help="target tokenizer: a folder with tokenizer.json, that file, or a Hub name (default: the model's rows)",
+    )
     for old, new in (("--source", "model"), ("--target", "tokenizer")):
         add(old, dest=new, help=argparse.SUPPRESS)
     add(
@@ -49,30 +59,54 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect as the arguments say: print tables, write the files. Raises UserError."""
-    from zett.inspect.compare import JSON_FORMAT, inspect
-    from zett.inspect.page import page
-    from zett.inspect.terminal import tables
-
-    absent = [f"--{name}" for name in ("model", "tokenizer") if getattr(args, name) is None]
-    if absent:
-        raise UserError(f"the following arguments are required: {', '.join(absent)} (zett inspect --help lists the arguments)")
+    if args.model is None:
+        raise UserError("the following arguments are required: --model (zett inspect --help lists the arguments)")
     for name in ("text_bytes", "max_pieces"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} is {value}; it has to be greater than 0")
     if args.hypernet and args.max_pieces:
         raise UserError("--hypernet and --max-pieces both say S; give one of the two")
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("text", "parallel", "reference", "hypernet", "max_pieces")
+        if getattr(args, name)
+    ]
+    if args.tokenizer is None and given:
+        raise UserError(
+            f"{given[0]} is of use with --tokenizer only; give that, too, or leave it out to inspect the model's rows"
+        )
     files = _outputs(args)  # before the slow part
     with shown(args.json != "-"):
-        report = inspect(
-            args.model, args.tokenizer, text=args.text, parallel=args.parallel, reference=args.reference,
-            max_pieces=_pieces_of(args.hypernet) if args.hypernet else args.max_pieces,
-            text_column=args.text_column, text_bytes=args.text_bytes,
-        )  # fmt: skip
-    as_json = json.dumps({"format": JSON_FORMAT, **report}, indent=1, ensure_ascii=False) + "\n"
+        report, tables, page = _compared(args) if args.tokenizer is not None else _of_rows(args)
+    as_json = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     print(as_json if args.json == "-" else tables(report), end="")
     _write((file, as_json if name == "json" else page(report)) for name, file in files.items())
     return 0
+
+
+def _compared(args: argparse.Namespace) -> tuple[dict, Callable[[dict], str], Callable[[dict], str]]:
+    """The report on a tokenizer, and what makes tables and a page of it."""
+    from zett.inspect.compare import JSON_FORMAT, inspect
+    from zett.inspect.page import page
+    from zett.inspect.terminal import tables
+
+    report = inspect(
+        args.model, args.tokenizer, text=args.text, parallel=args.parallel, reference=args.reference,
+        max_pieces=_pieces_of(args.hypernet) if args.hypernet else args.max_pieces,
+        text_column=args.text_column, text_bytes=args.text_bytes,
+    )  # fmt: skip
+    return {"format": JSON_FORMAT, **report}, tables, page
+
+
+def _of_rows(args: argparse.Namespace) -> tuple[dict, Callable[[dict], str], Callable[[dict], str]]:
+    """The report on the rows of a model, and what makes tables and a page of it."""
+    from zett.inspect.compare import JSON_FORMAT
+    from zett.inspect.rows import inspect_rows
+    from zett.inspect.rows_page import rows_page
+    from zett.inspect.rows_terminal import rows_tables
+
+    return {"format": JSON_FORMAT, **inspect_rows(args.model)}, rows_tables, rows_page
 
 
 def _outputs(args: argparse.Namespace) -> dict[str, Path]:

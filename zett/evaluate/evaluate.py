@@ -29,26 +29,13 @@ BASELINES = ("fvt", "mean", "random")
 
 
 def evaluate(
-    model=None,
-    tokenizer: str | Path | Vocabulary | Sequence[str | Path] | Mapping[str, Vocabulary] | None = None,
-    *,
-    hypernets: str | Path | Mapping[str, str | Path] | None = None,
-    language: str | int | None = None,
-    methods: str | Sequence[str] | Mapping[str, Method] = BASELINES,
-    windows: str | Sequence[str] | None = None,
-    text: str = "python",
-    text_bytes: int | None = None,
-    window: int = 512,
-    text_column: str = "text",
-    prose: str = "prose",
-    batch_size: int = 32,
-    dtype: str = "float32",
-    seed: int = 0,
-    progress: bool | None = None,
-    base=None,
-    variant: str | None = None,
-    targets=None,
-) -> Report:
+    model=None, tokenizer: str | Path | Vocabulary | Sequence[str | Path] | Mapping[str, Vocabulary] | None = None, *,
+    hypernets: str | Path | Mapping[str, str | Path] | None = None, language: str | int | None = None,
+    methods: str | Sequence[str] | Mapping[str, Method] = BASELINES, windows: str | Sequence[str] | None = None,
+    text: str = "python", text_bytes: int | None = None, window: int = 512, text_column: str = "text", prose: str = "prose",
+    batch_size: int = 32, dtype: str = "float32", seed: int = 0, progress: bool | None = None, base=None,
+    variant: str | None = None, classes: bool = False, targets=None,
+) -> Report:  # fmt: skip
     """Bits per byte of `model` with its own tokenizer and with every target, by every method, on the same held-out bytes.
 
     Of a masked language model it is bits for each byte of words that are hidden; see zett/evaluate/tasks.
@@ -61,7 +48,8 @@ def evaluate(
     methods: specs of `zett.methods.make_method`, such as "fvt" or "hypernet:DIR", or methods by name.
     windows: pieces of text, each scored alone; None: those of `text`, of at most `window` bytes. text: a file or folder is
     measured whole unless targets are trained on it, else its held-out split is. text_bytes: the most that is measured (None: of
-    a held-out split, 131072). dtype: of matrix products. progress: show a bar; None: in a terminal only. Raises UserError.
+    a held-out split, 131072). dtype: of matrix products. progress: show a bar; None: in a terminal only. classes: find out at
+    which tokens bits are lost (causal models). Raises UserError.
     """
     if model is None:
         model, base = ("pico" if base is None else base), None
@@ -76,7 +64,7 @@ def evaluate(
     bar = functools.partial(tqdm, disable=None if progress is None else not progress, leave=False)  # None: by terminal
     named = named_targets(targets, specs, bar, text=str(text), prose=str(prose), text_column=text_column)
     with bar(total=1 + len(named) * len(chosen), desc="original", unit="run") as runs:
-        trial = start_trial(source, task, texts, chosen, seed)
+        trial = start_trial(source, task, texts, chosen, seed, classes=classes)
         runs.update()
         results = [trial.of_target(name, target, runs) for name, target in named.items()]
     return Report(

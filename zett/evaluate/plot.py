@@ -9,7 +9,7 @@ from zett.evaluate.windows import text_words
 # Okabe and Ito's colours, which people with any colour vision tell apart; hypernetworks in strong ones, baselines in others.
 _OURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
 _BASELINE = {"fvt": "#E69F00", "weighted": "#B8860B", "first_last": "#F2CF8D", "mean": "#8C8C8C", "random": "#BDBDBD"}
-_INK, _SOFT, _FAINT, _WORSE = "#222222", "#666666", "#DDDDDD", "#B4232A"
+INK, SOFT, FAINT, _WORSE = "#222222", "#666666", "#DDDDDD", "#B4232A"
 _LANE, _GAP_INCHES = 0.165, 0.24  # inches that a method takes, and that two targets are apart
 
 
@@ -30,43 +30,44 @@ def figure(report: Report):
     ratios, lengths = fig.subplots(1, 2, sharey=True, width_ratios=[3.4, 1])
     handles = _draw_ratios(ratios, report, middles)
     _draw_lengths(lengths, report, middles)
-    ratios.set_yticks(middles, ["\n".join(lines) for lines in names], color=_INK)
+    ratios.set_yticks(middles, ["\n".join(lines) for lines in names], color=INK)
     ratios.set_ylim(sum(tall), 0)
     for axes in (ratios, lengths):
         axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color(_FAINT)
-        axes.tick_params(axis="both", length=0, labelcolor=_INK)
+        axes.spines["bottom"].set_color(FAINT)
+        axes.tick_params(axis="both", length=0, labelcolor=INK)
         axes.set_axisbelow(True)
-        axes.set_title(axes.get_title("left"), loc="left", fontsize=10, color=_INK, pad=8 + 72 * legend)
+        axes.set_title(axes.get_title("left"), loc="left", fontsize=10, color=INK, pad=8 + 72 * legend)
     ratios.legend(handles=handles, ncols=columns, loc="lower left", bbox_to_anchor=(-0.01, 1), borderaxespad=0.1, frameon=False,
-                  fontsize=9, handlelength=1.2, handleheight=0.8, columnspacing=1.4, labelcolor=_INK)  # fmt: skip
-    fig.suptitle("\n".join(title), x=0.012, ha="left", color=_INK, fontsize=14, weight="bold")
+                  fontsize=9, handlelength=1.2, handleheight=0.8, columnspacing=1.4, labelcolor=INK)  # fmt: skip
+    fig.suptitle("\n".join(title), x=0.012, ha="left", color=INK, fontsize=14, weight="bold")
     bits, text = report.original["bits_per_byte"], report.text
     foot = (
         f"1× is the original model with its own tokenizer: {bits:.3f} {report.unit}. "
         f"Text: {text_words(text, short=True)}, in windows of up to {text['window_bytes']}. Whiskers: one standard error."
     )
-    fig.supxlabel("\n".join(textwrap.wrap(foot, 150)), x=0.012, ha="left", color=_SOFT, fontsize=8.5)
+    fig.supxlabel("\n".join(textwrap.wrap(foot, 150)), x=0.012, ha="left", color=SOFT, fontsize=8.5)
     return fig
 
 
-def _styles(report: Report) -> dict[str, dict]:
+def styles(report: Report) -> dict[str, dict]:
+    """How the bars of each method look."""
     methods, baselines = report.methods, report.baselines
     ours = [m for m in methods if m not in baselines]
     # More hypernetworks than colours are told apart by hatching.
     hatches = (None, "////", "....", "xxxx")
-    styles = {
+    of_ours = {
         m: {"facecolor": _OURS[i % len(_OURS)], "hatch": hatches[i // len(_OURS) % len(hatches)], "edgecolor": "white"}
         for i, m in enumerate(ours)
     }
-    return styles | {m: {"facecolor": _BASELINE.get(m, "#A0A0A0")} for m in methods if m in baselines}
+    return of_ours | {m: {"facecolor": _BASELINE.get(m, "#A0A0A0")} for m in methods if m in baselines}
 
 
 def _draw_ratios(axes, report: Report, middles: list[float]) -> list:
     """Bars from 1×, a lane for each method; returns what the legend shows."""
     from matplotlib.patches import Patch
 
-    styles, methods = _styles(report), report.methods
+    looks, methods = styles(report), report.methods
     ends = [
         end
         for t in report.targets
@@ -76,7 +77,7 @@ def _draw_ratios(axes, report: Report, middles: list[float]) -> list:
     ]
     low, high = min([1.0, *ends]), max([1.02, *ends])
     _ratio_axis(axes, low, high)
-    axes.axvline(1, color=_INK, linewidth=1.2, zorder=3)
+    axes.axvline(1, color=INK, linewidth=1.2, zorder=3)
     digits = 3 if high < 1.1 else 2
     for middle, target in zip(middles, report.targets):
         fvt = target.scores.get("fvt")
@@ -87,18 +88,18 @@ def _draw_ratios(axes, report: Report, middles: list[float]) -> list:
             worse = ours and finite and fvt is not None and score.ratio > fvt.ratio
             ends = [1.0]
             if finite:
-                axes.barh(y, score.ratio - 1, left=1, height=0.82 * _LANE, linewidth=0, zorder=2, **styles[method])
+                axes.barh(y, score.ratio - 1, left=1, height=0.82 * _LANE, linewidth=0, zorder=2, **looks[method])
                 error = min(score.ratio_error, 0.999 * score.ratio)  # a logarithmic axis has no place for 0
-                axes.errorbar(score.ratio, y, xerr=[[error], [score.ratio_error]], ecolor=_INK, elinewidth=0.8, zorder=4)
+                axes.errorbar(score.ratio, y, xerr=[[error], [score.ratio_error]], ecolor=INK, elinewidth=0.8, zorder=4)
                 ends += [score.ratio + score.ratio_error]
             text = f"{score.ratio:.{digits}f}×" if score.ratio < 100 else f"{score.ratio:,.0f}×"
             label = {"fontsize": 7.5, "va": "center_baseline", "weight": "bold" if ours else "normal"}
-            label["color"] = _WORSE if worse or not finite else styles[method]["facecolor"] if ours else _SOFT
+            label["color"] = _WORSE if worse or not finite else looks[method]["facecolor"] if ours else SOFT
             words = f"{text}, worse than fvt" if worse else text if finite else "no number"
             axes.annotate(words, (max(ends), y), (4, 0), textcoords="offset points", **label)
-    axes.grid(axis="x", color=_FAINT, linewidth=0.6)
+    axes.grid(axis="x", color=FAINT, linewidth=0.6)
     axes.set_title(f"{report.unit} over the original's, on a logarithmic scale; further left is better", loc="left")
-    return [Patch(label=m, linewidth=0, **styles[m]) for m in methods]
+    return [Patch(label=m, linewidth=0, **looks[m]) for m in methods]
 
 
 def _ratio_axis(axes, low: float, high: float) -> None:
@@ -124,9 +125,9 @@ def _ratio_axis(axes, low: float, high: float) -> None:
 def _draw_lengths(axes, report: Report, middles: list[float]) -> None:
     values = [t.relative_length for t in report.targets]
     axes.barh(middles, values, height=0.24, color="#A9C4D6")
-    axes.axvline(1, color=_INK, linewidth=1.2)
+    axes.axvline(1, color=INK, linewidth=1.2)
     for y, value in zip(middles, values):
-        label = {"textcoords": "offset points", "va": "center_baseline", "fontsize": 8.5, "color": _INK}
+        label = {"textcoords": "offset points", "va": "center_baseline", "fontsize": 8.5, "color": INK}
         axes.annotate(f"{value:.2f}×", (max(value, 1), y), (5, 0), **label)
     axes.set_xlim(0, max([1, *values]) * 1.45)
     axes.set_xticks([0, 1], ["0", "1×"])

@@ -2,6 +2,7 @@
 
 import textwrap
 
+from zett.evaluate.excess_report import excess_tables
 from zett.evaluate.results import Report
 from zett.evaluate.windows import text_words
 
@@ -19,7 +20,10 @@ _LAYOUTS = (
 
 
 def table(report: Report, width: int = 110) -> str:
-    """Plain text: a row for each target, the columns of a method side by side; narrower than `width` if that is possible."""
+    """Plain text: a row for each target, the columns of a method side by side; narrower than `width` if that is possible.
+
+    Below it where bits are lost, if that was asked for.
+    """
     for ours, baselines in _LAYOUTS:
         columns = {name: baselines if name in report.baselines else ours for name in report.methods}
         lines = _lines(report, columns)
@@ -38,7 +42,8 @@ def table(report: Report, width: int = 110) -> str:
         if target.bytes_lost > 0:
             why = f" ({', '.join(target.losses)})" if target.losses else ""
             notes.append(f"* {target.name} drops {_percent(target.bytes_lost)} of the bytes{why}; bits are over all bytes")
-    return "\n".join([*head, *lines, *notes])
+    where = excess_tables(report)
+    return "\n".join([*head, *lines, *notes, *(["", where] if where else [])])
 
 
 def _percent(share: float) -> str:

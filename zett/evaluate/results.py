@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-JSON_NAME, PLOT_NAME = "report.json", "report.png"
+JSON_NAME, PLOT_NAME, CLASSES_NAME = "report.json", "report.png", "classes.png"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +24,46 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True)
+class ClassExcess:
+    """What tokens of one class cost beyond what the original needs. tokens: of the text. bits: for each byte of the text."""
+
+    name: str
+    tokens: int
+    bits: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenExcess:
+    """The same of one token, but bits in all. count: in the text. pieces: of the original's tokenizer."""
+
+    token: str
+    id: int
+    pieces: tuple[str, ...]
+    count: int
+    bits: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Excess:
+    """Where a method loses bits; see zett/evaluate/excess.py. bits: in all, for each byte of the text, as the classes add up.
+
+    pieces, content: classes by how tokens are spelled in the original's, and by what they spell. worst: tokens, those that cost
+    most first.
+    """
+
+    bits: float
+    pieces: tuple[ClassExcess, ...]
+    content: tuple[ClassExcess, ...]
+    worst: tuple[TokenExcess, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class TargetResult:
     """All methods on one target tokenizer.
 
     relative_length: tokens that the text takes, over those of the original tokenizer. shared: share of the vocabulary that the
-    original has too. bytes_lost: share of the text's bytes that its tokens do not stand for.
+    original has too. bytes_lost: share of the text's bytes that its tokens do not stand for. excess: where bits are lost, by
+    method, if that was asked for.
     """
 
     name: str
@@ -40,6 +75,7 @@ class TargetResult:
     bytes_lost: float
     losses: tuple[str, ...]
     scores: dict[str, Score]
+    excess: dict[str, Excess] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,5 +116,13 @@ def load(path: str | Path) -> Report:
     content = json.loads((path / JSON_NAME if path.is_dir() else path).read_text())
     for target in content["targets"]:
         target["scores"] = {name: Score(**score) for name, score in target["scores"].items()}
+        if target.get("excess"):
+            target["excess"] = {name: _excess(found) for name, found in target["excess"].items()}
     content["targets"] = [TargetResult(**target) for target in content["targets"]]
     return Report(**content)
+
+
+def _excess(content: dict) -> Excess:
+    kinds = {"pieces": ClassExcess, "content": ClassExcess, "worst": TokenExcess}
+    rows = {name: tuple(kind(**row) for row in content[name]) for name, kind in kinds.items()}
+    return Excess(content["bits"], **rows)

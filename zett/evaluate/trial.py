@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from zett.errors import UserError
+from zett.evaluate.excess import MAX_PIECES, excess_bits, excess_of
 from zett.evaluate.lost import bytes_lost
-from zett.evaluate.results import TargetResult
+from zett.evaluate.results import Excess, TargetResult
 from zett.evaluate.statistics import bootstrap_draws, compared
 from zett.evaluate.tasks import EvalTask
+from zett.evaluate.tasks.bits_per_byte import BitsPerByte
 from zett.evaluate.tasks.encoded import encode_items
 from zett.evaluate.tasks.items import Items
 from zett.lms.base import BaseModel
@@ -17,12 +20,10 @@ from zett.methods import Method
 from zett.progress import phase
 from zett.vocab import Vocabulary, surface_forms
 
-MAX_PIECES = 64
-
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """original: scores of the base model itself. draws: of the bootstrap."""
+    """original: scores of the base model itself. draws: of the bootstrap. tokens: bits of the original's tokens, or None."""
 
     base: BaseModel
     task: EvalTask
@@ -31,17 +32,22 @@ class Trial:
     original: np.ndarray
     draws: np.ndarray
     seed: int
+    tokens: np.ndarray | None = None
 
     def of_target(self, name: str, target: Vocabulary, runs) -> TargetResult:
         """All methods on one target. runs: the progress bar."""
-        scores, seconds = {}, {}
+        scores, seconds, excess = {}, {}, {}
         for key, method in self.methods.items():
             runs.set_description(f"{name}, {key}")
             clock = time.perf_counter()
             with phase(f"{name}, {key}: making rows and scoring them"):
                 table = method(self.base, target, seed=self.seed)
                 seconds[key] = time.perf_counter() - clock
-                scores[key] = self.task.score(self.base.with_vocabulary(table, target), self.items)
+                model = self.base.with_vocabulary(table, target)
+                if self.tokens is None:
+                    scores[key] = self.task.score(model, self.items)
+                else:
+                    scores[key], excess[key] = self._by_token(model, self.tokens)
             runs.update()
         encoded, source = encode_items(self.items, target), self.base.vocab
         return TargetResult(
@@ -54,7 +60,16 @@ class Trial:
             bytes_lost=bytes_lost(self.items.texts, encoded, target),
             losses=tuple(target.losses),
             scores=compared(scores, self.original, self.items, self.draws, seconds),
+            excess=excess or None,
         )
+
+    def _by_token(self, model: BaseModel, tokens: np.ndarray) -> tuple[np.ndarray, Excess]:
+        """The scores of a model with a target's vocabulary, and where they are worse than the original's. tokens: see above."""
+        both = (model.vocab, self.base.vocab)
+        encoded, source = (encode_items(self.items, vocab) for vocab in both)
+        bits = token_task(self.task).token_bits(model, self.items)
+        excess, without = excess_bits(both[0], encoded, bits, both[1], source, tokens)
+        return bits.sum(1), excess_of(*both, encoded, excess, without, self.items.weights.sum())
 
     def of_original(self) -> dict:
         """The base model with its own tokenizer, as in `Report.original`."""
@@ -72,9 +87,23 @@ class Trial:
         return sum(len(text.encode()) for text in self.items.texts)
 
 
-def start_trial(base: BaseModel, task: EvalTask, texts: Sequence[str], methods: Mapping[str, Method], seed: int) -> Trial:
-    """Makes items of the texts, and scores the original."""
+def start_trial(
+    base: BaseModel, task: EvalTask, texts: Sequence[str], methods: Mapping[str, Method], seed: int, *, classes: bool = False
+) -> Trial:
+    """Makes items of the texts, and scores the original. classes: find out, too, where bits are lost. UserError: see below."""
+    by_token = token_task(task) if classes else None
     items = task.items(base, texts)
     with phase("compiling, and scoring the original"):
-        original = task.score(base, items)
-    return Trial(base, task, items, methods, original, bootstrap_draws(len(items), seed), seed)
+        tokens = None if by_token is None else by_token.token_bits(base, items)
+        original = task.score(base, items) if tokens is None else tokens.sum(1)
+    return Trial(base, task, items, methods, original, bootstrap_draws(len(items), seed), seed, tokens)
+
+
+def token_task(task: EvalTask) -> BitsPerByte:
+    """The task, if it says what each token costs. UserError if not."""
+    if not isinstance(task, BitsPerByte):
+        raise UserError(
+            f"classes of tokens are there for {BitsPerByte.unit}, and this model is measured in {task.unit}: a masked model's "
+            "tokens are predicted without those beside them; leave classes out"
+        )
+    return task

@@ -17,6 +17,23 @@ _LONGEST = 16  # bytes of the tokens that have bars of their own
 
 def page(report: dict) -> str:
     """HTML, self-contained; all text that comes from tokenizers and files is escaped."""
+    return filled(
+        "page.html.jinja",
+        report=report,
+        headings=HEADINGS,
+        facts=facts(report["source"], report["target"]),
+        one_piece=one_piece_words(report["pair"]),
+        special=[token for token in report["special"] if not token["reserved"]][:MOST_SPECIAL],
+        most_special=MOST_SPECIAL,
+        pieces_plots=_pieces(report["pair"], report["target"]["tokens"]),
+        lengths_plots=_lengths(report["source"], report["target"]),
+        **(_text(report["text"]) if report["text"] else {}),
+        **(_premium(report["premium"]) if report["premium"] else {}),
+    )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A template of this folder, with these values escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -31,19 +48,7 @@ def page(report: dict) -> str:
         "decimals": lambda number, places: f"{number:.{places}f}",
         "last_part": lambda name: name.rstrip("/").rsplit("/", 1)[-1],
     }
-    return environment.get_template("page.html.jinja").render(
-        report=report,
-        generator=GENERATOR,
-        headings=HEADINGS,
-        facts=facts(report["source"], report["target"]),
-        one_piece=one_piece_words(report["pair"]),
-        special=[token for token in report["special"] if not token["reserved"]][:MOST_SPECIAL],
-        most_special=MOST_SPECIAL,
-        pieces_plots=_pieces(report["pair"], report["target"]["tokens"]),
-        lengths_plots=_lengths(report["source"], report["target"]),
-        **(_text(report["text"]) if report["text"] else {}),
-        **(_premium(report["premium"]) if report["premium"] else {}),
-    )
+    return environment.get_template(template).render(generator=GENERATOR, **values)
 
 
 def _twice(plot: Callable[..., Any], *given, **settings) -> list:

@@ -60,7 +60,7 @@ def load_donor(donor: str | None, method: str) -> BaseModel:
         found = load_base_model(str(donor), body=False)
     logging.getLogger("zett").warning(
         'zett: warning: rows are made from those of the donor %s: one that you do not trust can carry "breaker tokens", '
-        "harmless there and harmful in this model (arXiv 2601.00065)",
+        "harmless there and harmful in this model (arXiv 2601.00065); zett inspect --model RESULT lists rows that stand out",
         donor,
     )
     return found

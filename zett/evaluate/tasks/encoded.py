@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zett.evaluate.tasks.items import Items
-from zett.losses import chunked_cross_entropy
+from zett.losses import token_nats
 from zett.table import EmbeddingTable, few_sizes
 from zett.vocab import Vocabulary
 
@@ -57,15 +57,15 @@ def padded_table(table: EmbeddingTable) -> EmbeddingTable:
     return table.pad(few_sizes(len(table.input)))
 
 
-def row_nats(h_BLD, table: EmbeddingTable, ids_BL, weights_BL, *, softcap, dtype):
-    """Weighted sum over each row `[B]` of what `ids_BL` cost in nats after the hidden states `h_BLD`."""
+def nats_of(h_BLD, table: EmbeddingTable, ids_BL, *, softcap, dtype):
+    """What each of `ids_BL` costs in nats after the hidden states `h_BLD`: `[B, L]`."""
     bias = jnp.zeros(table.input.shape[0]) if table.bias is None else table.bias
 
     def row(xs):
-        h_LD, ids_L, weights_L = xs
-        return chunked_cross_entropy(
-            h_LD, table.output_rows, bias, ids_L, weights_L,
+        h_LD, ids_L = xs
+        return token_nats(
+            h_LD[None], table.output_rows, bias, ids_L[None],
             num_valid=table.num_valid, softcap=softcap, chunk=min(len(ids_L), 1024), dtype=dtype,
-        )  # fmt: skip
+        )[0]  # fmt: skip
 
-    return jax.lax.map(row, (h_BLD, ids_BL, weights_BL))
+    return jax.lax.map(row, (h_BLD, ids_BL))

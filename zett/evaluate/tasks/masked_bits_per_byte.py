@@ -19,7 +19,7 @@ from flax import nnx
 
 from zett.data.masked import MASK, embed, frame_of, text_room
 from zett.errors import UserError
-from zett.evaluate.tasks.encoded import batches, encode_items, padded_table, rounded_up, row_nats
+from zett.evaluate.tasks.encoded import batches, encode_items, nats_of, padded_table, rounded_up
 from zett.evaluate.tasks.items import Items
 from zett.lms.base import BaseModel
 from zett.table import EmbeddingTable
@@ -124,4 +124,5 @@ def _nats(graphdef, params, table: EmbeddingTable, frame_KD, ids_BW, mask_BW, co
     body = nnx.merge(graphdef, params)
     h_BWD = body(embed(table.input, frame_KD, ids_BW).astype(jnp.float32), mask_BL=mask_BW)
     h_BMD = jnp.take_along_axis(h_BWD, columns_BM[..., None], 1)
-    return row_nats(h_BMD, table, targets_BM, weights_BM, softcap=body.config.logit_softcap, dtype=dtype)
+    nats_BM = nats_of(h_BMD, table, targets_BM, softcap=body.config.logit_softcap, dtype=dtype)
+    return (nats_BM * weights_BM).sum(-1)
