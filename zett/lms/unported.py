@@ -87,10 +87,26 @@ def check_quantised(method: str, stored: Mapping[str, Stored], folder: Path) -> 
         )
 
 
+# The part of a larger model's config.json that is the language model's.
+TEXT_PARTS = ("text_config", "language_config", "llm_config")
+
+
 def vocabulary_config(hf_config: dict, where: Path) -> dict:
     """The part of config.json with the vocabulary's size: the whole, or the part of the language model in a larger model."""
-    parts = [hf_config] if "vocab_size" in hf_config else [c for c in hf_config.values() if isinstance(c, dict)]
+    text = [hf_config[name] for name in TEXT_PARTS if isinstance(hf_config.get(name), dict)]
+    sized = [part for part in text if isinstance(part.get("vocab_size"), int)]
+    # Other parts may have a vocab_size, too: of a sound's codes, or one that means nothing.
+    parts = [hf_config] if "vocab_size" in hf_config else sized or [c for c in hf_config.values() if isinstance(c, dict)]
     found = [part for part in parts if isinstance(part.get("vocab_size"), int)]
     if len(found) != 1:
         raise UserError(f"{where} has {'several numbers' if found else 'no number'} 'vocab_size'")
     return found[0]
+
+
+def set_vocabulary_size(hf_config: dict, size: int, where: Path) -> None:
+    """Change the vocabulary's size, also where the part of the language model repeats it."""
+    owner = vocabulary_config(hf_config, where)
+    before = owner["vocab_size"]
+    for part in (owner, *(hf_config.get(name) for name in TEXT_PARTS)):
+        if isinstance(part, dict) and part.get("vocab_size") == before:
+            part["vocab_size"] = size
