@@ -174,6 +174,12 @@ def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
     new: dict[str, np.ndarray] = {}
     for names, rows in ((base.names.input, table.input), (base.names.output, table.output_rows), (base.names.bias, table.bias)):
         new |= dict.fromkeys(names, _in_dtype(rows, size, FLOATS[stored[names[0]].dtype]) if names else None)
+    for name in base.names.flat:
+        if read_tensor(stored, name).any():
+            raise UserError(
+                f"{base.folder}: {name} has a value for each token, of which no method knows what it would be for others"
+            )
+        new[name] = np.zeros((1, size), FLOATS[stored[name].dtype])
     return new
 
 

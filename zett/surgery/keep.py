@@ -49,10 +49,10 @@ def required(base: BaseModel, rows: int, generation: dict) -> set[int]:
             kept |= set(ids)
     if base.hf_config.get("model_type") in PADDED_POSITIONS and "pad" in vocab.roles:
         kept |= set(range(vocab.roles["pad"]))  # positions count from the padding id, so it stays what it is
-    return kept | _bytes(vocab) | _worst_piece(vocab)
+    return kept | bytes_of(vocab) | worst_piece(vocab)
 
 
-def _bytes(vocab: Vocabulary) -> set[int]:
+def bytes_of(vocab: Vocabulary) -> set[int]:
     """Ids of tokens that stand for a byte each."""
     form = vocab.format or token_format(vocab.tokenizer)
     texts = vocab.tokenizer.get_vocab(with_added_tokens=False)
@@ -61,7 +61,8 @@ def _bytes(vocab: Vocabulary) -> set[int]:
     return {i for text, i in texts.items() if form.byte_level and _char(text, form) in CHAR_TO_BYTE}
 
 
-def _worst_piece(vocab: Vocabulary) -> set[int]:
+def worst_piece(vocab: Vocabulary) -> set[int]:
+    """The id of a Unigram's piece with the lowest score; none of other tokenizers."""
     form = vocab.format or token_format(vocab.tokenizer)
     scores = [score for _, score in form.scores]
     return {int(np.argmin(scores))} if scores else set()

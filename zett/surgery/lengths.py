@@ -41,9 +41,13 @@ def count(vocab: Vocabulary, texts: Iterable[str]) -> np.ndarray:
     """`[V]` int64, how often texts have each token."""
     counts = np.zeros(len(vocab), np.int64)
     for some in batches(texts):
-        for encoding in vocab.tokenizer.encode_batch_fast(some, add_special_tokens=False):
-            counts += np.bincount(encoding.ids, minlength=len(vocab))[: len(vocab)]
+        encodings = vocab.tokenizer.encode_batch_fast(some, add_special_tokens=False)
+        counts += _counted([encoding.ids for encoding in encodings], len(vocab))
     return counts
+
+
+def _counted(ids: list[list[int]], size: int) -> np.ndarray:
+    return np.bincount(np.fromiter(itertools.chain.from_iterable(ids), np.int64), minlength=size)
 
 
 def compare(before: Vocabulary, after: Vocabulary, edit: VocabularyEdit, texts: Iterable[str]) -> Lengths:
@@ -54,11 +58,11 @@ def compare(before: Vocabulary, after: Vocabulary, edit: VocabularyEdit, texts: 
     for some in batches(texts):
         old = before.tokenizer.encode_batch(some, add_special_tokens=False)
         new = after.tokenizer.encode_batch(some, add_special_tokens=False)
+        used += _counted([encoding.ids for encoding in new], edit.size)
         for text, x, y in zip(some, old, new):
             size += len(text.encode("utf-8", "replace"))
             tokens += len(x.ids)
             new_tokens += len(y.ids)
-            used += np.bincount(y.ids, minlength=edit.size)
             places = Counter(zip(y.ids, y.offsets))
             lengths = before.byte_lengths[x.ids]
             for i, place, length in zip(edit.ids[x.ids].tolist(), x.offsets, lengths.tolist()):

@@ -30,13 +30,15 @@ TRIED = 200  # texts
 class EditedRows:
     """A tensor with a row for each token, edited when it is written, so that one at a time is in memory.
 
-    made: rows `[len(vocabulary), ...]` of the edited tokenizer, of which the new tokens' are taken; None: no token is new.
+    made: rows `[len(vocabulary), ...]` of the edited tokenizer, of which the new tokens' are taken; None: new tokens get the
+    mean of the others, as padding does. flat: whether the tensor is `[1, R]`.
     """
 
     stored: dict[str, Stored]
     name: str
     edit: VocabularyEdit
     made: np.ndarray | None = None
+    flat: bool = False
 
     @property
     def dtype(self) -> np.dtype:
@@ -44,7 +46,7 @@ class EditedRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self.edit.old), *self.stored[self.name].shape[1:])
+        return (1, len(self.edit.old)) if self.flat else (len(self.edit.old), *self.stored[self.name].shape[1:])
 
     @property
     def nbytes(self) -> int:
@@ -52,18 +54,19 @@ class EditedRows:
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         old, size = self.edit.old, self.edit.size
-        rows = np.empty(self.shape, self.dtype)
-        kept = np.flatnonzero(old >= 0)
-        rows[kept] = read_tensor(self.stored, self.name)[old[kept]]
-        new = np.flatnonzero(old[:size] < 0)
-        if len(new):
-            assert self.made is not None  # whoever adds tokens has rows for them
+        before = read_tensor(self.stored, self.name)
+        before = before[0] if self.flat else before
+        rows = np.empty((len(old), *before.shape[1:]), self.dtype)
+        kept, missing = np.flatnonzero(old >= 0), np.flatnonzero(old < 0)
+        rows[kept] = before[old[kept]]
+        if self.made is not None:
+            new, missing = missing[missing < size], missing[missing >= size]
             rows[new] = np.asarray(self.made)[new]
         # A padding row is the mean of all tokens' rows: its logit is the mean of theirs, so that it is never the largest.
-        padding = size + np.flatnonzero(old[size:] < 0)
-        if len(padding):
-            rows[padding] = rows[:size].mean(0, dtype=np.float32)
-        return rows
+        if len(missing):
+            known = np.setdiff1d(np.arange(size), missing)
+            rows[missing] = rows[known].mean(0, dtype=np.float32)
+        return rows[None] if self.flat else rows
 
 
 def row_count(base: BaseModel) -> int:
@@ -89,6 +92,7 @@ def write_edited(
     columns = (None, None, None) if table is None else (table.input, table.output_rows, table.bias)
     for names, made in zip((base.names.input, base.names.output, base.names.bias), columns):
         new |= {name: EditedRows(stored, name, edit, made) for name in names}
+    new |= {name: EditedRows(stored, name, edit, flat=True) for name in base.names.flat}
     write_shards(folder, base, stored, new)
     _write_settings(folder, base, edit, rows, config | fields)
     target = load_tokenizer(folder, rows=len(edit.old))
