@@ -4,6 +4,8 @@ Everything heavy is imported on first use: `import zett` loads neither JAX nor T
 
     transfer         base model + tokenizer -> a model folder that any Hugging Face client loads
     refine           a transferred model, trained for some minutes against the one that it was made from
+    trim             a model with fewer tokens: those that a text uses, with every row as it was
+    add_tokens       a model with more tokens, which its tokenizer really uses
     evaluate         how much a model loses with tokenizers that it was not trained with, by method
     generate         what a model writes after a prompt, whatever vocabulary it has
     inspect          what changes with another tokenizer, before anything is trained or transferred
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "EmbeddingTable": "zett.table",
     "UserError": "zett.errors",
+    "add_tokens": "zett.surgery.add_tokens",
     "evaluate": "zett.evaluate.evaluate",
     "generate": "zett.generate",
     "inspect": "zett.inspect.compare",
@@ -32,6 +35,7 @@ _PUBLIC = {
     "load_tokenizer": "zett.vocab.load",
     "refine": "zett.refine",
     "transfer": "zett.transfer",
+    "trim": "zett.surgery.trim",
 }
 
 

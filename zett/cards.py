@@ -65,6 +65,20 @@ The base model's licence applies.
 """
 
 
+def edit_card(title: str, base: str, text: str, facts: dict, left_out: Sequence[str], made_with: str) -> str:
+    """Markdown: what an edit made of a model's vocabulary.
+
+    text: what was done. facts: numbers before and after, by name. left_out: files that were left out. made_with: what was run.
+    """
+    lines = [f"{front_matter(base)}# {title}", "", text, "", "| | before | after |", "|---|---:|---:|"]
+    for name, pair in facts.items():
+        lines.append(f"| {name} | {' | '.join('' if x is None else f'{x:,}' for x in pair)} |")
+    if left_out:
+        files = ", ".join(f"`{name}`" for name in left_out)
+        lines += ["", f"Left out, since they hold the old vocabulary: {files}. `tokenizer.json` has all that they had."]
+    return "\n".join([*lines, "", "Made with:", "", "```", made_with, "```", "", "The base model's licence applies.", ""])
+
+
 def _row(name: str, value: str | None) -> str:
     """A row of a table, on a new line; nothing for None."""
     return "" if value is None else f"\n| {name} | {_plain(value)} |"

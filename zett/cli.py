@@ -51,7 +51,7 @@ def run_script(command: str, prog: str) -> None:
 
 def run_command(name: str, argv: list[str], prog: str) -> int:
     """Run one of COMMANDS; returns the exit code. Raises UserError."""
-    command = importlib.import_module(f"zett.commands.{name}")
+    command = importlib.import_module(f"zett.commands.{name.replace('-', '_')}")
     parser = Parser(prog=prog, description=command.DESCRIPTION, epilog=command.EXAMPLES)
     command.arguments(parser)
     what = "show tracebacks and the libraries' own messages (or: ZETT_DEBUG=1)"

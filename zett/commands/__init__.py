@@ -10,6 +10,8 @@ COMMANDS = {
     "smollm2": "a real model with the tokenizers of others: what it loses, and what it writes",
     "transfer": "base model + tokenizer -> a model folder that any Hugging Face client loads",
     "refine": "train a transferred model's rows for some minutes, against the model that it was made from",
+    "trim": "a model with fewer tokens: those that a text uses, with every row as it was",
+    "add-tokens": "a model with more tokens, which its tokenizer really uses, and every old row as it was",
     "eval": "how much a model loses with tokenizers that it was not trained with, by method",
     "inspect": "what changes with another tokenizer, before anything is trained or transferred",
     "train": "train a hypernetwork, a transferred model further, or a small base model",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from zett.files.tensors import (
     FLOATS,
     INDEX_FILE,
     WEIGHTS_FILE,
+    Made,
     Stored,
     file_metadata,
     read_tensor,
@@ -30,7 +32,7 @@ from zett.files.tensors import (
 )
 from zett.lms.base import BaseModel, added_output
 from zett.lms.family import family_of, is_tied
-from zett.lms.unported import PADDED_POSITIONS, vocabulary_config
+from zett.lms.unported import PADDED_POSITIONS, set_vocabulary_size, vocabulary_config
 from zett.lms.weights import body_tensors, spelled
 from zett.table import EmbeddingTable
 from zett.vocab import ROLES, Vocabulary
@@ -52,12 +54,12 @@ def write_model(
     if (table.bias is None) != (base.table.bias is None):
         raise ValueError(f"the table {'lacks' if table.bias is None else 'has'} an output bias, unlike {base.name}'s")
     tokenizer_class = copy_tokenizer(folder, target, tokenizer_file)
-    copy_files(_companions(base.folder), folder)
+    copy_files(companions(base.folder), folder)
     # An id that the target lacks is written as null: without the key, Transformers would assume Llama's ids.
     ids = dict.fromkeys(f"{role}_token_id" for role in ("bos", "eos", "pad"))
     hf_config = _follow_other_ids(follow_ids({**ids, **base.hf_config}, target, base.vocab), base, target)
     owner = vocabulary_config(hf_config, folder / "config.json")
-    owner["vocab_size"] = size
+    set_vocabulary_size(hf_config, size, folder / "config.json")
     if (table.output is None) != (base.table.output is None):
         for part in (hf_config, owner):
             part["tie_word_embeddings"] = table.output is None
@@ -104,7 +106,7 @@ def write_trained(folder: Path, base: BaseModel, table: EmbeddingTable, body: di
     model becomes an untied one if the table has output rows.
     """
     copy_files(
-        _companions(base.folder) + found(base.folder, [*TOKENIZER_FILES, "config.json", "generation_config.json"]), folder
+        companions(base.folder) + found(base.folder, [*TOKENIZER_FILES, "config.json", "generation_config.json"]), folder
     )
     if becomes_untied(base, table):
         write_json(folder / "config.json", {**base.hf_config, "tie_word_embeddings": False})
@@ -119,10 +121,10 @@ def write_trained(folder: Path, base: BaseModel, table: EmbeddingTable, body: di
         theirs = spelled(family, stored)
         dtypes = {name: FLOATS.get(stored[own].dtype) for name, own in theirs.items()}
         new |= {theirs[name]: x for name, x in body_tensors(body, family, base.config, dtypes).items()}
-    _write_shards(folder, base, stored, new)
+    write_shards(folder, base, stored, new)
 
 
-def _companions(folder: Path) -> list[Path]:
+def companions(folder: Path) -> list[Path]:
     """Files that every model made from this one gets: licences, and the modules of a sentence-embedding model."""
     paths = found(folder, LEGAL_FILES)
     modules = folder / "modules.json"
@@ -145,19 +147,25 @@ def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dic
     Returns fields of config.json that change with the padding id, if positions count from it.
     """
     stored = stored_tensors(base.folder)
-    new = _vocabulary_rows(base, stored, table, size)
-    fields = {}
-    family, padding = _family(base), (base.hf_config.get("pad_token_id", 1), hf_config["pad_token_id"])
+    positions, fields = follow_padding(base, stored, hf_config["pad_token_id"])
+    new = _vocabulary_rows(base, stored, table, size) | positions
+    write_shards(folder, base, stored, new)
+    return fields
+
+
+def follow_padding(base: BaseModel, stored, new_id: int | None) -> tuple[dict[str, np.ndarray], dict]:
+    """Tensors, and fields of config.json, that change with the padding id, if positions count from it. UserError if unknown."""
+    family, padding = _family(base), (base.hf_config.get("pad_token_id", 1), new_id)
     if family is not None and family.follow_padding is not None:
         name = spelled(family, stored)[next(row.key for row in family.weights if row.path == "positions")]
-        new[name], fields = family.follow_padding(read_tensor(stored, name), *padding)
-    elif family is None and base.hf_config["model_type"] in PADDED_POSITIONS and padding[0] != padding[1]:
+        table, fields = family.follow_padding(read_tensor(stored, name), *padding)
+        return {name: table}, fields
+    if family is None and base.hf_config["model_type"] in PADDED_POSITIONS and padding[0] != padding[1]:
         raise UserError(
             f"the positions of a model of type {base.hf_config['model_type']!r} count from its padding id, which would change "
             f"from {padding[0]} to {padding[1]}; give a tokenizer with padding id {padding[0]}"
         )
-    _write_shards(folder, base, stored, new)
-    return fields
+    return {}, {}
 
 
 def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
@@ -165,6 +173,12 @@ def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
     new: dict[str, np.ndarray] = {}
     for names, rows in ((base.names.input, table.input), (base.names.output, table.output_rows), (base.names.bias, table.bias)):
         new |= dict.fromkeys(names, _in_dtype(rows, size, FLOATS[stored[names[0]].dtype]) if names else None)
+    for name in base.names.flat:
+        if read_tensor(stored, name).any():
+            raise UserError(
+                f"{base.folder}: {name} has a value for each token, of which no method knows what it would be for others"
+            )
+        new[name] = np.zeros((1, size), FLOATS[stored[name].dtype])
     if not becomes_untied(base, table):
         return new
     name, family = added_output(base), family_of(base.hf_config)
@@ -182,7 +196,7 @@ def becomes_untied(base: BaseModel, table: EmbeddingTable) -> bool:
     return table.output is not None and (not base.names.output or is_tied(base.hf_config))
 
 
-def _write_shards(folder: Path, base, stored, new: dict[str, np.ndarray]) -> None:
+def write_shards(folder: Path, base: BaseModel, stored, new: Mapping[str, np.ndarray | Made]) -> None:
     """Write the base's safetensors files and their index, with `new` tensors; one that it lacks goes beside its input rows."""
 
     def order(
@@ -191,7 +205,7 @@ def _write_shards(folder: Path, base, stored, new: dict[str, np.ndarray]) -> Non
         tensor = item[1]
         return -(tensor.nbytes // max(int(np.prod(tensor.shape)), 1)), tensor.start
 
-    shards: dict[Path, dict[str, np.ndarray | Stored]] = {}
+    shards: dict[Path, dict[str, np.ndarray | Stored | Made]] = {}
     for name, tensor in sorted(stored.items(), key=order):
         shard = shards.setdefault(tensor.file, {})
         shard[name] = new.get(name, tensor)

@@ -24,15 +24,15 @@ AS_IT_IS = 'write "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_co
 ROLES = ("bos", "eos", "pad")
 
 
-def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, ported: bool) -> None:
+def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, ported: bool, rows: int | None = None) -> None:
     """UserError, with the reason, unless Transformers opens the model in `folder` as it should.
 
     Every token of the tokenizer has to have a row and the id that `target` says, and ids in the configs have to be those of the
     tokenizer. names: of the tensors with a row for each token. ported: whether the model's architecture is computed here; then
-    it is loaded as a base model, too, and a small one is tried on a few tokens.
+    it is loaded as a base model, too, and a small one is tried on a few tokens. rows: how many there are; None: no padding.
     """
     try:
-        _check_rows(folder, names, len(target), ported)
+        _check_rows(folder, names, len(target), rows or len(target), ported)
         _check_ids(folder, check_tokenizer(folder, target), len(target))
     except UserError as error:
         raise UserError(f"the result would not work, so nothing was written: {error}") from error
@@ -60,11 +60,13 @@ def try_tokenizer(folder: Path, base: BaseModel, target: Vocabulary, file: Path 
     check_tokenizer(folder, target)
 
 
-def _check_rows(folder: Path, names: VocabularyNames, rows: int, ported: bool) -> None:
+def _check_rows(folder: Path, names: VocabularyNames, rows: int, padded: int, ported: bool) -> None:
+    """rows: those of tokens; padded: all of them."""
     stored = stored_tensors(folder)
     for name in (*names.input, *names.output, *names.bias):
-        if stored[name].shape[0] != rows:
-            raise UserError(f"{name} has {stored[name].shape[0]} rows for a tokenizer of {rows} ids")
+        if stored[name].shape[0] != padded:
+            of = f"a tokenizer of {rows} ids" + (f", padded to {padded}" if padded != rows else "")
+            raise UserError(f"{name} has {stored[name].shape[0]} rows for {of}")
     if not ported:
         return
     again = load_base_model(folder, body=sum(int(np.prod(t.shape)) for t in stored.values()) <= COMPUTED)

@@ -19,8 +19,8 @@ INPUT = (
 OUTPUT = ("lm_head", "output", "embed_out", "head", "decoder", "output_layer", "vocab_projector", "generator_lm_head", "proj")
 # Model types whose positions count from the padding id, as RoBERTa's do.
 PADDED_POSITIONS = (
-    "camembert data2vec-text esm ibert layoutlmv3 lilt longformer luke markuplm mpnet roberta roberta-prelayernorm xlm-roberta "
-    "xlm-roberta-xl xmod"
+    "camembert data2vec-text esm ibert layoutlmv3 lilt longformer luke m2m_100 markuplm mpnet nllb-moe roberta "
+    "roberta-prelayernorm xlm-roberta xlm-roberta-xl xmod"
 ).split()
 
 
@@ -33,7 +33,7 @@ def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> V
     owner = vocabulary_config(hf_config, where)
     size = owner["vocab_size"]
     shaped = {name: t for name, t in stored.items() if size in t.shape}
-    by_use: dict[str, list[str]] = {"input": [], "output": [], "bias": [], "unknown": []}
+    by_use: dict[str, list[str]] = {"input": [], "output": [], "bias": [], "flat": [], "unknown": []}
     for name, tensor in shaped.items():
         *path, last = name.split(".")
         module = path[-1] if path and last in ("weight", "bias") else last
@@ -42,6 +42,8 @@ def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> V
             use = "input" if module in INPUT else "output" if module in OUTPUT else "unknown"
         elif len(tensor.shape) == 1 and last == "bias" and module in (*OUTPUT, "predictions"):
             use = "bias"
+        elif tensor.shape == (1, size) and last == "final_logits_bias":
+            use = "flat"
         by_use[use].append(name)
     per_layer = [name for name in stored if "embed_tokens_per_layer" in name and name not in shaped]
     if by_use["unknown"] or per_layer or not by_use["input"]:
@@ -60,13 +62,13 @@ def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> V
     if by_use["output"] and tied is not False:
         one, other = by_use["input"][0], by_use["output"][0]
         if same(stored, one, other):  # a copy of the input rows, to be changed with them
-            return VocabularyNames((*by_use["input"], *by_use["output"]), (), tuple(by_use["bias"]))
+            return VocabularyNames((*by_use["input"], *by_use["output"]), (), tuple(by_use["bias"]), tuple(by_use["flat"]))
         if tied:
             raise UserError(
                 f"{where} says tie_word_embeddings, but {other} differs from {one}; "
                 "if the output rows are meant, set tie_word_embeddings to false"
             )
-    return VocabularyNames(tuple(by_use["input"]), tuple(by_use["output"]), tuple(by_use["bias"]))
+    return VocabularyNames(*(tuple(by_use[use]) for use in ("input", "output", "bias", "flat")))
 
 
 # Names of modules that only vocabularies have; one of them is a part of the name of each of a vocabulary's tensors.
@@ -87,10 +89,26 @@ def check_quantised(method: str, stored: Mapping[str, Stored], folder: Path) -> 
         )
 
 
+# The part of a larger model's config.json that is the language model's.
+TEXT_PARTS = ("text_config", "language_config", "llm_config")
+
+
 def vocabulary_config(hf_config: dict, where: Path) -> dict:
     """The part of config.json with the vocabulary's size: the whole, or the part of the language model in a larger model."""
-    parts = [hf_config] if "vocab_size" in hf_config else [c for c in hf_config.values() if isinstance(c, dict)]
+    text = [hf_config[name] for name in TEXT_PARTS if isinstance(hf_config.get(name), dict)]
+    sized = [part for part in text if isinstance(part.get("vocab_size"), int)]
+    # Other parts may have a vocab_size, too: of a sound's codes, or one that means nothing.
+    parts = [hf_config] if "vocab_size" in hf_config else sized or [c for c in hf_config.values() if isinstance(c, dict)]
     found = [part for part in parts if isinstance(part.get("vocab_size"), int)]
     if len(found) != 1:
         raise UserError(f"{where} has {'several numbers' if found else 'no number'} 'vocab_size'")
     return found[0]
+
+
+def set_vocabulary_size(hf_config: dict, size: int, where: Path) -> None:
+    """Change the vocabulary's size, also where the part of the language model repeats it."""
+    owner = vocabulary_config(hf_config, where)
+    before = owner["vocab_size"]
+    for part in (owner, *(hf_config.get(name) for name in TEXT_PARTS)):
+        if isinstance(part, dict) and part.get("vocab_size") == before:
+            part["vocab_size"] = size

@@ -27,11 +27,13 @@ class VocabularyNames:
     """Names, as the files spell them, of the tensors with a row for each token; after the first of a kind come copies of it.
 
     input: of rows `[V, D]`. output: of rows `[V, D]`; (): tied, or no head. bias: of the output's bias `[V]`; (): it has none.
+    flat: of a bias `[1, V]` of which no method knows, as BART's relatives have one; nearly always zeros.
     """
 
     input: tuple[str, ...]
     output: tuple[str, ...] = ()
     bias: tuple[str, ...] = ()
+    flat: tuple[str, ...] = ()
 
 
 def names_of_family(family: Family, stored: Mapping[str, Stored]) -> VocabularyNames:

@@ -1,0 +1,66 @@
+"""`zett trim`."""
+
+import argparse
+import shlex
+
+from zett.progress import phase, shown
+
+DESCRIPTION = "Make a model's vocabulary smaller: keep the tokens that a text uses most, and drop the rows of the others."
+EXAMPLES = """\
+examples:
+  # the 64,000 ids that matter most in these texts
+  zett trim --model path/to/model --text path/to/texts --vocab-size 64000 --output my-model
+
+  # all tokens that they use, and no others; rows padded to a multiple of 64, which GPUs like
+  zett trim --model path/to/model --text path/to/texts --pad-to-multiple-of 64 --output my-model
+
+  # a list of tokens, one a line as tokenizer.json spells them ("Ġthe", "▁the", "##ing")
+  zett trim --model path/to/model --keep tokens.txt --output my-model
+
+Any architecture with safetensors: only its vocabulary's rows are read, and those that stay are bit for bit what they were.
+Nothing is trained. Text whose tokens all stay is cut into the same tokens as before, and the model computes the same for it.
+What cannot go stays: special tokens, tokens that configs, chat template and post-processor name, bytes, and the tokens that
+merges need on their way to others. Ids are numbered anew, in the old order, everywhere: tokenizer, config.json,
+generation_config.json. A fiftieth of the text is held out, and measured: tokens per byte, and how much is cut as before.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, help="a folder with safetensors and a tokenizer, a GGUF file, a Hub name, or pico")
+    add("--output", required=True, help="folder to write")
+    add("--text", metavar="SPEC", help="text source: python, prose, a file, a folder, or hf:NAME[:CONFIG]; several: A|B")
+    add("--vocab-size", type=int, metavar="N", help="ids after trimming (default: all that the text uses)")
+    what = "file of tokens that stay, one a line as tokenizer.json spells them, or a .json list of these or of ids"
+    add("--keep", metavar="FILE", help=what)
+    what = "rows are padded to a multiple of this, with the mean of all (default: %(default)s)"
+    add("--pad-to-multiple-of", type=int, default=1, metavar="M", help=what)
+    add("--text-column", default="text", help="column of jsonl and parquet files")
+    add("--revision", help="branch, tag or commit of --model on the Hub")
+    add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
+    add("--overwrite", action="store_true", help="replace --output if zett wrote it, or if it holds a model and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    with shown():
+        with phase("loading JAX"):
+            from zett.surgery.trim import trim
+
+        output = trim(
+            args.model, args.output,
+            text=args.text, vocab_size=args.vocab_size, keep=args.keep, pad_to_multiple_of=args.pad_to_multiple_of,
+            text_column=args.text_column, revision=args.revision, overwrite=args.overwrite, push=args.push,
+            made_with=command_line,
+        )  # fmt: skip
+    print(f"wrote {output}")
+    return 0
+
+
+def command_line(settings: dict) -> str:
+    """The command with the settings of a trim; those that have their usual value are left out."""
+    usual = {"pad_to_multiple_of": 1, "text_column": "text"}
+    words = ["zett", "trim"]
+    for name, value in settings.items():
+        if value is not None and value != usual.get(name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)

@@ -1,0 +1,65 @@
+"""What an edited model's folder says of the edit."""
+
+import numbers
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from zett.data.documents import first_bytes
+from zett.errors import UserError
+from zett.files.tensors import Stored, stored_tensors
+from zett.lms.base import BaseModel
+from zett.surgery.edit import VocabularyEdit
+from zett.surgery.lengths import Lengths
+from zett.vocab import Vocabulary
+from zett.vocab.bytes import RESERVED_TOKEN
+
+LINES, BYTES = 200, 200_000  # of a text, on which a tokenizer is tried
+
+
+def check_whole(name: str, value: object) -> None:
+    """UserError unless a setting is a whole number above 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise UserError(f"{name} is {value!r}; it has to be a whole number above 0")
+
+
+def sample(vocab: Vocabulary, texts: Iterable[str]) -> list[str]:
+    """Lines to try a tokenizer on: of a text, if there is any, and what its special tokens and longest tokens spell."""
+    lines = [line for text in first_bytes(texts, BYTES) for line in text.split("\n") if line.strip()][:LINES]
+    longest = np.argsort(-vocab.byte_lengths, kind="stable")[:20]
+    spelled = [vocab.tokens[i].decode("utf-8", "ignore") for i in longest]
+    special = [f"a {text} b" for text in list(vocab.special)[:20] if not RESERVED_TOKEN.fullmatch(text)]
+    return [*lines[: LINES - 50], "Hello  world!\n\tA cat, 12 dogs: naïve 東京 🙂", *spelled, *special]
+
+
+def report(base: BaseModel, folder: Path, edit: VocabularyEdit, lengths: Lengths | None) -> dict:
+    """Numbers before and after, by name; what is not known is left out."""
+    before, after = stored_tensors(base.folder), stored_tensors(folder)
+    name = base.names.input[0]
+    facts: dict = {
+        "tokens": [edit.before, edit.size],
+        "rows": [before[name].shape[0], after[name].shape[0]],
+        "parameters": [_parameters(before), _parameters(after)],
+        "weights, MB": [round(sum(t.nbytes for t in stored.values()) / 1e6, 1) for stored in (before, after)],
+    }
+    if lengths is not None:
+        facts["tokens per byte of held-out text"] = [round(n / lengths.bytes, 4) for n in (lengths.before, lengths.after)]
+        facts["share of held-out text cut as before"] = [None, round(lengths.same, 4)]
+        facts["bytes of held-out text"] = [lengths.bytes, lengths.bytes]
+    return facts
+
+
+def _parameters(stored: dict[str, Stored]) -> int:
+    return sum(int(np.prod(t.shape)) for t in stored.values())
+
+
+def call_of(function: str, usual: dict) -> Callable[[dict], str]:
+    """Of settings, the call of a function of zett that has model and output in front. usual: what is left out."""
+
+    def words(settings: dict) -> str:
+        rest = {name: value for name, value in settings.items() if name not in ("model", "output")}
+        given = [f"{name}={value!r}" for name, value in rest.items() if value != usual.get(name)]
+        return f"{function}({', '.join([repr(settings['model']), repr(settings['output']), *given])})"
+
+    return words

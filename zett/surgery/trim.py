@@ -1,0 +1,132 @@
+"""A model with a smaller vocabulary: what a text uses, with every row that stays bit by bit as it was."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zett import progress
+from zett.cards import edit_card
+from zett.data.documents import first_bytes
+from zett.data.sources import is_local, open_text, weighted_sources
+from zett.errors import UserError
+from zett.files import folders, hub
+from zett.files.jsonfile import json_or_empty
+from zett.gguf import find_gguf
+from zett.lms.base import BaseModel, find_folder, load_base_model
+from zett.surgery.edit import VocabularyEdit, trimming
+from zett.surgery.keep import chosen, required
+from zett.surgery.lengths import Lengths, compare, count
+from zett.surgery.report import call_of, check_whole, report, sample
+from zett.surgery.write import row_count, write_edited
+from zett.vocab import Vocabulary, load_tokenizer
+
+HELD_OUT = 1_000_000  # bytes that are cut before and after
+
+
+def trim(
+    model: str | Path, output: str | Path, *, text: str | None = None, vocab_size: int | None = None,
+    keep: str | Path | None = None, pad_to_multiple_of: int = 1, text_column: str = "text", revision: str | None = None,
+    overwrite: bool = False, push: str | None = None, made_with: Callable[[dict], str] | None = None,
+) -> Path:  # fmt: skip
+    """Write to the folder `output` the `model` with fewer tokens; returns `output`.
+
+    model: any folder of safetensors with a tokenizer, a GGUF file, a Hub name or "pico"; its body is copied, whatever it is.
+    text: a text source, as `zett.data.sources.open_text` takes it: what it uses most stays, and its held-out part is measured.
+    vocab_size: of ids after; None: all that the text uses. keep: a file of tokens that stay, one a line as tokenizer.json
+    spells them, or a JSON list of these or of ids. pad_to_multiple_of: of which the number of rows is. Special tokens, those
+    that settings name, bytes, and what tokens are made of stay in any case, and ids keep their order. made_with: of the
+    settings the text that the card shows as what was run. Bad input is a UserError, with nothing written.
+    """
+    output = folders.output_path(output)
+    if text is None and keep is None:
+        raise UserError("nothing says which tokens stay; give a text (--text) or a file of tokens (--keep)")
+    check_whole("pad_to_multiple_of", pad_to_multiple_of)
+    if vocab_size is not None:
+        check_whole("vocab_size", vocab_size)
+    if push is not None:
+        hub.check_push(push)
+    own = find_gguf(model) or find_folder(model, revision)
+    read = [own, *(Path(one).expanduser() for _, one in (weighted_sources(text) if text else []) if is_local(one))]
+    read += [] if keep is None else [Path(keep).expanduser()]
+    folders.check_output(output, overwrite=overwrite, inputs=[path for path in read if path.exists()])
+    parts: list[Sequence[str]] = [
+        open_text(text, split=split, text_column=text_column) if text else [] for split in ("train", "valid")
+    ]
+    with progress.phase(f"reading the model {model}"):
+        base = load_base_model(model, revision=revision, body=False)
+    edit = _edit(base, parts[0], vocab_size, keep, pad_to_multiple_of)
+    settings = {
+        "model": str(model), "output": str(output), "text": text, "vocab_size": vocab_size,
+        "keep": None if keep is None else str(keep), "pad_to_multiple_of": pad_to_multiple_of, "text_column": text_column,
+        "revision": revision,
+    }  # fmt: skip
+    made = (made_with or call_of("zett.trim", {"pad_to_multiple_of": 1, "text_column": "text"}))(settings)
+    with folders.new_folder(output) as folder:
+        with progress.phase(f"writing {output}"):
+            left_out = write_edited(folder, base, edit, sample(base.vocab, parts[1]))
+        lengths = _lengths(base, load_tokenizer(folder), edit, parts[1])
+        facts = report(base, folder, edit, lengths)
+        title = (
+            f"`{model}` with {edit.size:,} of its {edit.before:,} tokens. Nothing was trained; every row that is left is the"
+        )
+        card = edit_card(
+            output.name, str(model), f"{title} base model's, bit for bit, and so is the body.", facts, left_out, made
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        folders.mark(folder, "trim", settings | {"report": facts})
+    if push is not None:
+        hub.push(output, push, "Vocabulary trimmed by zett")
+    return output
+
+
+def _edit(base: BaseModel, text: Sequence[str], size: int | None, keep: str | Path | None, multiple: int) -> VocabularyEdit:
+    """The edit that was asked for. UserError if it leaves everything as it is."""
+    rows = row_count(base)
+    if size is not None and size >= len(base.vocab):
+        raise UserError(f"vocab_size is {size:,}, but {base.name} has {len(base.vocab):,} tokens; give a smaller number")
+    needed = required(base, rows, json_or_empty(base.folder / "generation_config.json"))
+    if keep is not None:
+        needed |= kept_by_file(Path(keep).expanduser(), base.vocab)
+    with progress.phase("counting the tokens of the text", when=len(text) > 0):
+        counts = count(base.vocab, text)
+    if len(text) and not counts.any():
+        raise UserError("the text has no tokens")
+    ids = chosen(base.vocab, counts, needed, size)
+    edit = trimming(ids, len(base.vocab), multiple)
+    unused = int((counts[ids] == 0).sum())
+    progress.say(f"{edit.size:,} of {edit.before:,} tokens stay, {unused:,} of them without use in the text")
+    if len(edit.old) >= rows:
+        raise UserError(f"nothing would become smaller: {len(edit.old):,} rows instead of {rows:,}")
+    return edit
+
+
+def kept_by_file(file: Path, vocab: Vocabulary) -> set[int]:
+    """The ids that a file of tokens names; see `trim`. UserError, with the place, for a token that does not exist."""
+    try:
+        content = file.read_text(encoding="utf-8")
+        entries = json.loads(content) if file.suffix == ".json" else [line for line in content.split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise UserError(f"keep {file} cannot be read: {error}") from error
+    if not isinstance(entries, list):
+        raise UserError(f"keep {file} holds a {type(entries).__name__}; it has to hold a list of tokens or ids")
+    ids = set()
+    for number, entry in enumerate(entries, 1):
+        found = vocab.tokenizer.token_to_id(entry) if isinstance(entry, str) else entry
+        if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < len(vocab):
+            raise UserError(
+                f"keep {file}: entry {number}, {entry!r}, is no token of the tokenizer; tokens are spelled as in "
+                f"tokenizer.json, such as {vocab.tokenizer.id_to_token(int(np.argmax(vocab.byte_lengths)))!r}"
+            )
+        ids.add(found)
+    return ids
+
+
+def _lengths(base: BaseModel, after: Vocabulary, edit: VocabularyEdit, text: Sequence[str]) -> Lengths | None:
+    if not len(text):
+        return None
+    with progress.phase("measuring on held-out text"):
+        lengths = compare(base.vocab, after, edit, first_bytes(text, HELD_OUT))
+    progress.say(f"held-out text: {lengths}")
+    return lengths
