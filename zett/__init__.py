@@ -5,6 +5,7 @@ Everything heavy is imported on first use: `import zett` loads neither JAX nor T
     transfer         base model + tokenizer -> a model folder that any Hugging Face client loads
     refine           a transferred model, trained for some minutes against the one that it was made from
     evaluate         how much a model loses with tokenizers that it was not trained with, by method
+    evaluate_drafts  how much of what a draft model writes ahead a big model keeps (speculative decoding)
     generate         what a model writes after a prompt, whatever vocabulary it has
     inspect          what changes with another tokenizer, before anything is trained or transferred
     load_hypernet    a trained hypernetwork; its rows(tokenizer) are what transfer writes, as arrays
@@ -25,6 +26,7 @@ _PUBLIC = {
     "EmbeddingTable": "zett.table",
     "UserError": "zett.errors",
     "evaluate": "zett.evaluate.evaluate",
+    "evaluate_drafts": "zett.evaluate.drafts",
     "generate": "zett.generate",
     "inspect": "zett.inspect.compare",
     "load_base_model": "zett.lms.base",
