@@ -7,6 +7,7 @@ Everything heavy is imported on first use: `import zett` loads neither JAX nor T
     trim             a model with fewer tokens: those that a text uses, with every row as it was
     add_tokens       a model with more tokens, which its tokenizer really uses
     evaluate         how much a model loses with tokenizers that it was not trained with, by method
+    evaluate_drafts  how much of what a draft model writes ahead a big model keeps (speculative decoding)
     generate         what a model writes after a prompt, whatever vocabulary it has
     inspect          what changes with another tokenizer, before anything is trained or transferred
     load_hypernet    a trained hypernetwork; its rows(tokenizer) are what transfer writes, as arrays
@@ -28,6 +29,7 @@ _PUBLIC = {
     "UserError": "zett.errors",
     "add_tokens": "zett.surgery.add_tokens",
     "evaluate": "zett.evaluate.evaluate",
+    "evaluate_drafts": "zett.evaluate.drafts",
     "generate": "zett.generate",
     "inspect": "zett.inspect.compare",
     "load_base_model": "zett.lms.base",

@@ -40,6 +40,7 @@ def transfer_card(title: str, settings: dict, tokenizer: str, made_with: str, re
     base, revision, method, hypernet = (settings[name] for name in ("model", "revision", "method", "hypernet"))
     trained = method == "hypernet"
     made_by = f"the hypernetwork `{hypernet}`, zero-shot" if trained else f"the training-free method `{method}`"
+    found = _row("fitted", settings.get("scaled")) + _row("drafts for", settings.get("drafts"))
     return f"""{front_matter(base)}# {title}
 
 `{base}` with another tokenizer. The rows of the embedding tables were made by {made_by}; nothing was trained after that.
@@ -50,9 +51,7 @@ All other weights are the base model's, bit for bit.
 | base model | `{base}`{f", revision `{revision}`" if revision else ""} |
 | tokenizer | `{settings["tokenizer"]}`: {tokenizer} |
 | method | {method} |
-| hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |{_row("why it fits", settings.get("about"))}{
-        _row("fitted", settings.get("scaled"))
-    }
+| hypernetwork | {f"`{hypernet}`" if hypernet else "none"} |{_row("why it fits", settings.get("about"))}{found}
 | result | {result or "not measured"} |
 
 Made with:
@@ -84,13 +83,13 @@ def _row(name: str, value: str | None) -> str:
     return "" if value is None else f"\n| {name} | {_plain(value)} |"
 
 
-FOUND = ("about", "scale", "scaled")  # of what is recorded of a transfer, what was not given
+FOUND = ("about", "scale", "scaled", "drafts")  # of what is recorded of a transfer, what was not given
 
 
 def python_call(settings: dict) -> str:
     """The call of `zett.transfer` with these settings."""
     first = ", ".join(repr(settings[name]) for name in ("model", "tokenizer", "output"))
-    usual = {"method": "hypernet", "special": "keep-target", "seed": 0, "text": []}
+    usual = {"method": "hypernet", "special": "keep-target", "map": {}, "seed": 0, "text": []}
     rest = {name: value for name, value in settings.items() if name not in ("model", "tokenizer", "output", *FOUND)}
     words = [f"{name}={value!r}" for name, value in rest.items() if value != usual.get(name)]
     if rest["method"].partition(":")[0] not in METHODS:  # one's own, which is recorded by its repr
@@ -101,6 +100,7 @@ def python_call(settings: dict) -> str:
 _FATES = {
     "copied": "the base model's row of the same token",
     "paired": "the base model's row of another token",
+    "mapped": "made of this text's row or rows in the base model, as was asked for",
     "predicted": "no counterpart in the base model: its row says nothing until it is trained",
     "kept": "appended, with the base model's row",
     "dropped": "in the base model only",
@@ -118,8 +118,9 @@ def special_section(pairing: "Pairing", mode: str, advice: "Pairing") -> str:
         if token.reserved:  # there may be hundreds
             continue
         partner, why = "", _FATES[token.fate]
-        if token.fate == "paired" and token.source_text is not None:
-            partner, why = f" {_code(token.source_text)}", f"{why}: {token.reason}"
+        if token.fate in ("paired", "mapped") and token.source_text is not None:
+            partner = f" {_code(token.source_text)}"
+            why += f": {token.reason}" if token.fate == "paired" else ""
         number = "" if token.id is None else token.id
         lines.append(f"| {number} | {_code(token.text)} | {token.role} | {token.fate}{partner} | {why} |")
     return "\n".join(lines) + "\n"

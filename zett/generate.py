@@ -131,26 +131,35 @@ def chat_prompt(vocab: Vocabulary, messages: Sequence[dict[str, str]]) -> str:
 
 
 def _write(model: BaseModel, ids: list[int], number: int, temperature: float, seed: int) -> Iterator[int]:
-    config, ends, rng = model.config, ends_of(model), np.random.default_rng(seed)
-    body, table = Body(model.graphdef, model.params), padded_table(model.table)
-    size = _doubled(CACHE, len(ids) + number)
-    unread: list[int] = []
-    for _ in range(number):
-        if not unread or len(ids) - 1 in config.restarts:
-            unread, cache = ids, Cache.empty(config, size)
-        columns = min(_doubled(PROMPT, len(unread)), config.room) if len(unread) > 1 else 1
-        padded = np.zeros((1, columns), np.int32)
-        padded[0, : len(unread)] = unread
-        logits, cache = _read(body, table, cache, padded, np.int32(len(unread)), config.logit_softcap)
-        token = _choose(np.asarray(logits)[0, : len(model.vocab)], temperature, rng)
+    ends, rng = ends_of(model), np.random.default_rng(seed)
+    for (token,) in next_tokens(model, np.asarray([ids]), number, temperature, rng):
         yield token
         if token in ends:
             return
-        ids.append(token)
-        unread = [token]
 
 
-def _doubled(size: int, least: int) -> int:
+def next_tokens(
+    model: BaseModel, ids_BL: np.ndarray, number: int, temperature: float, rng: np.random.Generator
+) -> Iterator[list[int]]:
+    """What follows texts of equal length, `number` times a token of each, whatever ends a text. There has to be room."""
+    config, (batch, length) = model.config, ids_BL.shape
+    body, table = Body(model.graphdef, model.params), padded_table(model.table)
+    size = doubled(CACHE, length + number)
+    unread = ids_BL[:, :0]
+    for _ in range(number):
+        if not unread.size or ids_BL.shape[1] - 1 in config.restarts:
+            unread, cache = ids_BL, Cache.empty(config, size, batch=batch)
+        read = unread.shape[1]
+        columns = min(doubled(PROMPT, read), config.room) if read > 1 else 1
+        padded = np.pad(unread, ((0, 0), (0, columns - read))).astype(np.int32)
+        logits, cache = _read(body, table, cache, padded, np.int32(read), config.logit_softcap)
+        tokens = [_choose(row, temperature, rng) for row in np.asarray(logits)[:, : len(model.vocab)]]
+        yield tokens
+        unread = np.asarray(tokens)[:, None]
+        ids_BL = np.concatenate([ids_BL, unread], 1)
+
+
+def doubled(size: int, least: int) -> int:
     while size < least:
         size *= 2
     return size

@@ -1,5 +1,6 @@
 """Base model + target tokenizer + method -> a model folder that any Hugging Face client loads."""
 
+import dataclasses
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,12 +18,14 @@ from zett.inspect.warnings import HEADINGS, lines, warnings_of
 from zett.lms.base import BaseModel, find_folder, load_base_model
 from zett.lms.folder import write_model
 from zett.lms.layers import product_dtype
+from zett.lms.like import Like, read_like
 from zett.lms.reopen import check_written, try_tokenizer
 from zett.methods import Method, make_method, spec_of
 from zett.methods.hypernet import HypernetMethod
 from zett.values import check_seed
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.adapt import adapt_special, check_mode
+from zett.vocab.mapping import Mapped, with_map
 from zett.vocab.pairing import Pairing, pairing
 
 
@@ -32,6 +35,7 @@ def transfer(
     revision: str | None = None, overwrite: bool = False, seed: int = 0, text: str | Path | Sequence[str | Path] = (),
     push: str | None = None, measure: str | Path | Sequence[str | Path] = (), made_with: Callable[[dict], str] | None = None,
     base: str | Path | None = None, variant: str | None = None, fit_scale: str | Path | None = None,
+    like: str | Path | None = None, map: Mapped = (),
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the base `model` with the `tokenizer` in place of its own; returns `output`.
 
@@ -41,10 +45,13 @@ def transfer(
     by code or number, for hypernetworks that know languages. base, variant: where `model` is a variant of the hypernetwork's
     base model, that base model, and one of zett.choices.VARIANTS. fit_scale: a file or folder of text, on which it is
     chosen how far the hypernetwork's rows go from FVT's. special: one of zett.choices.MODES. revision: of `model`, on the Hub.
-    text: files and folders, on all of which bits per byte before and after are measured for the card (measure: its old name).
-    push: the name under which the result goes to the Hub as well. made_with: of the settings the text that the card
-    shows as what was run; None: the call of this function. All but the vocabulary's rows is copied byte for byte, and so are
-    the tokenizer's files, but for the ones that `special` changes. Bad input is a UserError, with nothing written.
+    like: the model for which the result drafts in speculative decoding: its folder, which needs no weights, or a Hub name;
+    vocab_size, ids in the configs and the chat template become that model's. map: texts of the base model by tokens of the
+    tokenizer that get their rows, or "TOKEN=TEXT" each. text: files and folders, on all of which bits per byte before and after
+    are measured for the card (measure: its old name). push: the name under which the result goes to the Hub as well.
+    made_with: of the settings the text that the card shows as what was run; None: the call of this function. All but the
+    vocabulary's rows is copied byte for byte, and so are the tokenizer's files, but for the ones that `special` changes. Bad
+    input is a UserError, with nothing written.
     """
     check_seed(seed)
     output = folders.output_path(output)
@@ -57,14 +64,16 @@ def transfer(
     if push is not None:
         hub.check_push(push)
     own = find_gguf(model) or find_folder(model, revision)
-    read = [own, *(Path(p).expanduser() for p in (tokenizer, hypernet, base, *chosen.inputs()) if p is not None)]
+    read = [own, *(Path(p).expanduser() for p in (tokenizer, hypernet, base, like, *chosen.inputs()) if p is not None)]
     folders.check_output(output, overwrite=overwrite, inputs=[p for p in read if p.exists()])
+    big = None if like is None else read_like(like)
     source, chosen = _read_model(model, revision, chosen, body=bool(windows) or chosen.reads_body)
-    with progress.phase(f"reading the tokenizer {tokenizer}"):
-        given = load_tokenizer(tokenizer)
+    given, drafts = _read_tokenizer(tokenizer, source, map, big, special)
     settings = {
         "model": str(model), "revision": revision, "tokenizer": str(tokenizer), **_recorded(method, chosen, source),
-        "special": special, "seed": seed, "text": [str(file) for file in text], "output": str(output),
+        "special": special, "like": None if like is None else str(like), "map": _texts_by_token(given), "seed": seed,
+        "text": [str(file) for file in text], "output": str(output),
+        **({} if drafts is None else {"drafts": drafts}),
     }  # fmt: skip
     with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
         target = adapt_special(given, source.vocab, special, Path(scratch))
@@ -74,16 +83,37 @@ def transfer(
             table = chosen(source, target, seed=seed)
         settings |= chosen.record(target)
         with progress.phase(f"writing {output}"):
-            write_model(folder, source, target, table, tokenizer_file=file)
-            check_written(folder, source.names, target, ported=source.config is not None)
+            write_model(folder, source, target, table, tokenizer_file=file, like=big)
+            rows = None if big is None else big.rows
+            check_written(folder, source.names, target, ported=source.config is not None, rows=rows)
         result = _measured(source, target, folder, windows, text) if windows else None
         made = (made_with or python_call)(settings)
         warnings, advice = _write_card(folder, output.name, source, given, target, settings, made, result)
         folders.mark(folder, "transfer", settings)
-    _warn(warnings, output, None if special == advice.mode else advice)
+    _warn(warnings, output, None if special == advice.mode or big is not None else advice)
     if push is not None:
         hub.push(output, push, "Tokenizer transferred by zett")
     return output
+
+
+def _read_tokenizer(
+    tokenizer: str | Path, source: BaseModel, map: Mapped, big: Like | None, special: str
+) -> tuple[Vocabulary, str | None]:
+    """The tokenizer with what is mapped, and what was checked of it for `big`, the model that is drafted for. UserError."""
+    with progress.phase(f"reading the tokenizer {tokenizer}"):
+        given = with_map(load_tokenizer(tokenizer, rows=None if big is None else big.rows), source.vocab, map)
+    if big is None:
+        return given, None
+    if _is_json(tokenizer):  # which has no roles of its own
+        given = dataclasses.replace(given, roles=big.vocab.roles, ends=big.vocab.ends)
+    drafts = f"{big.name}: {big.check(source, given, special)}"
+    progress.say(f"drafts for {drafts}")
+    return given, drafts
+
+
+def _texts_by_token(target: Vocabulary) -> dict[str, str]:
+    """What is mapped, as a card and a record show it."""
+    return {target.tokenizer.id_to_token(i): text for i, text in target.mapped.items()}
 
 
 def _read_model(model: str | Path, revision: str | None, method: Method, *, body: bool) -> tuple[BaseModel, Method]:

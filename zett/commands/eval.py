@@ -13,6 +13,7 @@ from zett.belongs import check_belongs
 from zett.choices import KINDS, VARIANTS
 from zett.errors import UserError
 from zett.progress import phase, shown
+from zett.values import nearest
 
 DESCRIPTION = "Measure bits per byte with tokenizers that the model was not trained with."
 EXAMPLES = """\
@@ -21,8 +22,14 @@ examples:
   zett eval --hypernet runs/pico/export --output report        # your own, with report.json and a plot in report/
   zett eval --hypernet mine=runs/pico/export --hypernet pico --tokenizer bpe-8k unigram-8k path/to/tokenizer
   zett eval --tokenizer default path/to/tokenizer              # one in addition to those that it takes by itself
+
+  # a draft model for speculative decoding: how much of what it writes ahead BIG keeps; or which method makes the best draft
+  zett eval --task drafts --model my-draft --target-model BIG
+  zett eval --task drafts --model SMALL --target-model BIG --method fvt first_last weighted
 """
 DEFAULT_OUTPUT = "runs/eval"
+METHODS = ["fvt", "mean", "random"]
+DRAFTS = "drafts"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +65,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", argparse.SUPPRESS, dest="tokenizer", action="extend", nargs="+")  # its old name
     add(
         "--method",
-        "methods to compare with, NAME or NAME:SETTING=VALUE,...; `zett methods` lists them (default: fvt mean random)",
+        "methods to compare with, NAME or NAME:SETTING=VALUE,...; `zett methods` lists them (default: fvt mean random; for "
+        "drafts fvt first_last weighted, and none where --model is a draft already)",
         nargs="+",
-        default=["fvt", "mean", "random"],
     )
     add(
         "--text",
@@ -84,14 +91,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", "of matrix products", choices=("float32", "bfloat16", "auto"), default="float32")
     add("--batch-size", "windows in a batch", type=int, default=32)
     add("--seed", "of the windows, the random method and the bootstrap", type=int, default=0)
+    _draft_arguments(parser.add_argument_group("speculative decoding (--task drafts)"))
+
+
+def _draft_arguments(group) -> None:
+    what = "what is measured: reading (bits per byte), or drafts, how much of what --model writes ahead --target-model keeps"
+    group.add_argument("--task", default="reading", metavar="TASK", help=f"{what} (default: %(default)s)")
+    what = "the model that is drafted for: a folder, a Hub name, or pico"
+    group.add_argument("--target-model", metavar="BIG", help=what)
+    for name, (default, what) in {
+        "--prompts": (16, "pieces of text"),
+        "--prompt-tokens": (32, "of each piece that are read"),
+        "--new-tokens": (64, "that BIG writes after them"),
+        "--draft-tokens": (4, "written ahead at a time"),
+    }.items():
+        group.add_argument(name, type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)")
+    group.add_argument("--temperature", type=float, default=1.0, help="of sampling (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say; print the table, write report.json and report.png. Raises UserError."""
-    from zett.evaluate.saving import check_output, save
+    from zett.evaluate.saving import check_output
     from zett.evaluate.targets import target_specs
 
-    inputs = [args.model, *filter(None, [args.base]), *(args.hypernet or ()), *(args.tokenizer or ())]
+    _check_task(args)
+    inputs = [args.model, *filter(None, [args.base, args.target_model]), *(args.hypernet or ()), *(args.tokenizer or ())]
     output = check_output(args.output, args.overwrite, inputs=inputs)
     if args.batch_size < 1:
         raise UserError(f"--batch-size is {args.batch_size}; it has to be greater than 0")
@@ -102,16 +126,7 @@ def run(args: argparse.Namespace) -> int:
         check_belongs(args.model, folder)
     clock = time.perf_counter()
     with shown(not args.json):
-        with phase("loading JAX"):
-            from zett.evaluate.evaluate import evaluate
-            from zett.evaluate.report import table
-
-        result = evaluate(
-            args.model, args.tokenizer, hypernets=hypernets, language=args.language, base=args.base, variant=args.variant,
-            methods=list(dict.fromkeys(args.method)), text=args.text, text_bytes=args.text_bytes, window=args.window,
-            text_column=args.text_column, prose=args.prose, batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
-            classes=args.classes,
-        )  # fmt: skip
+        result, save, table = (_drafts if args.task == DRAFTS else _reading)(args, hypernets)
     result.settings["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     result.settings["seconds"] = round(time.perf_counter() - clock, 1)
     files = save(result, output)
@@ -121,6 +136,50 @@ def run(args: argparse.Namespace) -> int:
         print(table(result))
         print(f"\nwrote {' and '.join(map(str, files))} in {result.settings['seconds']:.0f} s")
     return 0
+
+
+def _check_task(args: argparse.Namespace) -> None:
+    if args.task not in ("reading", DRAFTS):
+        raise UserError(f"--task {args.task} does not exist; {nearest(args.task, ('reading', DRAFTS))}")
+    if args.task == DRAFTS and args.target_model is None:
+        raise UserError("--task drafts needs the model that is drafted for: give --target-model")
+    if args.task != DRAFTS and args.target_model is not None:
+        raise UserError(
+            f"--target-model is {args.target_model!r}, but nothing drafts for it; give --task drafts, or leave it out"
+        )
+    if args.task == DRAFTS and args.tokenizer:
+        raise UserError(f"--tokenizer is {args.tokenizer[0]!r}, but drafts have that of --target-model; leave it out")
+
+
+def _reading(args: argparse.Namespace, hypernets: dict[str, str] | None) -> tuple:
+    """The report, and what saves and shows it."""
+    with phase("loading JAX"):
+        from zett.evaluate.evaluate import evaluate
+        from zett.evaluate.report import table
+        from zett.evaluate.saving import save
+
+    report = evaluate(
+        args.model, args.tokenizer, hypernets=hypernets, language=args.language, base=args.base, variant=args.variant,
+        methods=list(dict.fromkeys(args.method or METHODS)), text=args.text, text_bytes=args.text_bytes, window=args.window,
+        text_column=args.text_column, prose=args.prose, batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
+        classes=args.classes,
+    )  # fmt: skip
+    return report, save, table
+
+
+def _drafts(args: argparse.Namespace, hypernets: dict[str, str] | None) -> tuple:
+    """The report, and what saves and shows it."""
+    with phase("loading JAX"):
+        from zett.evaluate.drafts import evaluate_drafts, save, table
+
+    report = evaluate_drafts(
+        args.model, args.target_model, methods=None if args.method is None else list(dict.fromkeys(args.method)),
+        hypernets=hypernets, language=args.language, base=args.base, variant=args.variant, text=args.text,
+        prompts=args.prompts, window=args.window, text_column=args.text_column, prompt_tokens=args.prompt_tokens,
+        new_tokens=args.new_tokens, draft_tokens=args.draft_tokens, temperature=args.temperature,
+        batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
+    )  # fmt: skip
+    return report, save, table
 
 
 def named_hypernets(given: Sequence[str] | None) -> dict[str, str] | None:

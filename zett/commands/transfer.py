@@ -24,6 +24,9 @@ examples:
   # without a hypernetwork: every new row is the mean of its pieces' rows
   zett transfer --model path/to/model --method fvt --tokenizer path/to/tokenizer --output my-model
 
+  # a draft for speculative decoding: a small model that speaks a big one's tokenizer, with as many rows (BIG needs no weights)
+  zett transfer --model SMALL --tokenizer BIG --like BIG --map '<|im_start|>=<|user|>' --output my-draft
+
 The result opens with transformers.AutoModelForCausalLM and AutoTokenizer. The tokenizer's files are the ones you gave,
 unless --special asks for others.
 """
@@ -51,6 +54,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--method", default="hypernet", metavar="METHOD", help=what)
     modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
     add("--special", default="keep-target", metavar="MODE", help=f"special tokens. {modes} (default: %(default)s)")
+    what = "the model that the result drafts for: as many rows (padding included), ids and chat template become this model's; "
+    add("--like", metavar="BIG", help=what + "a folder, which needs no weights, or a Hub name")
+    what = "TOKEN of the tokenizer gets the row of TEXT in --model, or one made of its pieces' rows; may be repeated"
+    add("--map", action="append", default=[], metavar="TOKEN=TEXT", help=what)
     add("--revision", help="branch, tag or commit of --model on the Hub")
     what = "text files and folders to measure bits per byte on, before and after: printed, and put into the card"
     add("--text", nargs="+", action="extend", default=[], metavar="PATH", help=what)
@@ -75,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     settings = {
         "method": args.method, "hypernet": args.hypernet, "language": args.language, "special": args.special,
         "revision": args.revision, "overwrite": args.overwrite, "seed": args.seed, "text": args.text, "push": args.push,
-        "base": args.base, "variant": args.variant, "fit_scale": args.fit_scale, "made_with": command_line,
+        "base": args.base, "variant": args.variant, "fit_scale": args.fit_scale, "like": args.like, "map": args.map,
+        "made_with": command_line,
     }  # fmt: skip
     with shown():
         with phase("loading JAX"):
@@ -95,12 +103,12 @@ def command_line(settings: dict) -> str:
     """The command with the settings of a transfer; those that have their usual value are left out."""
     words = ["zett", "transfer"]
     usual = {"special": "keep-target", "seed": 0, "text": []}
-    names = (
-        "model", "tokenizer", "method", "hypernet", "language", "base", "variant", "fit_scale", "revision", "special", "seed",
-        "text", "output",
-    )  # fmt: skip
-    for name in names:
+    names = ("model", "tokenizer", "method", "hypernet", "language", "base", "variant", "fit_scale", "revision", "special")
+    for name in (*names, "like", "map", "seed", "text", "output"):
         value = settings.get(name)
-        if value is not None and value != usual.get(name):
+        if name == "map":
+            for token, mapped in (value or {}).items():
+                words += ["--map", f"{token}={mapped}"]
+        elif value is not None and value != usual.get(name):
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)

@@ -58,7 +58,7 @@ def evaluate(
     specs, dtype = target_specs(targets), product_dtype(dtype).name
     given = {"language": language, "base": base, "variant": variant}
     settings = HypernetMethod(None, **{name: str(value) for name, value in given.items() if value is not None})
-    source, chosen, paths = _opened(model, dtype, hypernets, methods, settings)
+    source, chosen, paths = opened(model, dtype, hypernets, methods, settings)
     task = reading_task(source, dtype=dtype, batch_size=batch_size)
     texts, record = _texts(windows, str(text), text_bytes, window, text_column, str(prose), specs, seed)
     bar = functools.partial(tqdm, disable=None if progress is None else not progress, leave=False)  # None: by terminal
@@ -78,7 +78,7 @@ def evaluate(
     )  # fmt: skip
 
 
-def _opened(
+def opened(
     model: BaseModel | str | Path, dtype: str, hypernets: str | Path | Mapping | None, methods, settings: HypernetMethod
 ) -> tuple[BaseModel, dict[str, Method], dict[str, str]]:
     """The model, the methods that are for it, and where the hypernetworks among them are. UserError as soon as it can be told.

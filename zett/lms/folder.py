@@ -32,6 +32,7 @@ from zett.files.tensors import (
 )
 from zett.lms.base import BaseModel, added_output
 from zett.lms.family import family_of, is_tied
+from zett.lms.like import Like, with_padding
 from zett.lms.unported import PADDED_POSITIONS, set_vocabulary_size, vocabulary_config
 from zett.lms.weights import body_tensors, spelled
 from zett.table import EmbeddingTable
@@ -42,11 +43,13 @@ from zett.vocab.train import END_OF_TEXT, PAD, save_tokenizer
 
 
 def write_model(
-    folder: Path, base: BaseModel, target: Vocabulary, table: EmbeddingTable, *, tokenizer_file: Path | None = None
-) -> None:
+    folder: Path, base: BaseModel, target: Vocabulary, table: EmbeddingTable, *, tokenizer_file: Path | None = None,
+    like: Like | None = None,
+) -> None:  # fmt: skip
     """Write into `folder` the model `base` with the rows of `table` and the tokenizer `target`, in Hugging Face's format.
 
-    tokenizer_file: a tokenizer.json that was given alone; None: the tokenizer's files come from `target.folder`.
+    tokenizer_file: a tokenizer.json that was given alone; None: the tokenizer's files come from `target.folder`. like: the
+    model that it drafts for, whose number of rows, ids and chat template it gets.
     """
     size = int(table.num_valid)
     if size != len(target):
@@ -58,6 +61,9 @@ def write_model(
     # An id that the target lacks is written as null: without the key, Transformers would assume Llama's ids.
     ids = dict.fromkeys(f"{role}_token_id" for role in ("bos", "eos", "pad"))
     hf_config = _follow_other_ids(follow_ids({**ids, **base.hf_config}, target, base.vocab), base, target)
+    if like is not None:
+        hf_config, table, size = like.follow(hf_config, like.config, target), with_padding(table, like.rows), like.rows
+        like.write_template(folder)
     owner = vocabulary_config(hf_config, folder / "config.json")
     set_vocabulary_size(hf_config, size, folder / "config.json")
     if (table.output is None) != (base.table.output is None):
@@ -72,6 +78,8 @@ def write_model(
     own_ends = {"eos_token_id": base.hf_config.get("eos_token_id")}
     settings = {k: v for k, v in {**ids, **own_ends, **settings}.items() if k not in OLD_TOKEN_SETTINGS}
     settings = _follow_other_ids(follow_ids(settings, target, base.vocab, several=True), base, target)
+    if like is not None:
+        settings = like.follow(settings, {**like.config, **like.generation}, target)
     write_json(folder / "generation_config.json", {k: v for k, v in settings.items() if k not in ids or v is not None})
 
 

@@ -29,11 +29,12 @@ def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, p
 
     Every token of the tokenizer has to have a row and the id that `target` says, and ids in the configs have to be those of the
     tokenizer. names: of the tensors with a row for each token. ported: whether the model's architecture is computed here; then
-    it is loaded as a base model, too, and a small one is tried on a few tokens. rows: how many there are; None: no padding.
+    it is loaded as a base model, too, and a small one is tried on a few tokens. rows: of the table, padding included; None: one
+    for each token.
     """
     try:
-        _check_rows(folder, names, len(target), rows or len(target), ported)
-        _check_ids(folder, check_tokenizer(folder, target), len(target))
+        _check_rows(folder, names, len(target), len(target) if rows is None else rows, ported)
+        _check_ids(folder, check_tokenizer(folder, target), len(target) if rows is None else rows)
     except UserError as error:
         raise UserError(f"the result would not work, so nothing was written: {error}") from error
 
@@ -60,21 +61,19 @@ def try_tokenizer(folder: Path, base: BaseModel, target: Vocabulary, file: Path 
     check_tokenizer(folder, target)
 
 
-def _check_rows(folder: Path, names: VocabularyNames, rows: int, padded: int, ported: bool) -> None:
-    """rows: those of tokens; padded: all of them."""
+def _check_rows(folder: Path, names: VocabularyNames, tokens: int, rows: int, ported: bool) -> None:
     stored = stored_tensors(folder)
     for name in (*names.input, *names.output, *names.bias):
-        if stored[name].shape[0] != padded:
-            of = f"a tokenizer of {rows} ids" + (f", padded to {padded}" if padded != rows else "")
-            raise UserError(f"{name} has {stored[name].shape[0]} rows for {of}")
+        if stored[name].shape[0] != rows:
+            raise UserError(f"{name} has {stored[name].shape[0]} rows instead of {rows}, for a tokenizer of {tokens} ids")
     if not ported:
         return
     again = load_base_model(folder, body=sum(int(np.prod(t.shape)) for t in stored.values()) <= COMPUTED)
-    if len(again.table.input) != rows or len(again.vocab) != rows:
-        raise UserError(f"the folder opens with {len(again.vocab)} ids and {len(again.table.input)} rows instead of {rows}")
+    if len(again.table.input) != tokens or len(again.vocab) != tokens:
+        raise UserError(f"the folder opens with {len(again.vocab)} ids and {len(again.table.input)} rows instead of {tokens}")
     if again.params is None:
         return
-    ids = np.linspace(0, rows - 1, 4).astype(int)  # always four, so that the function is compiled once for all vocabularies
+    ids = np.linspace(0, tokens - 1, 4).astype(int)  # always four, so that the function is compiled once for all vocabularies
     h = np.asarray(_hidden(again.graphdef, again.params, np.asarray(again.table.input)[ids][None]))[0]
     logits = h @ np.asarray(again.table.output_rows, np.float32)[ids].T
     if not np.isfinite(logits).all():

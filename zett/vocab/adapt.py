@@ -1,6 +1,7 @@
 """Special tokens of a transferred model: ids in its configs, and tokenizers that take over the base model's."""
 
 import copy
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -99,7 +100,7 @@ def adapt_special(target: "Vocabulary", source: "Vocabulary", mode: str, folder:
         raise UserError(f"special={mode!r} cannot be done: {min(wrong)!r} would not get the id {wrong[min(wrong)]}")
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_config(folder, target, source, mode, tokenizer)
-    return load_tokenizer(folder)
+    return dataclasses.replace(load_tokenizer(folder), mapped=target.mapped)
 
 
 def _missing(target: "Vocabulary", source: "Vocabulary", mode: str, pairs: dict[int, Pair], renamed: set[str]) -> list[str]:

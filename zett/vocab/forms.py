@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zett.vocab.pairing import pair_special
+from zett.vocab.pairing import mapped_pieces, pair_special
 from zett.vocab.vocabulary import Vocabulary
 
 FEATURES = ("log prior", "log vocabulary size", "longer tokens with this prefix", "longer tokens with this suffix", "bytes")
@@ -19,7 +19,8 @@ class SurfaceForms:
     pieces: `[V, S]` int32 source ids, right-padded with 0; the id `source size + b` is byte b, if the source has no token for
     it. lengths: `[V]` int32, the number of pieces (0: a token that stands for no text and has no partner). features: `[V, 5]`
     float32, numbers about the token and the vocabulary around it (see FEATURES), scaled to about unit size. same: `[V]` int32,
-    the source id that stands for exactly the same bytes, or is the partner of a special token; else -1.
+    the source id that stands for exactly the same bytes, or is the partner of a special token; else -1. Tokens that somebody
+    has mapped to a text have that text's pieces.
     """
 
     pieces: np.ndarray
@@ -48,6 +49,11 @@ def surface_forms(target: Vocabulary, source: Vocabulary, max_pieces: int = 8) -
     same = np.asarray([source.id_of.get(token, -1) if token else -1 for token in target.tokens], np.int32)
     for i, partner in pair_special(target, source).items():
         pieces[i, 0], lengths[i], same[i] = partner, 1, partner
+    for i, ids in mapped_pieces(target, source).items():
+        if len(ids) > 1:
+            number = min(len(ids), max_pieces)
+            pieces[i], lengths[i], same[i] = 0, number, -1
+            pieces[i, :number] = ids[:number]
     return SurfaceForms(pieces, lengths, token_features(target.tokens, target.log_prior), same)
 
 

@@ -72,8 +72,9 @@ _STAND_INS = {"bos": ("eos",), "pad": ("eos",), "turn start": ("bos", "cls"), "t
 class Pair:
     """The source token whose row a special target token gets.
 
-    reason: "same text"; "same role" (of ROLES); "same use" (of MARKERS); "nearest role" (an encoder's for a decoder's);
-    "... stands in" (a token of another role, if there is none of these). by: the target token's role or use that decided.
+    reason: "mapped" (somebody has said so); "same text"; "same role" (of ROLES); "same use" (of MARKERS); "nearest role" (an
+    encoder's for a decoder's); "... stands in" (a token of another role, if there is none of these). by: the target token's
+    role or use that decided.
     """
 
     source: int
@@ -97,7 +98,11 @@ def pair_special(target: "Vocabulary", source: "Vocabulary") -> dict[int, int]:
 
 
 def find_pairs(target: "Vocabulary", source: "Vocabulary") -> dict[int, Pair]:
-    """The partner of each special target id: the source token with the same text, else with the same role or use, else near."""
+    """The partner of each special target id: the source token with the same text, else with the same role or use, else near.
+
+    What has been mapped to one source token has that partner, and what has been mapped to several has none.
+    """
+    mapped = mapped_pieces(target, source)
     theirs = structural(source)
     spelled = added_tokens(source) | theirs
     markers = {marker: theirs[name] for name, marker in reversed(_MARKER_OF.items()) if name in theirs}
@@ -106,6 +111,10 @@ def find_pairs(target: "Vocabulary", source: "Vocabulary") -> dict[int, Pair]:
         roles = [role for role in PRECEDENCE if target.roles.get(role) == i]
         marker = _MARKER_OF.get(text, "")
         uses = [use for use in (*roles, marker, *(["eos"] if i in target.ends else [])) if use]
+        if i in mapped:
+            if len(mapped[i]) == 1:
+                pairs[i] = Pair(mapped[i][0], "mapped", next(iter(uses), ""))
+            continue
         if text in spelled:
             pairs[i] = Pair(spelled[text], "same text", next(iter(uses), ""))
             continue
@@ -121,7 +130,12 @@ def find_pairs(target: "Vocabulary", source: "Vocabulary") -> dict[int, Pair]:
         found += [Pair(source.roles[other], f"{other} stands in", use) for use, other in others if other in source.roles]
         if found:
             pairs[i] = found[0]
-    return pairs
+    return pairs | {i: Pair(ids[0], "mapped", "") for i, ids in mapped.items() if len(ids) == 1 and i not in pairs}
+
+
+def mapped_pieces(target: "Vocabulary", source: "Vocabulary") -> dict[int, list[int]]:
+    """The source ids of the text that a target id has been mapped to, by id."""
+    return {i: source.tokenizer.encode(text, add_special_tokens=False).ids for i, text in target.mapped.items()}
 
 
 def added_tokens(vocab: "Vocabulary") -> dict[str, int]:
@@ -154,9 +168,11 @@ class SpecialToken:
     """What becomes of a special token.
 
     id: in the target, or None. role: of ROLES or MARKERS, or "". source_id, source_text: of its partner, or None.
-    fate: "copied" (the partner has the same text), "paired" (the partner has another text), "predicted" (no partner; the method
-    makes its row up: the mean row, or for a token with a text of its own that text's row), "kept" (a source token that was
-    appended to the target), "dropped" (a source token that no target token stands for). reason: of a partner, see `Pair`.
+    fate: "copied" (the partner has the same text), "paired" (the partner has another text), "mapped" (somebody has said for
+    which text of the source it stands; source_text is this text, and there is a source_id if it is one token), "predicted" (no
+    partner; the method makes its row up: the mean row, or for a token with a text of its own that text's row), "kept" (a source
+    token that was appended to the target), "dropped" (a source token that no target token stands for). reason: of a partner,
+    see `Pair`.
     """
 
     id: int | None
@@ -192,8 +208,13 @@ def pairing(target: "Vocabulary", source: "Vocabulary", given_size: int | None =
     theirs = structural(source)
     text_of = {i: text for text, i in (added_tokens(source) | theirs).items()}
     report = []
-    for text, i in sorted(structural(target).items(), key=lambda item: item[1]):
+    told = {target.tokenizer.id_to_token(i): i for i in target.mapped}
+    for text, i in sorted((structural(target) | told).items(), key=lambda item: item[1]):
         role = _role(target, text, i)
+        if i in target.mapped:
+            partner = pairs[i].source if i in pairs else None
+            report.append(SpecialToken(i, text, role, "mapped", partner, target.mapped[i], "mapped"))
+            continue
         if i not in pairs:
             report.append(SpecialToken(i, text, role, "predicted"))
             continue

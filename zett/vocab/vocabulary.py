@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class Vocabulary:
     kind: of tokenizer, see `TokenFormat`. losses: what a text loses in the tokenizer, in words; () if nothing.
     tokenizer: the `tokenizers.Tokenizer`. folder: where it was read from, or None. format: how its model spells tokens.
     ends: ids that end a text, the eos first; a model's configs may name several.
+    mapped: for ids whose rows somebody has decided, the text of a base model that they stand for; see zett/vocab/mapping.py.
     """
 
     tokens: tuple[bytes, ...]
@@ -34,6 +36,7 @@ class Vocabulary:
     folder: Path | None = None
     format: TokenFormat | None = None
     ends: tuple[int, ...] = ()
+    mapped: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -29,6 +29,7 @@ class EvalTask(Protocol):
 
 TASKS = {
     "bits_per_byte": "zett.evaluate.tasks.bits_per_byte:BitsPerByte",
+    "drafts": "zett.evaluate.tasks.drafts:Drafts",
     "masked_bits_per_byte": "zett.evaluate.tasks.masked_bits_per_byte:MaskedBitsPerByte",
 }
 
