@@ -45,8 +45,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--variant", metavar="ROWS", help=f"with --base, how rows are made. {ways} (default: {next(iter(VARIANTS))})")
     what = "language of the tokenizer, by code or number, where the hypernetwork knows languages"
     add("--language", metavar="CODE", help=what)
-    what = "NAME, or NAME:SETTING=VALUE,...; `zett methods` lists them (default: %(default)s)"
-    add("--method", default="hypernet", metavar="METHOD", help=what)
+    what = "NAME, or NAME:SETTING=VALUE,...; `zett methods` lists them (default: hypernet; if none fits, the best without help)"
+    add("--method", metavar="METHOD", help=what)
     modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
     add("--special", default="keep-target", metavar="MODE", help=f"special tokens. {modes} (default: %(default)s)")
     add("--revision", help="branch, tag or commit of --model on the Hub")
@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.minutes is not None and args.refine is None:
         raise UserError(f"--minutes is {args.minutes}, but there is no --refine that it would limit")
-    if args.method == "hypernet":  # in no time, since JAX takes its own
+    if args.method in (None, "hypernet"):  # in no time, since JAX takes its own
         if args.hypernet:
             check_belongs(args.model, args.hypernet)
-        else:
+        elif args.method or args.base or args.variant or args.language:
             shipped_candidates(args.base or args.model)
     settings = {
         "method": args.method, "hypernet": args.hypernet, "language": args.language, "special": args.special,
