@@ -78,3 +78,20 @@ def _status(field: str) -> int:
     found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return 1024 * int(found[1])
+
+
+def measured(call: Callable[[], object]) -> tuple[dict, object]:
+    """Seconds of processors and of the clock, and the result."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    result = call()
+    return {"cpu_seconds": time.process_time() - cpu, "seconds": time.perf_counter() - clock}, result
+
+
+def with_memory(call: Callable[[], object]) -> tuple[dict, object]:
+    """The same, with the memory that is held at most: beside what was held, and by the whole process."""
+    if not HAS_PEAK:
+        return measured(call)
+    held = held_bytes()
+    forget_peak()
+    numbers, result = measured(call)
+    return numbers | {"MB": (peak_bytes() - held) / 1e6, "MB_of_the_process": peak_bytes() / 1e6}, result

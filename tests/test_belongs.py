@@ -105,7 +105,7 @@ def test_the_command_refuses_it_without_loading_jax(hypernet, tmp_path):
 def test_the_command_says_that_none_in_the_package_fits(base, tmp_path):
     """At once, without JAX, with exit code 2 and one line."""
     argv = [sys.executable, "-c", "from zett.cli import main; main()", "transfer", "--model", str(base)]
-    argv += ["--tokenizer", "x", "--output", str(tmp_path / "out")]
+    argv += ["--tokenizer", "x", "--output", str(tmp_path / "out"), "--method", "hypernet"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "in the package: " in done.stderr and "pico (it has rows of width 16, not 256)" in done.stderr

@@ -18,7 +18,7 @@ from zett.lms import load_base_model
 from zett.methods.fvt import FVT
 from zett.methods.hypernet import HypernetMethod
 from zett.methods.mean import Mean
-from zett.transfer import transfer
+from zett.transfer import INSTEAD, transfer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
 
@@ -30,6 +30,11 @@ def tied_folder(tmp_path_factory):
 
 def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
+
+
+def method_of(folder: Path) -> str:
+    """What its record says."""
+    return json.loads((folder / "zett.json").read_text())["settings"]["method"]
 
 
 # ------------------------------------------------------------------------------------------------ what was run
@@ -95,7 +100,7 @@ class Own(Mean):
 def test_methods_of_ones_own(tmp_path, base_folder, target_folder):
     output = transfer(base_folder, target_folder, tmp_path / "out", method=Own())
     assert "method=Own()" in made_with(output)
-    assert json.loads((output / "zett.json").read_text())["settings"]["method"] == "Own()"
+    assert method_of(output) == "Own()"
     output = transfer(base_folder, target_folder, tmp_path / "fvt", method=FVT())
     assert "method='fvt'" in made_with(output)
 
@@ -196,6 +201,26 @@ def test_bad_input(tmp_path, base_folder, target_folder):
         with pytest.raises(UserError, match=message):
             transfer(model, tokenizer, output, method=method, hypernet=hypernet)
         assert names(tmp_path) == ["empty"]
+
+
+def test_without_a_hypernetwork_that_fits_it_is_the_best_method_that_needs_nothing(
+    tmp_path, base_folder, target_folder, monkeypatch, caplog
+):
+    out = transfer(base_folder, target_folder, tmp_path / "out")
+    assert f"the package has none for {base_folder}: " in caplog.text and f"rows are made by {INSTEAD}," in caplog.text
+    assert method_of(out) == INSTEAD
+    same = transfer(base_folder, target_folder, tmp_path / "same", method=INSTEAD)
+    made, expected = (load_base_model(folder, body=False).table for folder in (out, same))
+    np.testing.assert_array_equal(made.input, expected.input)
+    # One that is seen to be another's only when rows are compared.
+    monkeypatch.setattr(HypernetMethod, "precheck", lambda self, model: None)
+    caplog.clear()
+    assert method_of(transfer(base_folder, target_folder, tmp_path / "late")) == INSTEAD
+    assert f"rows are made by {INSTEAD}," in caplog.text
+    with pytest.raises(UserError, match="needs a hypernetwork made for"):
+        transfer(base_folder, target_folder, tmp_path / "no", method="hypernet")
+    with pytest.raises(UserError):  # of a base model, only a hypernetwork makes use
+        transfer(base_folder, target_folder, tmp_path / "no", base=base_folder)
 
 
 def test_outputs_that_exist(tmp_path, base_folder, target_folder):

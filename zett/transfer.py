@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zett import progress
 from zett.arguments import several
+from zett.belongs import AnotherModel
 from zett.cards import python_call, special_section, transfer_card, warnings_section
 from zett.errors import UserError
 from zett.evaluate.tasks import reading_task
@@ -28,9 +29,11 @@ from zett.vocab.adapt import adapt_special, check_mode
 from zett.vocab.mapping import Mapped, with_map
 from zett.vocab.pairing import Pairing, pairing
 
+INSTEAD = "fvt"  # of a hypernetwork where none fits: the best that needs nothing, by measurement (docs/methods.md)
+
 
 def transfer(
-    model: str | Path, tokenizer: str | Path, output: str | Path, *, method: str | Method = "hypernet",
+    model: str | Path, tokenizer: str | Path, output: str | Path, *, method: str | Method | None = None,
     hypernet: str | Path | None = None, language: str | int | None = None, special: str = "keep-target",
     revision: str | None = None, overwrite: bool = False, seed: int = 0, text: str | Path | Sequence[str | Path] = (),
     push: str | None = None, measure: str | Path | Sequence[str | Path] = (), made_with: Callable[[dict], str] | None = None,
@@ -40,11 +43,12 @@ def transfer(
     """Write to the folder `output` the base `model` with the `tokenizer` in place of its own; returns `output`.
 
     model: "pico", a folder or a Hub name. tokenizer: a folder with tokenizer.json, that file, or a Hub name. method: a method,
-    or what `zett.methods.make_method` takes, such as "fvt" or "hypernet:DIR". hypernet, language: the settings of the method
-    "hypernet": its folder or Hub name (None: the one in the package that is for the model), and the language of the tokenizer,
-    by code or number, for hypernetworks that know languages. base, variant: where `model` is a variant of the hypernetwork's
-    base model, that base model, and one of zett.choices.VARIANTS. fit_scale: a file or folder of text, on which it is
-    chosen how far the hypernetwork's rows go from FVT's. special: one of zett.choices.MODES. revision: of `model`, on the Hub.
+    or what `zett.methods.make_method` takes, such as "fvt" or "hypernet:DIR"; None: "hypernet", or INSTEAD, with a warning, if
+    none is given and the package has none for the model. hypernet, language: the settings of the method "hypernet": its folder
+    or Hub name (None: the one in the package that is for the model), and the language of the tokenizer, by code or number, for
+    hypernetworks that know languages. base, variant: where `model` is a variant of the hypernetwork's base model, that base
+    model, and one of zett.choices.VARIANTS. fit_scale: a file or folder of text, on which it is chosen how far the
+    hypernetwork's rows go from FVT's. special: one of zett.choices.MODES. revision: of `model`, on the Hub.
     like: the model for which the result drafts in speculative decoding: its folder, which needs no weights, or a Hub name;
     vocab_size, ids in the configs and the chat template become that model's. map: texts of the base model by tokens of the
     tokenizer that get their rows, or "TOKEN=TEXT" each. text: files and folders, on all of which bits per byte before and after
@@ -55,8 +59,9 @@ def transfer(
     """
     check_seed(seed)
     output = folders.output_path(output)
-    chosen = choose_method(method, hypernet, language, base, variant, fit_scale)
-    chosen.precheck(model)
+    chosen = choose_method("hypernet" if method is None else method, hypernet, language, base, variant, fit_scale)
+    instead = make_method(INSTEAD) if method is None and chosen == HypernetMethod() else None
+    chosen = _prechecked(model, chosen, instead)
     text = [*several(text), *several(measure)]
     check_mode(special)
     # Before anything slow: a run of minutes that then may not write is a bad joke.
@@ -67,7 +72,7 @@ def transfer(
     read = [own, *(Path(p).expanduser() for p in (tokenizer, hypernet, base, like, *chosen.inputs()) if p is not None)]
     folders.check_output(output, overwrite=overwrite, inputs=[p for p in read if p.exists()])
     big = None if like is None else read_like(like)
-    source, chosen = _read_model(model, revision, chosen, body=bool(windows) or chosen.reads_body)
+    source, chosen = _read_model(model, revision, chosen, instead, body=bool(windows) or chosen.reads_body)
     given, drafts = _read_tokenizer(tokenizer, source, map, big, special)
     settings = {
         "model": str(model), "revision": revision, "tokenizer": str(tokenizer), **_recorded(method, chosen, source),
@@ -116,12 +121,45 @@ def _texts_by_token(target: Vocabulary) -> dict[str, str]:
     return {target.tokenizer.id_to_token(i): text for i, text in target.mapped.items()}
 
 
-def _read_model(model: str | Path, revision: str | None, method: Method, *, body: bool) -> tuple[BaseModel, Method]:
-    """The model, and the method settled for it. UserError if it is not for this model: before a body is read, if possible."""
+def _prechecked(model: str | Path, method: Method, instead: Method | None) -> Method:
+    """The method, or the one `instead` of it if small files show that the package has no hypernetwork for the model."""
+    try:
+        method.precheck(model)
+    except AnotherModel as error:
+        return _replaced(error, model, instead)
+    return method
+
+
+def _replaced(error: AnotherModel, model: str | Path, instead: Method | None) -> Method:
+    """The method `instead` of a hypernetwork that there is not, which is warned of. Raises the error if there is none."""
+    if instead is None:
+        raise error
+    logging.getLogger("zett").warning(
+        "zett: warning: no hypernetwork is given, and the package has none for %s: %s; rows are made by %s, by measurement the "
+        "best method that needs nothing (docs/methods.md)",
+        model,
+        error.why,
+        spec_of(instead),
+    )
+    return instead
+
+
+def _read_model(
+    model: str | Path, revision: str | None, method: Method, instead: Method | None, *, body: bool
+) -> tuple[BaseModel, Method]:
+    """The model, and the method settled for it. UserError if it is not for this model: before a body is read, if possible.
+
+    instead: the method if the package has no hypernetwork for the model.
+    """
     dtype = product_dtype("auto").name
     with progress.phase(f"reading the base model {model}"):
         source = load_base_model(model, revision=revision, dtype=dtype, body=False)
-        method = method.settled(source)
+        try:
+            method = method.settled(source)
+            if instead is not None:
+                method.check(source)
+        except AnotherModel as error:
+            method = _replaced(error, model, instead)
         if body:
             source = load_base_model(model, revision=revision, dtype=dtype)
     method.check(source)
@@ -131,14 +169,14 @@ def _read_model(model: str | Path, revision: str | None, method: Method, *, body
     return source, method
 
 
-def _recorded(given: str | Method, method: Method, source: BaseModel) -> dict:
+def _recorded(given: str | Method | None, method: Method, source: BaseModel) -> dict:
     """The settings of a transfer that say what the method is; a hypernetwork in one way, however it was given."""
     about = {} if (words := method.about(source)) is None else {"about": words}
     if isinstance(method, HypernetMethod):
         way = None if method.base is None else method.way
         settings = {"language": method.language, "base": method.base, "variant": way, "fit_scale": method.fit_scale}
         return {"method": "hypernet", "hypernet": method.path, **settings, **about}
-    return {"method": given if isinstance(given, str) else spec_of(given), "hypernet": None, "language": None, **about}
+    return {"method": given if isinstance(given, str) else spec_of(method), "hypernet": None, "language": None, **about}
 
 
 def _write_card(

@@ -247,5 +247,5 @@ def test_where_none_in_the_package_fits(tmp_path, base_folder, target_folder, pa
         r"tiny-hn \(rows of the same width, 16, are alike to a median cosine of .*, and \d+ of \d+ ids have the same token"
     )
     with pytest.raises(UserError, match=message):
-        transfer(other, target_folder, tmp_path / "out")
+        transfer(other, target_folder, tmp_path / "out", method="hypernet")
     assert not (tmp_path / "out").exists()

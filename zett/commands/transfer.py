@@ -50,8 +50,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--language", metavar="CODE", help=what)
     what = "choose on this text (a file or folder, seconds) how far the hypernetwork's rows go from FVT's, the mean of pieces"
     add("--fit-scale", metavar="TEXT", help=what)
-    what = "NAME, or NAME:SETTING=VALUE,...; `zett methods` lists them (default: %(default)s)"
-    add("--method", default="hypernet", metavar="METHOD", help=what)
+    what = "NAME, or NAME:SETTING=VALUE,...; `zett methods` lists them (default: hypernet; if none fits, the best without help)"
+    add("--method", metavar="METHOD", help=what)
     modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
     add("--special", default="keep-target", metavar="MODE", help=f"special tokens. {modes} (default: %(default)s)")
     what = "the model that the result drafts for: as many rows (padding included), ids and chat template become this model's; "
@@ -74,10 +74,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.minutes is not None and args.refine is None:
         raise UserError(f"--minutes is {args.minutes}, but there is no --refine that it would limit")
-    if args.method == "hypernet":  # in no time, since JAX takes its own
+    if args.method in (None, "hypernet"):  # in no time, since JAX takes its own
         if args.hypernet:
             check_belongs(args.model, args.hypernet)
-        else:
+        elif args.method or args.base or args.variant or args.language or args.fit_scale:
             shipped_candidates(args.base or args.model)
     settings = {
         "method": args.method, "hypernet": args.hypernet, "language": args.language, "special": args.special,
