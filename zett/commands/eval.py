@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zett.belongs import check_belongs
-from zett.choices import KINDS, VARIANTS
+from zett.choices import KINDS, MODES, VARIANTS
 from zett.errors import UserError
 from zett.progress import phase, shown
 
@@ -21,6 +21,7 @@ examples:
   zett eval --hypernet runs/pico/export --output report        # your own, with report.json and a plot in report/
   zett eval --hypernet mine=runs/pico/export --hypernet pico --tokenizer bpe-8k unigram-8k path/to/tokenizer
   zett eval --tokenizer default path/to/tokenizer              # one in addition to those that it takes by itself
+  zett eval --task agreement --model path/to/chat-model --tokenizer path/to/tokenizer   # are its answers the original's?
 """
 DEFAULT_OUTPUT = "runs/eval"
 
@@ -71,6 +72,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--text-column", "column of jsonl and parquet files", default="text")
     add("--text-bytes", "the most bytes to measure (default: a whole file or folder, 131072 of a held-out split)", type=int)
+    what = "bits_per_byte, masked_bits_per_byte, or agreement: answers to prompts beside the original's (default: by the model)"
+    add("--task", what, metavar="NAME")
+    add("--prompts", "of the task agreement, one a line or a row (default: fifty in the package)", metavar="FILE")
+    modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
+    what = f"special tokens of the targets. {modes} (default: keep-target, but map-to-source for answers in a chat template)"
+    add("--special", what, metavar="MODE")
     add("--window", "bytes of context, the same for all tokenizers", type=int, default=512)
     add("--prose", "text source that trains prose-KIND-SIZE targets (default: docstrings)", default="prose", metavar="SPEC")
     add("--output", f"where report.json and report.png go (default: {DEFAULT_OUTPUT}, replaced)", metavar="DIR")
@@ -105,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
             args.model, args.tokenizer, hypernets=hypernets, language=args.language, base=args.base, variant=args.variant,
             methods=list(dict.fromkeys(args.method)), text=args.text, text_bytes=args.text_bytes, window=args.window,
             text_column=args.text_column, prose=args.prose, batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
+            task=args.task, prompts=args.prompts, special=args.special,
         )  # fmt: skip
     result.settings["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     result.settings["seconds"] = round(time.perf_counter() - clock, 1)
