@@ -38,7 +38,7 @@ def transfer_card(title: str, settings: dict, tokenizer: str, made_with: str, re
     settings: of `zett.transfer`. tokenizer: what kind it is. made_with: what was run. result: what was measured, or None.
     """
     base, revision, method, hypernet = (settings[name] for name in ("model", "revision", "method", "hypernet"))
-    trained = method == "hypernet"
+    trained = method.partition(":")[0] == "hypernet"
     made_by = f"the hypernetwork `{hypernet}`, zero-shot" if trained else f"the training-free method `{method}`"
     found = _row("fitted", settings.get("scaled")) + _row("drafts for", settings.get("drafts"))
     return f"""{front_matter(base)}# {title}

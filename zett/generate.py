@@ -118,14 +118,23 @@ def ends_of(model: BaseModel) -> set[int]:
 
 def chat_prompt(vocab: Vocabulary, messages: Sequence[dict[str, str]]) -> str:
     """The prompt for a model's answer to `messages` (`{"role": "user", "content": ...}`), by the tokenizer's chat template."""
+    return chat_texts(vocab, [messages])[0]
+
+
+def chat_texts(vocab: Vocabulary, conversations: Sequence[Sequence[dict[str, str]]], *, answered: bool = False) -> list[str]:
+    """Conversations as the tokenizer's chat template writes them, ready for an answer; answered: each ends with its answer."""
     if chat_template(vocab.folder) is None:
         raise UserError(f"the tokenizer{f' in {vocab.folder}' if vocab.folder else ''} has no chat template; give a text")
     import jinja2
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(vocab.folder, trust_remote_code=False)
+
+    def written(messages) -> str:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=not answered))
+
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        return [written(messages) for messages in conversations]
     except jinja2.TemplateError as error:
         raise UserError(f"{vocab.folder}: the chat template does not take these messages: {error}") from error
 

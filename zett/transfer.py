@@ -175,7 +175,8 @@ def _recorded(given: str | Method | None, method: Method, source: BaseModel) -> 
     if isinstance(method, HypernetMethod):
         way = None if method.base is None else method.way
         settings = {"language": method.language, "base": method.base, "variant": way, "fit_scale": method.fit_scale}
-        return {"method": "hypernet", "hypernet": method.path, **settings, **about}
+        name = f"hypernet:shared={method.shared:g}" if method.shared else "hypernet"
+        return {"method": name, "hypernet": method.path, **settings, **about}
     return {"method": given if isinstance(given, str) else spec_of(method), "hypernet": None, "language": None, **about}
 
 

@@ -55,6 +55,27 @@ def test_rows_of_a_hypernetwork(tmp_path, base_folder, target_folder, hypernet):
     np.testing.assert_array_equal(make_method(f"hypernet:{hypernet}")(base, target).input, expected.input)
 
 
+def test_shared_rows_go_back_towards_the_models_own(tmp_path, base_folder, target_folder, hypernet):
+    base, target, fresh = load_base_model(base_folder), load_tokenizer(target_folder), load_hypernet(hypernet)
+    params = jax.tree.map(lambda x: x + np.float32(0.1), fresh.params)  # a fresh one corrects nothing
+    save_hypernet(tmp_path / "hypernet", dataclasses.replace(fresh, params=params), base.vocab, {})
+    predicted, half, own = (
+        make_method(f"hypernet:{tmp_path / 'hypernet'}", shared=shared)(base, target) for shared in (0.0, 0.5, 1.0)
+    )
+    same = np.asarray([base.vocab.id_of.get(token, -1) if token else -1 for token in target.tokens])
+    assert 0 < (same >= 0).sum() < len(target)
+    for side in ("input", "output"):
+        rows, theirs = getattr(predicted, side), np.asarray(getattr(base.table, side), np.float32)
+        expected = np.where((same >= 0)[:, None], theirs[same], rows)
+        np.testing.assert_allclose(getattr(own, side), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(getattr(half, side), (rows + expected) / 2, rtol=1e-5, atol=1e-6)
+        assert np.abs(rows - expected).max() > 0.1
+    with pytest.raises(UserError, match=r"shared is 1\.5; it has to be from 0"):
+        make_method("hypernet:shared=1.5")
+    output = transfer(base_folder, target_folder, tmp_path / "out", method="hypernet:shared=0.5", hypernet=hypernet)
+    assert json.loads((output / "zett.json").read_text())["settings"]["method"] == "hypernet:shared=0.5"
+
+
 def test_the_dtype_of_its_products(tmp_path, base_folder, target_folder, hypernet):
     base, target, fresh = load_base_model(base_folder), load_tokenizer(target_folder), load_hypernet(hypernet)
     params = jax.tree.map(lambda x: x + np.float32(0.1), fresh.params)  # a fresh one corrects nothing

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zett.belongs import check_belongs
-from zett.choices import KINDS, VARIANTS
+from zett.choices import KINDS, MODES, VARIANTS
 from zett.errors import UserError
 from zett.progress import phase, shown
-from zett.values import nearest
 
 DESCRIPTION = "Measure bits per byte with tokenizers that the model was not trained with."
 EXAMPLES = """\
@@ -26,6 +25,7 @@ examples:
   # a draft model for speculative decoding: how much of what it writes ahead BIG keeps; or which method makes the best draft
   zett eval --task drafts --model my-draft --target-model BIG
   zett eval --task drafts --model SMALL --target-model BIG --method fvt first_last weighted
+  zett eval --task agreement --model path/to/chat-model --tokenizer path/to/tokenizer   # are its answers the original's?
 """
 DEFAULT_OUTPUT = "runs/eval"
 METHODS = ["fvt", "mean", "random"]
@@ -78,6 +78,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--text-column", "column of jsonl and parquet files", default="text")
     add("--text-bytes", "the most bytes to measure (default: a whole file or folder, 131072 of a held-out split)", type=int)
+    what = (
+        "bits_per_byte, masked_bits_per_byte; agreement: answers to prompts beside the original's; drafts: how much of what "
+        "--model writes ahead --target-model keeps (default: by the model, how well it reads)"
+    )
+    add("--task", what, metavar="NAME")
+    add("--prompts", "of the task agreement, one a line or a row (default: fifty in the package)", metavar="FILE")
+    modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
+    what = f"special tokens of the targets. {modes} (default: keep-target, but map-to-source for answers in a chat template)"
+    add("--special", what, metavar="MODE")
     add("--window", "bytes of context, the same for all tokenizers", type=int, default=512)
     add("--prose", "text source that trains prose-KIND-SIZE targets (default: docstrings)", default="prose", metavar="SPEC")
     add(
@@ -95,12 +104,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _draft_arguments(group) -> None:
-    what = "what is measured: reading (bits per byte), or drafts, how much of what --model writes ahead --target-model keeps"
-    group.add_argument("--task", default="reading", metavar="TASK", help=f"{what} (default: %(default)s)")
     what = "the model that is drafted for: a folder, a Hub name, or pico"
     group.add_argument("--target-model", metavar="BIG", help=what)
     for name, (default, what) in {
-        "--prompts": (16, "pieces of text"),
+        "--prompt-count": (16, "pieces of text"),
         "--prompt-tokens": (32, "of each piece that are read"),
         "--new-tokens": (64, "that BIG writes after them"),
         "--draft-tokens": (4, "written ahead at a time"),
@@ -139,8 +146,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_task(args: argparse.Namespace) -> None:
-    if args.task not in ("reading", DRAFTS):
-        raise UserError(f"--task {args.task} does not exist; {nearest(args.task, ('reading', DRAFTS))}")
+    if args.task == DRAFTS and (args.prompts or args.special):
+        given = f"--prompts {args.prompts}" if args.prompts else f"--special {args.special}"
+        raise UserError(f"--task drafts has no use for {given}; leave it out")
     if args.task == DRAFTS and args.target_model is None:
         raise UserError("--task drafts needs the model that is drafted for: give --target-model")
     if args.task != DRAFTS and args.target_model is not None:
@@ -162,7 +170,7 @@ def _reading(args: argparse.Namespace, hypernets: dict[str, str] | None) -> tupl
         args.model, args.tokenizer, hypernets=hypernets, language=args.language, base=args.base, variant=args.variant,
         methods=list(dict.fromkeys(args.method or METHODS)), text=args.text, text_bytes=args.text_bytes, window=args.window,
         text_column=args.text_column, prose=args.prose, batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
-        classes=args.classes,
+        task=args.task, prompts=args.prompts, special=args.special, classes=args.classes,
     )  # fmt: skip
     return report, save, table
 
@@ -175,7 +183,7 @@ def _drafts(args: argparse.Namespace, hypernets: dict[str, str] | None) -> tuple
     report = evaluate_drafts(
         args.model, args.target_model, methods=None if args.method is None else list(dict.fromkeys(args.method)),
         hypernets=hypernets, language=args.language, base=args.base, variant=args.variant, text=args.text,
-        prompts=args.prompts, window=args.window, text_column=args.text_column, prompt_tokens=args.prompt_tokens,
+        prompts=args.prompt_count, window=args.window, text_column=args.text_column, prompt_tokens=args.prompt_tokens,
         new_tokens=args.new_tokens, draft_tokens=args.draft_tokens, temperature=args.temperature,
         batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from tqdm import tqdm
 from zett.arguments import renamed, several
 from zett.belongs import AnotherModel
 from zett.errors import UserError
-from zett.evaluate.results import Report
+from zett.evaluate.prompts import read_prompts
+from zett.evaluate.results import Report, TargetResult
 from zett.evaluate.statistics import RESAMPLES
-from zett.evaluate.targets import named_targets, target_specs
-from zett.evaluate.tasks import reading_task
-from zett.evaluate.trial import start_trial
+from zett.evaluate.targets import adapted_targets, named_targets, target_specs
+from zett.evaluate.tasks import check_task, make_task, reading_task
+from zett.evaluate.trial import Trial, start_trial
 from zett.evaluate.windows import described, measured_windows
 from zett.files.provenance import environment
 from zett.lms.base import BaseModel, load_base_model
@@ -24,6 +26,8 @@ from zett.methods.hypernet import HypernetMethod
 from zett.progress import phase, say
 from zett.values import check_seed
 from zett.vocab import Vocabulary
+from zett.vocab.adapt import check_mode
+from zett.vocab.prompts import chat_template
 
 BASELINES = ("fvt", "mean", "random")
 
@@ -34,7 +38,8 @@ def evaluate(
     methods: str | Sequence[str] | Mapping[str, Method] = BASELINES, windows: str | Sequence[str] | None = None,
     text: str = "python", text_bytes: int | None = None, window: int = 512, text_column: str = "text", prose: str = "prose",
     batch_size: int = 32, dtype: str = "float32", seed: int = 0, progress: bool | None = None, base=None,
-    variant: str | None = None, classes: bool = False, targets=None,
+    variant: str | None = None, targets=None, task: str | None = None, prompts: str | Path | Sequence[str] | None = None,
+    special: str | None = None, classes: bool = False,
 ) -> Report:  # fmt: skip
     """Bits per byte of `model` with its own tokenizer and with every target, by every method, on the same held-out bytes.
 
@@ -48,34 +53,65 @@ def evaluate(
     methods: specs of `zett.methods.make_method`, such as "fvt" or "hypernet:DIR", or methods by name.
     windows: pieces of text, each scored alone; None: those of `text`, of at most `window` bytes. text: a file or folder is
     measured whole unless targets are trained on it, else its held-out split is. text_bytes: the most that is measured (None: of
-    a held-out split, 131072). dtype: of matrix products. progress: show a bar; None: in a terminal only. classes: find out at
-    which tokens bits are lost (causal models). Raises UserError.
+    a held-out split, 131072). dtype: of matrix products. progress: show a bar; None: in a terminal only. task: one of TASKS
+    (None: how well text is read). prompts: of the task "agreement", see `read_prompts`. special: one of zett.choices.MODES
+    (None: keep-target, but for answers in a chat template). classes: find out at which tokens bits are lost (causal models
+    that read). Raises UserError.
     """
     if model is None:
         model, base = ("pico" if base is None else base), None
     check_seed(seed)
+    _check_task(task, prompts, special)
     targets = renamed("tokenizer", tokenizer, "targets", targets)
     specs, dtype = target_specs(targets), product_dtype(dtype).name
     given = {"language": language, "base": base, "variant": variant}
     settings = HypernetMethod(None, **{name: str(value) for name, value in given.items() if value is not None})
     source, chosen, paths = opened(model, dtype, hypernets, methods, settings)
-    task = reading_task(source, dtype=dtype, batch_size=batch_size)
-    texts, record = _texts(windows, str(text), text_bytes, window, text_column, str(prose), specs, seed)
+    made = {"dtype": dtype, "batch_size": batch_size}
+    measure = reading_task(source, **made) if task is None else make_task(task, **made)
+    if task == "agreement":
+        texts, record = read_prompts(prompts, text_column)
+    else:
+        texts, record = _texts(windows, str(text), text_bytes, window, text_column, str(prose), specs, seed)
     bar = functools.partial(tqdm, disable=None if progress is None else not progress, leave=False)  # None: by terminal
     named = named_targets(targets, specs, bar, text=str(text), prose=str(prose), text_column=text_column)
-    with bar(total=1 + len(named) * len(chosen), desc="original", unit="run") as runs:
-        trial = start_trial(source, task, texts, chosen, seed, classes=classes)
+    special = special or _special(source, task)
+    with tempfile.TemporaryDirectory() as scratch, bar(total=1 + len(named) * len(chosen), desc="original", unit="run") as runs:
+        named = adapted_targets(named, source.vocab, special, Path(scratch))
+        trial = start_trial(source, measure, texts, chosen, seed, classes=classes)
         runs.update()
         results = [trial.of_target(name, target, runs) for name, target in named.items()]
+    used = {"seed": seed, "batch_size": batch_size, "dtype": dtype, "language": language, "special": special}
+    return _report(trial, record, paths, results, used)
+
+
+def _report(trial: Trial, text: dict, hypernets: dict[str, str], results: list[TargetResult], settings: dict) -> Report:
+    source, task, methods = trial.base, trial.task, trial.methods
+    measure = {"measure": task.unit, "lower_is_better": task.lower_is_better, "bootstrap_resamples": RESAMPLES}
+    about = {name: words for name, method in methods.items() if (words := method.about(source))}
     return Report(
-        base={"name": source.name, "fingerprint": source.fingerprint}, text=record, original=trial.of_original(),
-        hypernets=paths, targets=results, environment=environment(),
-        settings={
-            "measure": task.unit, "seed": seed, "batch_size": batch_size, "dtype": dtype, "bootstrap_resamples": RESAMPLES,
-            "language": language, "about": {name: words for name, method in chosen.items() if (words := method.about(source))},
-        },
-        baselines=tuple(name for name, method in chosen.items() if method.baseline),
+        base={"name": source.name, "fingerprint": source.fingerprint}, text=text, original=trial.of_original(),
+        hypernets=hypernets, targets=results, environment=environment(), settings={**measure, **settings, "about": about},
+        baselines=tuple(name for name, method in methods.items() if method.baseline),
     )  # fmt: skip
+
+
+def _check_task(name: str | None, prompts, special: str | None) -> None:
+    """UserError if these arguments make no sense, before anything is read."""
+    if name is not None:
+        check_task(name)
+    if name == "drafts":
+        raise UserError("the task 'drafts' takes a second model; it is zett.evaluate.drafts.evaluate_drafts that measures it")
+    if special is not None:
+        check_mode(special)
+    if prompts is not None and name != "agreement":
+        raise UserError("there are prompts, but only the task 'agreement' has them answered; give that task, or leave them out")
+
+
+def _special(source: BaseModel, task: str | None) -> str:
+    """What becomes of special tokens, if nothing is said: a chat template works with the model's own."""
+    chat = task == "agreement" and chat_template(source.vocab.folder) is not None
+    return "map-to-source" if chat else "keep-target"
 
 
 def opened(

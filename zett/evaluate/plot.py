@@ -42,8 +42,9 @@ def figure(report: Report):
                   fontsize=9, handlelength=1.2, handleheight=0.8, columnspacing=1.4, labelcolor=INK)  # fmt: skip
     fig.suptitle("\n".join(title), x=0.012, ha="left", color=INK, fontsize=14, weight="bold")
     bits, text = report.original["bits_per_byte"], report.text
+    number = f": {bits:.3f} {report.unit}" if report.lower_is_better else ""
     foot = (
-        f"1× is the original model with its own tokenizer: {bits:.3f} {report.unit}. "
+        f"1× is the original model with its own tokenizer{number}. "
         f"Text: {text_words(text, short=True)}, in windows of up to {text['window_bytes']}. Whiskers: one standard error."
     )
     fig.supxlabel("\n".join(textwrap.wrap(foot, 150)), x=0.012, ha="left", color=SOFT, fontsize=8.5)
@@ -76,16 +77,19 @@ def _draw_ratios(axes, report: Report, middles: list[float]) -> list:
         if math.isfinite(end) and end > 0
     ]
     low, high = min([1.0, *ends]), max([1.02, *ends])
-    _ratio_axis(axes, low, high)
+    if report.lower_is_better:
+        _ratio_axis(axes, low, high)
+    else:
+        axes.set_xlim(0, 1.27)
     axes.axvline(1, color=INK, linewidth=1.2, zorder=3)
-    digits = 3 if high < 1.1 else 2
+    digits, sign = 3 if high < 1.1 else 2, 1 if report.lower_is_better else -1
     for middle, target in zip(middles, report.targets):
         fvt = target.scores.get("fvt")
         for lane, method in enumerate(methods):
             score, y = target.scores[method], middle + (lane - (len(methods) - 1) / 2) * _LANE
             ours = method not in report.baselines
             finite = math.isfinite(score.ratio)
-            worse = ours and finite and fvt is not None and score.ratio > fvt.ratio
+            worse = ours and finite and fvt is not None and sign * (score.ratio - fvt.ratio) > 0
             ends = [1.0]
             if finite:
                 axes.barh(y, score.ratio - 1, left=1, height=0.82 * _LANE, linewidth=0, zorder=2, **looks[method])
@@ -98,7 +102,8 @@ def _draw_ratios(axes, report: Report, middles: list[float]) -> list:
             words = f"{text}, worse than fvt" if worse else text if finite else "no number"
             axes.annotate(words, (max(ends), y), (4, 0), textcoords="offset points", **label)
     axes.grid(axis="x", color=FAINT, linewidth=0.6)
-    axes.set_title(f"{report.unit} over the original's, on a logarithmic scale; further left is better", loc="left")
+    how = "over the original's, on a logarithmic scale; further left" if report.lower_is_better else "(share); further right"
+    axes.set_title(f"{report.unit} {how} is better", loc="left")
     return [Patch(label=m, linewidth=0, **looks[m]) for m in methods]
 
 

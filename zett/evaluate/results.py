@@ -11,8 +11,9 @@ JSON_NAME, PLOT_NAME, CLASSES_NAME = "report.json", "report.png", "classes.png"
 class Score:
     """One method on one target tokenizer.
 
-    ratio: bits per byte over the original's. fvt_gap_left: (bits - original) / (FVT's bits - original), None without FVT or
-    where FVT loses nothing. Errors are standard errors, by a paired bootstrap over the windows. seconds: to make the table.
+    bits_per_byte: the mean of the task's scores, whatever they are. ratio: that over the original's. fvt_gap_left: (bits -
+    original) / (FVT's bits - original), None without FVT or where FVT loses nothing. Errors are standard errors, by a paired
+    bootstrap over the windows. seconds: to make the table. details: what else the task says, by name.
     """
 
     bits_per_byte: float
@@ -21,6 +22,7 @@ class Score:
     fvt_gap_left: float | None
     fvt_gap_left_error: float | None
     seconds: float
+    details: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Report:
 
     base: dict
     text: dict  # what was measured: see zett/evaluate/windows.py
-    original: dict  # bits_per_byte, tokens_per_byte, vocab_size, bytes_lost
+    original: dict  # bits_per_byte, tokens_per_byte, vocab_size, bytes_lost, and perhaps details
     hypernets: dict[str, str]  # folder by name
     targets: list[TargetResult]
     settings: dict
@@ -108,6 +110,10 @@ class Report:
     def unit(self) -> str:
         """What was measured, in words; reports of earlier versions do not say."""
         return self.settings.get("measure", "bits per byte")
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.settings.get("lower_is_better", True)
 
 
 def load(path: str | Path) -> Report:

@@ -14,6 +14,7 @@ from zett.files.cache import cache_folder
 from zett.files.folders import new_folder
 from zett.progress import phase
 from zett.vocab import Vocabulary, load_tokenizer
+from zett.vocab.adapt import adapt_special, check_mode
 from zett.vocab.train import RECIPE, save_tokenizer, train_tokenizer
 
 DEFAULT_TARGETS = ("bpe-2k", "bpe-8k", "bpe-16k", "unigram-8k", "sentencepiece-bpe-8k", "prose-bpe-8k")
@@ -84,6 +85,16 @@ def named_targets(given, specs: Sequence[str], bar: Callable, **texts: str) -> d
         raise UserError("there is no target tokenizer to evaluate")
     with phase("reading the tokenizers, and training those that are not in the cache"):
         return {_short_name(s, specs): load_target(s, **texts) for s in bar(specs, desc="tokenizers", unit="tokenizer")}
+
+
+def adapted_targets(named: Mapping[str, Vocabulary], source: Vocabulary, special: str, folder: Path) -> dict[str, Vocabulary]:
+    """The vocabularies with the special tokens that `special`, one of zett.choices.MODES, asks for; files go to `folder`."""
+    check_mode(special)
+    adapted = {}
+    for number, (name, vocab) in enumerate(named.items()):
+        (folder / str(number)).mkdir()
+        adapted[name] = adapt_special(vocab, source, special, folder / str(number))
+    return adapted
 
 
 def _short_name(spec: str, specs: Sequence[str]) -> str:

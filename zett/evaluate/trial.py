@@ -11,7 +11,7 @@ from zett.evaluate.excess import MAX_PIECES, excess_bits, excess_of
 from zett.evaluate.lost import bytes_lost
 from zett.evaluate.results import Excess, TargetResult
 from zett.evaluate.statistics import bootstrap_draws, compared
-from zett.evaluate.tasks import EvalTask
+from zett.evaluate.tasks import EvalTask, scored
 from zett.evaluate.tasks.bits_per_byte import BitsPerByte
 from zett.evaluate.tasks.encoded import encode_items
 from zett.evaluate.tasks.items import Items
@@ -23,7 +23,9 @@ from zett.vocab import Vocabulary, surface_forms
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """original: scores of the base model itself. draws: of the bootstrap. tokens: bits of the original's tokens, or None."""
+    """original: scores of the base model itself; details: what else the task says of it. draws: of the bootstrap. tokens: bits
+    of the original's tokens, or None.
+    """
 
     base: BaseModel
     task: EvalTask
@@ -32,11 +34,12 @@ class Trial:
     original: np.ndarray
     draws: np.ndarray
     seed: int
+    details: dict[str, float]
     tokens: np.ndarray | None = None
 
     def of_target(self, name: str, target: Vocabulary, runs) -> TargetResult:
         """All methods on one target. runs: the progress bar."""
-        scores, seconds, excess = {}, {}, {}
+        scores, details, seconds, excess = {}, {}, {}, {}
         for key, method in self.methods.items():
             runs.set_description(f"{name}, {key}")
             clock = time.perf_counter()
@@ -45,7 +48,7 @@ class Trial:
                 seconds[key] = time.perf_counter() - clock
                 model = self.base.with_vocabulary(table, target)
                 if self.tokens is None:
-                    scores[key] = self.task.score(model, self.items)
+                    scores[key], details[key] = scored(self.task, model, self.items)
                 else:
                     scores[key], excess[key] = self._by_token(model, self.tokens)
             runs.update()
@@ -59,7 +62,7 @@ class Trial:
             shared=float(np.mean(surface_forms(target, source, MAX_PIECES).same >= 0)),
             bytes_lost=bytes_lost(self.items.texts, encoded, target),
             losses=tuple(target.losses),
-            scores=compared(scores, self.original, self.items, self.draws, seconds),
+            scores=compared(scores, self.original, self.items, self.draws, seconds, details),
             excess=excess or None,
         )
 
@@ -80,6 +83,7 @@ class Trial:
             "tokens_per_byte": encoded.num_tokens / self._bytes,
             "vocab_size": len(vocab),
             "bytes_lost": bytes_lost(self.items.texts, encoded, vocab),
+            **({"details": self.details} if self.details else {}),
         }
 
     @property
@@ -94,16 +98,19 @@ def start_trial(
     by_token = token_task(task) if classes else None
     items = task.items(base, texts)
     with phase("compiling, and scoring the original"):
-        tokens = None if by_token is None else by_token.token_bits(base, items)
-        original = task.score(base, items) if tokens is None else tokens.sum(1)
-    return Trial(base, task, items, methods, original, bootstrap_draws(len(items), seed), seed, tokens)
+        if by_token is None:
+            tokens, (original, details) = None, scored(task, base, items)
+        else:
+            tokens, details = by_token.token_bits(base, items), {}
+            original = tokens.sum(1)
+    return Trial(base, task, items, methods, original, bootstrap_draws(len(items), seed), seed, details, tokens)
 
 
 def token_task(task: EvalTask) -> BitsPerByte:
     """The task, if it says what each token costs. UserError if not."""
     if not isinstance(task, BitsPerByte):
         raise UserError(
-            f"classes of tokens are there for {BitsPerByte.unit}, and this model is measured in {task.unit}: a masked model's "
-            "tokens are predicted without those beside them; leave classes out"
+            f"classes of tokens are there for {BitsPerByte.unit}, and this model is measured in {task.unit}, of which single "
+            "tokens have no part of their own; leave classes out"
         )
     return task

@@ -5,6 +5,7 @@ class in one file and a line in TASKS.
 """
 
 import importlib
+import typing
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -27,19 +28,38 @@ class EvalTask(Protocol):
     def score(self, model: BaseModel, items: Items) -> np.ndarray: ...  # `[N]` float64, of a model with any vocabulary
 
 
+class Telling(EvalTask, Protocol):
+    """A task that has more to say of a model: the scores, and means of whatever else by name."""
+
+    def details(self, model: BaseModel, items: Items) -> tuple[np.ndarray, dict[str, float]]: ...
+
+
 TASKS = {
+    "agreement": "zett.evaluate.tasks.agreement:Agreement",
     "bits_per_byte": "zett.evaluate.tasks.bits_per_byte:BitsPerByte",
     "drafts": "zett.evaluate.tasks.drafts:Drafts",
     "masked_bits_per_byte": "zett.evaluate.tasks.masked_bits_per_byte:MaskedBitsPerByte",
 }
 
 
-def make_task(name: str, **settings: Any) -> EvalTask:
-    """The task called `name`. UserError names the nearest where there is none."""
+def check_task(name: str) -> None:
+    """UserError names the nearest task where there is none called `name`."""
     if name not in TASKS:
         raise UserError(f"there is no evaluation task {name!r}; {nearest(name, TASKS)}")
+
+
+def make_task(name: str, **settings: Any) -> EvalTask:
+    """The task called `name`. UserError if there is none."""
+    check_task(name)
     module, _, attribute = TASKS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)(**settings)
+
+
+def scored(task: EvalTask, model: BaseModel, items: Items) -> tuple[np.ndarray, dict[str, float]]:
+    """The scores of the items, `[N]`, and what else the task has to say of the model."""
+    if hasattr(task, "details"):
+        return typing.cast(Telling, task).details(model, items)
+    return task.score(model, items), {}
 
 
 def reading_task(base: BaseModel, **settings: Any) -> EvalTask:
