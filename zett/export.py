@@ -41,8 +41,7 @@ def export(
         raise UserError(f"checkpoint is {checkpoint!r}; it has to be 'best' or 'latest'")
     if weights is not None and weights not in STORED:
         raise UserError(f"weights is {weights!r}; it has to be one of {', '.join(STORED)}")
-    if push is not None:
-        hub.check_push(push)
+    hub.check_push(push)
     folder = find_hypernet(hypernet)
     folders.check_output(output, overwrite=overwrite, inputs=[folder])
     with folders.new_folder(output) as new:

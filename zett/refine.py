@@ -59,12 +59,10 @@ def refine(
     if minutes not in MINUTES:
         raise UserError(f"minutes is {minutes!r}; it has to be {MINUTES}")
     output = folders.output_path(output)
-    if push is not None:
-        hub.check_push(push)
+    hub.check_push(push)
     own = find_gguf(model) or find_folder(model)
     original = _original_of(own) if original is None else None if str(original) == "none" else str(original)
-    inputs = [own, *(Path(p).expanduser() for p in (original, text, valid_text) if p is not None)]
-    folders.check_output(output, overwrite=overwrite, inputs=[p for p in inputs if p.exists()])
+    folders.check_output(output, overwrite=overwrite, inputs=[own, original, text, valid_text])
     with phase(f"reading the model {model}"):
         base = load_base_model(model, body=False)
     check_causal(base)
@@ -94,8 +92,8 @@ def transfer_and_refine(
 ) -> Path:  # fmt: skip
     """`zett.transfer` with `settings`, and then `refine` on the text source `refine_on` of what it made, against `model`."""
     output = folders.output_path(output)
-    read = (Path(p).expanduser() for p in (model, tokenizer, *map(settings.get, ("hypernet", "base", "like"))) if p is not None)
-    folders.check_output(output, overwrite=overwrite, inputs=[path for path in read if path.exists()])
+    read = [model, tokenizer, *map(settings.get, ("hypernet", "base", "like"))]
+    folders.check_output(output, overwrite=overwrite, inputs=read)
     with _workdir(output) as scratch:
         made = transfer(model, tokenizer, scratch / output.name, **settings)
         return refine(

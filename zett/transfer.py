@@ -59,26 +59,20 @@ def transfer(
     """
     check_seed(seed)
     output = folders.output_path(output)
-    chosen = choose_method("hypernet" if method is None else method, hypernet, language, base, variant, fit_scale)
-    instead = make_method(INSTEAD) if method is None and chosen == HypernetMethod() else None
-    chosen = _prechecked(model, chosen, instead)
-    text = [*several(text), *several(measure)]
+    chosen, instead = _first_choice(model, method, hypernet, language, base, variant, fit_scale)
     check_mode(special)
     # Before anything slow: a run of minutes that then may not write is a bad joke.
-    windows = files_in_windows(text) if text else []
-    if push is not None:
-        hub.check_push(push)
-    own = find_gguf(model) or find_folder(model, revision)
-    read = [own, *(Path(p).expanduser() for p in (tokenizer, hypernet, base, like, *chosen.inputs()) if p is not None)]
-    folders.check_output(output, overwrite=overwrite, inputs=[p for p in read if p.exists()])
+    windows = files_in_windows(text) if (text := [*several(text), *several(measure)]) else []
+    hub.check_push(push)
+    inputs = [find_gguf(model) or find_folder(model, revision), tokenizer, hypernet, base, like, *chosen.inputs()]
+    folders.check_output(output, overwrite=overwrite, inputs=inputs)
     big = None if like is None else read_like(like)
     source, chosen = _read_model(model, revision, chosen, instead, body=bool(windows) or chosen.reads_body)
     given, drafts = _read_tokenizer(tokenizer, source, map, big, special)
     settings = {
         "model": str(model), "revision": revision, "tokenizer": str(tokenizer), **_recorded(method, chosen, source),
         "special": special, "like": None if like is None else str(like), "map": _texts_by_token(given), "seed": seed,
-        "text": [str(file) for file in text], "output": str(output),
-        **({} if drafts is None else {"drafts": drafts}),
+        "text": [str(file) for file in text], "output": str(output), **drafts,
     }  # fmt: skip
     with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
         target = adapt_special(given, source.vocab, special, Path(scratch))
@@ -86,11 +80,10 @@ def transfer(
         try_tokenizer(Path(scratch) / "tried", source, target, file)  # before the rows are made, which may take long
         with progress.phase("making the rows"):
             table = chosen(source, target, seed=seed)
-        settings |= chosen.record(target)
+            settings |= chosen.record(target)
         with progress.phase(f"writing {output}"):
             write_model(folder, source, target, table, tokenizer_file=file, like=big)
-            rows = None if big is None else big.rows
-            check_written(folder, source.names, target, ported=source.config is not None, rows=rows)
+            check_written(folder, source.names, target, ported=source.config is not None, rows=big and big.rows)
         result = _measured(source, target, folder, windows, text) if windows else None
         made = (made_with or python_call)(settings)
         warnings, advice = _write_card(folder, output.name, source, given, target, settings, made, result)
@@ -103,17 +96,19 @@ def transfer(
 
 def _read_tokenizer(
     tokenizer: str | Path, source: BaseModel, map: Mapped, big: Like | None, special: str
-) -> tuple[Vocabulary, str | None]:
-    """The tokenizer with what is mapped, and what was checked of it for `big`, the model that is drafted for. UserError."""
+) -> tuple[Vocabulary, dict[str, str]]:
+    """The tokenizer with what is mapped; and for the record, what was checked of it for `big`, the model that is drafted for.
+    UserError.
+    """
     with progress.phase(f"reading the tokenizer {tokenizer}"):
         given = with_map(load_tokenizer(tokenizer, rows=None if big is None else big.rows), source.vocab, map)
     if big is None:
-        return given, None
+        return given, {}
     if _is_json(tokenizer):  # which has no roles of its own
         given = dataclasses.replace(given, roles=big.vocab.roles, ends=big.vocab.ends)
     drafts = f"{big.name}: {big.check(source, given, special)}"
     progress.say(f"drafts for {drafts}")
-    return given, drafts
+    return given, {"drafts": drafts}
 
 
 def _texts_by_token(target: Vocabulary) -> dict[str, str]:
@@ -121,13 +116,18 @@ def _texts_by_token(target: Vocabulary) -> dict[str, str]:
     return {target.tokenizer.id_to_token(i): text for i, text in target.mapped.items()}
 
 
-def _prechecked(model: str | Path, method: Method, instead: Method | None) -> Method:
-    """The method, or the one `instead` of it if small files show that the package has no hypernetwork for the model."""
+def _first_choice(model: str | Path, given: str | Method | None, *settings) -> tuple[Method, Method | None]:
+    """The method, and the one that is taken instead if the package has no hypernetwork for the model (None: that is an error).
+
+    If small files show that already, it is the first one, too. settings: see `choose_method`.
+    """
+    method = choose_method("hypernet" if given is None else given, *settings)
+    instead = make_method(INSTEAD) if given is None and method == HypernetMethod() else None
     try:
         method.precheck(model)
     except AnotherModel as error:
-        return _replaced(error, model, instead)
-    return method
+        return _replaced(error, model, instead), instead
+    return method, instead
 
 
 def _replaced(error: AnotherModel, model: str | Path, instead: Method | None) -> Method:

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zett.belongs import check_belongs
@@ -83,6 +83,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--model writes ahead --target-model keeps (default: by the model, how well it reads)"
     )
     add("--task", what, metavar="NAME")
+    _more_arguments(add)
+    _draft_arguments(parser.add_argument_group("speculative decoding (--task drafts)"))
+
+
+def _more_arguments(add: Callable[..., None]) -> None:
     add("--prompts", "of the task agreement, one a line or a row (default: fifty in the package)", metavar="FILE")
     modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
     what = f"special tokens of the targets. {modes} (default: keep-target, but map-to-source for answers in a chat template)"
@@ -100,7 +105,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", "of matrix products", choices=("float32", "bfloat16", "auto"), default="float32")
     add("--batch-size", "windows in a batch", type=int, default=32)
     add("--seed", "of the windows, the random method and the bootstrap", type=int, default=0)
-    _draft_arguments(parser.add_argument_group("speculative decoding (--task drafts)"))
 
 
 def _draft_arguments(group) -> None:

@@ -40,13 +40,15 @@ def output_path(output: str | Path, name: str = "output") -> Path:
     return Path(output).expanduser()
 
 
-def check_output(output: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+def check_output(output: Path, *, overwrite: bool, inputs: Iterable[str | Path | None] = ()) -> None:
     """UserError unless the folder `output` may be written: absent, empty, or (with `overwrite`) one that may be replaced.
 
     Replaced may be a folder that zett wrote, or a model's folder, if nothing else is in it. A folder that is one of `inputs`,
-    contains one or lies inside one is never written.
+    contains one or lies inside one is never written; names of what is not on this machine are passed over.
     """
-    for path in inputs:
+    for path in (Path(name).expanduser() for name in inputs if name is not None):
+        if not path.exists():
+            continue
         check_outside(output, path)
         if path.resolve().is_relative_to(output.resolve()):
             raise UserError(f"output {output} contains {path}, which is read from; give another folder")

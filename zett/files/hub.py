@@ -51,8 +51,10 @@ def download(
     return folder
 
 
-def check_push(name: str) -> None:
-    """UserError if it can be said beforehand that pushing to this name will fail."""
+def check_push(name: str | None) -> None:
+    """UserError if it can be said beforehand that pushing to this name will fail. None: nothing is pushed."""
+    if name is None:
+        return
     from huggingface_hub import HfApi, errors
     from huggingface_hub.utils import validate_repo_id
 

@@ -24,8 +24,8 @@ def shapes_of(config: Config) -> Shapes:
 
     UserError if the model cannot be trained with this config.
     """
-    trained = "all" if config.train.body else "table"
-    untaught = dataclasses.replace(config, recipe="lm", train=dataclasses.replace(config.train, trained=trained),
+    train = dataclasses.replace(config.train, trained="all" if config.train.body else "table")
+    untaught = dataclasses.replace(config, recipe="lm", train=train,
                                    loss=dataclasses.replace(config.loss, token=1.0, hidden=0.0, chunk=0.0))  # fmt: skip
     shapes = language_model_plan.shapes_of(untaught)
     if not config.loss.hidden and not config.loss.chunk:
