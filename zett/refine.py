@@ -92,7 +92,8 @@ def transfer_and_refine(
 ) -> Path:  # fmt: skip
     """`zett.transfer` with `settings`, and then `refine` on the text source `refine_on` of what it made, against `model`."""
     output = folders.output_path(output)
-    read = (Path(p).expanduser() for p in (model, tokenizer, settings.get("hypernet"), settings.get("base")) if p is not None)
+    given = [model, tokenizer, *(settings.get(name) for name in ("hypernet", "base", "fit_scale"))]
+    read = (Path(p).expanduser() for p in given if p is not None)
     folders.check_output(output, overwrite=overwrite, inputs=[path for path in read if path.exists()])
     with _workdir(output) as scratch:
         made = transfer(model, tokenizer, scratch / output.name, **settings)
