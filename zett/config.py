@@ -112,6 +112,7 @@ class HypernetConfig(Checked):
     input_std: Rate = 1.0  # source rows are rescaled to mean 0 and this standard deviation, per column (the paper: 0.02)
     fallback_rows: Rows = 256  # trained rows for what the source vocabulary lacks: one a byte; other numbers in published ones
     features: bool = True  # tell the network how the vocabulary around the token looks: its log prior, size, longer tokens
+    distance: bool = False  # with `features`: also how far the vocabulary is from the source's, its pieces and shared tokens
     languages: tuple[str, ...] = ()  # a code for each of sampler.texts; a vocabulary's language is told as one more position
     # Predict the output bias that masked language models have, as a correction like `residual`; else it is that of FVT.
     bias: bool = False
@@ -122,6 +123,8 @@ class HypernetConfig(Checked):
             raise UserError(
                 f"config.hypernet.width is {self.width}, which is not a multiple of config.hypernet.heads ({self.heads})"
             )
+        if self.distance and not self.features:
+            raise UserError("config.hypernet.distance is True; it has to be False where config.hypernet.features is")
         if self.encoder == "roberta" and self.norm != "post":
             raise UserError(f"config.hypernet.norm is {self.norm!r}; with encoder 'roberta' it has to be 'post'")
         if self.rescale == "fitted" and self.residual != "none":

@@ -15,7 +15,7 @@ from zett.belongs import check_belongs
 from zett.config import Config
 from zett.errors import UserError
 from zett.evaluate.targets import parse_target
-from zett.hypernet.network import hypernet_graph, hypernet_shapes, partition_rules
+from zett.hypernet.network import hypernet_graph, hypernet_shapes, num_features, partition_rules
 from zett.hypernet.packing import PackedForms
 from zett.hypernet.release import load_hypernet
 from zett.hypernet.trained import TrainedHypernet
@@ -41,7 +41,6 @@ from zett.plan.memory import (
 from zett.plan.shapes import BODY, TRAINED, UPDATE, BaseShapes, Checks, How, Part, Shapes, base_of
 from zett.plan.time import A_HYPERNET_LAYER, HYPERNET, Cost, optimizer_cost, widths
 from zett.table import bucket
-from zett.vocab.forms import FEATURES
 
 PIECES = 2.3  # source tokens that a token is made of; in sampled vocabularies 1.7 to 2.3 on average
 
@@ -80,7 +79,7 @@ def check_init(config: Config, trained: TrainedHypernet) -> None:
         )
     theirs, ours = dataclasses.asdict(trained.config), dataclasses.asdict(config.hypernet)
     for name in ours:
-        learnt = name == "languages" and not theirs[name]  # a network without languages learns them now
+        learnt = name in ("languages", "distance") and not theirs[name]  # a network without them learns them now
         if ours[name] != theirs[name] and not learnt:
             raise UserError(f"config.hypernet.{name} is {ours[name]!r}, and config.start, {config.start}, has {theirs[name]!r}")
 
@@ -219,7 +218,7 @@ def _kept(step: _Step, remat: str, capability: float) -> Kept:
     ids = functools.partial(array, dtype=jnp.int32)
     forms: dict[str, Any] = {name: ids((n, p)) for name in ("packed", "owner", "position")}
     forms |= {name: ids((step.rows,)) for name in ("first", "lengths")} | {"pieces": ids((step.rows, c.max_pieces))}
-    forms |= {"features": array((step.rows, len(FEATURES))), "language": ids(()) if language else None}
+    forms |= {"features": array((step.rows, num_features(c))), "language": ids(()) if language else None}
     stats = array((columns_E,)), array((columns_E,))
     others = array((step.sources, columns_E)), PackedForms(**forms), stats
 
