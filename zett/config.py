@@ -115,6 +115,7 @@ class HypernetConfig(Checked):
     input_std: Rate = 1.0  # source rows are rescaled to mean 0 and this standard deviation, per column (the paper: 0.02)
     fallback_rows: Rows = 256  # trained rows for what the source vocabulary lacks: one a byte; other numbers in published ones
     features: bool = True  # tell the network how the vocabulary around the token looks: its log prior, size, longer tokens
+    distance: bool = False  # with `features`: also how far the vocabulary is from the source's, its pieces and shared tokens
     languages: tuple[str, ...] = ()  # a code for each of sampler.texts; a vocabulary's language is told as one more position
     # Predict the output bias that masked language models have, as a correction like `residual`; else it is that of FVT.
     bias: bool = False
@@ -127,6 +128,8 @@ class HypernetConfig(Checked):
             raise UserError(
                 f"config.hypernet.width is {self.width}, which is not a multiple of config.hypernet.heads ({self.heads})"
             )
+        if self.distance and not self.features:
+            raise UserError("config.hypernet.distance is True; it has to be False where config.hypernet.features is")
         if self.encoder == "roberta" and self.norm != "post":
             raise UserError(f"config.hypernet.norm is {self.norm!r}; with encoder 'roberta' it has to be 'post'")
         if self.rescale == "fitted" and self.residual != "none":
@@ -151,6 +154,7 @@ class SamplerConfig(Checked):
     unigram: Weight = 0.3  # Unigram, thinned from a pool of trained ones
     substring: Weight = 0.2  # Unigram over random frequent substrings, as in the ZeTT paper
     wordpiece: Weight = 0.0  # longest match first over words and single signs, cut from a pool of trained ones
+    near: Weight = 0.0  # byte-level BPE that begins with merges of the base model's own, and goes on from there
     lowercase: Share = 0.5  # of "wordpiece": share of the pool that reads text in lower case
     pool: Count = 12  # trained tokenizers of each kind; at least one a text
     pool_bytes: Bytes = 3_000_000  # text that each of them is trained on
@@ -167,7 +171,7 @@ class SamplerConfig(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        kinds = ("bpe", "unigram", "substring", "wordpiece")
+        kinds = ("bpe", "unigram", "substring", "wordpiece", "near")
         if not any(getattr(self, kind) for kind in kinds):
             raise UserError(f"config.sampler.{', .'.join(kinds)} are all 0; at least one kind has to be drawn")
         given, wanted = len(self.text_weights), max(len(self.texts), 1)

@@ -92,7 +92,7 @@ def transfer_and_refine(
 ) -> Path:  # fmt: skip
     """`zett.transfer` with `settings`, and then `refine` on the text source `refine_on` of what it made, against `model`."""
     output = folders.output_path(output)
-    read = [model, tokenizer, *map(settings.get, ("hypernet", "base", "like"))]
+    read = [model, tokenizer, *map(settings.get, ("hypernet", "base", "like", "fit_scale"))]
     folders.check_output(output, overwrite=overwrite, inputs=read)
     with _workdir(output) as scratch:
         made = transfer(model, tokenizer, scratch / output.name, **settings)

@@ -29,6 +29,7 @@ from zett.recipes.hypernet_batches import SPARE, Batches
 from zett.train import loop
 from zett.train.run import train
 from zett.vocab import load_tokenizer
+from zett.vocab.forms import with_distance
 from zett.vocab.train import save_tokenizer
 
 pytestmark = pytest.mark.xdist_group("hypernet")
@@ -216,6 +217,23 @@ def test_training_may_go_on_with_languages(folder, recipe, tmp_path):
     wider = dataclasses.replace(go_on, hypernet=dataclasses.replace(config.hypernet, feed_forward=32))
     with pytest.raises(UserError, match=r"config\.hypernet\.feed_forward is 32, and config\.start, .* has 16"):
         HypernetStep(wider, recipe.base, recipe.mesh).start()
+
+
+def test_training_may_go_on_with_the_distance_of_vocabularies(folder, recipe, tmp_path):
+    """From a hypernetwork that is not told it: what is new in the parameters is zero."""
+    params = recipe.init()
+    save_hypernet(tmp_path, trained_for(recipe.base, recipe.config, params), recipe.base.vocab, {})
+    config = settings_for(folder, hypernet={"distance": True})
+    found = HypernetStep(dataclasses.replace(config, start=str(tmp_path)), recipe.base, recipe.mesh).start()
+    kernel = np.asarray(found["features"]["kernel"])
+    assert kernel.shape == (7, config.hypernet.width) and not kernel[5:].any() and kernel[:5].any()
+    found["features"]["kernel"] = kernel[:5]
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    far = recipe_for(config, folder)
+    batch, forms = far.batch(3), with_distance(far.batch.sampler.draw(3).forms)
+    assert batch["forms"].features.shape[-1] == 7
+    np.testing.assert_allclose(batch["forms"].features[:, 5:], np.broadcast_to(forms.features[0, 5:], (len(batch["same"]), 2)))
+    assert np.isfinite(far.loss(far.init(), far.frozen, batch)[0])
 
 
 def test_training_may_start_from_the_hypernetwork_of_a_variant(recipe, tmp_path):

@@ -7,7 +7,7 @@ from vocabularies import vocabulary
 
 from zett.vocab import surface_forms
 from zett.vocab.compiled.counting import extensions
-from zett.vocab.forms import token_features
+from zett.vocab.forms import SurfaceForms, token_features, with_distance
 from zett.vocab.pairing import pair_special
 from zett.vocab.priors import rank_prior
 from zett.vocab.train import END_OF_TEXT
@@ -53,3 +53,16 @@ def test_token_features():
         for t, p, before, after in zip(tokens, prior, [0, 2, 1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 2, 0, 0])
     ]
     np.testing.assert_allclose(token_features(tokens, prior), expected, atol=1e-6)
+
+
+def test_distance():
+    """Of all tokens with pieces, as often as their prior says; the other features and the forms stay."""
+    prior, lengths = np.log([0.5, 0.25, 0.25, 0.9]), np.asarray([1, 2, 4, 0], np.int32)
+    features = np.stack([(prior + 9) / 2, *np.arange(16.0).reshape(4, 4)], 1).astype(np.float32)
+    forms = SurfaceForms(np.zeros((4, 8), np.int32), lengths, features, np.asarray([7, -1, -1, -1], np.int32))
+    far = with_distance(forms)
+    np.testing.assert_allclose(far.features[:, 5:], np.tile([2 * (0.5 + 0.5 + 1 - 1.5), 4 * (0.5 - 0.5)], (4, 1)), atol=1e-5)
+    np.testing.assert_array_equal(far.features[:, :5], features)
+    assert far.features.dtype == np.float32 and far.pieces is forms.pieces and far.same is forms.same
+    own = with_distance(surface_forms(vocabulary("bpe"), vocabulary("bpe")))
+    np.testing.assert_allclose(own.features[:, 5:], np.tile([-1, 2], (len(own), 1)), atol=1e-5)

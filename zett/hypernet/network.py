@@ -4,7 +4,7 @@ After ZeTT (arXiv 2405.07883): source rows of a token's pieces -> rescaling -> d
 over the pieces -> the first position -> one head for input and one for output rows. Two changes make a single training stage
 enough (arXiv 2503.20083): the heads predict a *correction* to the mean of the pieces' rows, and their last layer starts at
 zero, so that training starts from FVT. A third is new here: the network also sees what the vocabulary around the token is like
-(FEATURES).
+(FEATURES), and if wanted how far it is from the source (DISTANCE).
 
 Tokens come packed, several a row (zett/hypernet/packing.py). To save more work, a source row is projected once, however many
 tokens it is a piece of, and the end of the last layer is computed at tokens' first positions alone. Shapes: N packed rows, P
@@ -27,7 +27,7 @@ from zett.hypernet.packing import PackedForms
 from zett.lms.attention import attention, attention_by, by_cudnn
 from zett.lms.layers import LayerNorm, Linear, Remat, checkpointed, dot
 from zett.mesh import gathered, paths, scattered
-from zett.vocab.forms import FEATURES
+from zett.vocab.forms import DISTANCE, FEATURES
 
 
 class Projector(nnx.Module):
@@ -157,7 +157,7 @@ class Hypernet(nnx.Module):
         self.piece = Linear(sides * hidden_size, c.width, use_bias=True, dtype=dtype, rngs=rngs)
         self.projector = Projector(c.width, c.feed_forward, dtype, rngs)
         self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.max_pieces, c.width)))
-        self.features = Linear(len(FEATURES), c.width, use_bias=True, dtype=dtype, rngs=rngs) if c.features else None
+        self.features = Linear(num_features(c), c.width, use_bias=True, dtype=dtype, rngs=rngs) if c.features else None
         self.layers = nnx.List([Layer(c, dtype, rngs) for _ in range(c.layers)])
         roberta = c.encoder == "roberta"
         self.norm_pieces = LayerNorm(c.width, 1e-5) if roberta else None
@@ -215,7 +215,7 @@ class Hypernet(nnx.Module):
         """Rows for `forms` from their placed pieces `x [N, P, W]`."""
         c = self.config
         if self.features is not None:
-            features = jnp.concatenate([forms.features, jnp.zeros((1, len(FEATURES)))])
+            features = jnp.concatenate([forms.features, jnp.zeros((1, num_features(c)))])
             x = x + self.features(features).astype(x.dtype)[forms.owner]
         if self.languages is not None:
             language = self.languages[...][forms.language].astype(x.dtype)
@@ -312,6 +312,11 @@ def partition_rules(c: HypernetConfig) -> list[tuple[str, PartitionSpec]]:
     rules += [(r"languages", whole)] if c.languages else []
     rules += [(r"bias\.kernel", whole)] if c.bias else []
     return rules
+
+
+def num_features(c: HypernetConfig) -> int:
+    """Numbers about each token, F, that the forms of a network hold, whether or not it reads them."""
+    return len(FEATURES) + c.distance * len(DISTANCE)
 
 
 def shape_words(c: HypernetConfig) -> str:

@@ -18,7 +18,7 @@ class PackedForms:
     """Surface forms of R tokens as the network reads them, several tokens a row.
 
     packed `[N, P]` source ids; owner `[N, P]` the token of each position (R at padding); position `[N, P]` in the token;
-    first `[R]` where each token begins in `[N * P]`; pieces `[R, S]` and lengths `[R]` as in SurfaceForms; features `[R, 5]`;
+    first `[R]` where each token begins in `[N * P]`; pieces `[R, S]` and lengths `[R]` as in SurfaceForms; features `[R, F]`;
     language `[]`, a number among the config's languages, or None. With one, P is S + 1, and the last position of each token,
     marked by the position S, stands for its language.
     """

@@ -5,11 +5,10 @@ import numpy as np
 from flax import nnx
 
 from zett.config import HypernetConfig
-from zett.hypernet.network import predict_rows
+from zett.hypernet.network import num_features, predict_rows
 from zett.hypernet.packing import limit_pieces, pack_forms
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms
-from zett.vocab.forms import FEATURES
 
 
 def source_rows(table: EmbeddingTable):
@@ -37,7 +36,7 @@ def fit_scales(graphdef, params: dict, rows, seed: int) -> dict:
     config = nnx.merge(graphdef, params).config
     number = len(ids)
     pieces = limit_pieces(
-        SurfaceForms(ids[:, None], np.ones(number, np.int32), np.zeros((number, len(FEATURES)), np.float32), ids),
+        SurfaceForms(ids[:, None], np.ones(number, np.int32), np.zeros((number, num_features(config)), np.float32), ids),
         config.max_pieces,
     )
     mean, std = rows.mean(0), rows.std(0) + 1e-8

@@ -24,6 +24,7 @@ from zett.mesh import to_host
 from zett.methods.method import Method
 from zett.table import EmbeddingTable
 from zett.vocab import SurfaceForms, Vocabulary, load_tokenizer, surface_forms
+from zett.vocab.forms import with_distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +185,7 @@ class TrainedHypernet(Method):
         source, number = self._source(base), self.language_number(language)
         with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
             forms = limit_pieces(surface_forms(target, source, self.config.max_pieces), self.config.max_pieces)
+            forms = with_distance(forms) if self.config.distance else forms
         table, size = base.table, self.base.get("vocab_size", len(source))
         # Piece ids from `size` on stand for fallback rows, not for the padding of the table.
         if forms.pieces.max(initial=0) >= size + self.config.fallback_rows:

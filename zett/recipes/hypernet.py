@@ -47,6 +47,7 @@ from zett.recipes.hypernet_batches import Batches
 from zett.recipes.hypernet_plan import check_config, check_init, most_rows, shapes_of
 from zett.recipes.hypernet_release import release
 from zett.table import EmbeddingTable
+from zett.vocab.forms import DISTANCE
 from zett.vocab.sampling.sampler import Sampler
 
 
@@ -98,6 +99,10 @@ class HypernetStep:
             params = params | {"languages": self.init()["languages"]}
         if kinds_of_rows(c.hypernet, self.tied) > trained.kinds:
             params = untied_params(params, c.hypernet)
+        if c.hypernet.distance and not trained.config.distance:
+            # What it has not read yet changes nothing at first.
+            kernel = np.pad(params["features"]["kernel"], ((0, len(DISTANCE)), (0, 0)))
+            params = params | {"features": params["features"] | {"kernel": kernel}}
         return params
 
     def loss(self, params, frozen, batch):

@@ -19,6 +19,7 @@ from zett.objectives.setting import Encoded
 from zett.table import bucket
 from zett.vocab import SurfaceForms
 from zett.vocab.alignment import Spelling
+from zett.vocab.forms import with_distance
 from zett.vocab.sampling.draw import Draw
 from zett.vocab.sampling.sampler import Sampler
 
@@ -62,7 +63,7 @@ class Batches:
         These are the tokens of the batch, then random others; with config.sampler.rows = 0 all tokens in their own order. What
         an encoder's tokenizer puts around a text counts among the config.data.length tokens of a row.
         """
-        c, draw = self.config, self.sampler.draw(step)
+        c, draw = self.config, self._draw(step)
         rows = np.arange(c.data.batch_size) if rows is None else rows
         ids, lengths = self._encode(draw, step, rows)
         chosen = next(filter(None, (self._fit(ids, draw, step, size) for size in self.sizes)))
@@ -83,6 +84,10 @@ class Batches:
             "num_valid": np.int32(chosen.number),
         }
 
+    def _draw(self, step: int) -> Draw:
+        draw = self.sampler.draw(step)
+        return dataclasses.replace(draw, forms=with_distance(draw.forms)) if self.config.hypernet.distance else draw
+
     def _encode(self, draw: Draw, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids `[B, L]` in the tokenizer of the step, and how many of them each text has."""
         texts, seed = self.texts[draw.text_number or 0], [self.config.seed, step, 0]
@@ -101,7 +106,7 @@ class Batches:
         most = bucket(max(c.sampler.max_size, 512), ROWS_STEP)
         needs = []
         for step in range(PROBES):
-            draw = self.sampler.draw(step)
+            draw = self._draw(step)
             # Rows are the tokens of the batch only where there is one process, which has the texts of all rows.
             ids = self._encode(draw, step, all_rows)[0] if wanted else np.zeros((1, 1), np.int64)
             room = bucket(max(wanted, len(np.unique(ids)) + SPARE), ROWS_STEP) if wanted else most

@@ -15,7 +15,7 @@ from zett.belongs import check_belongs
 from zett.config import Config
 from zett.errors import UserError
 from zett.evaluate.targets import parse_target
-from zett.hypernet.network import hypernet_graph, hypernet_shapes, kinds_of_rows, partition_rules
+from zett.hypernet.network import hypernet_graph, hypernet_shapes, kinds_of_rows, num_features, partition_rules
 from zett.hypernet.packing import PackedForms
 from zett.hypernet.release import load_hypernet
 from zett.hypernet.trained import TrainedHypernet
@@ -41,7 +41,6 @@ from zett.plan.memory import (
 from zett.plan.shapes import BODY, TRAINED, UPDATE, BaseShapes, Checks, How, Part, Shapes, base_of
 from zett.plan.time import A_HYPERNET_LAYER, HYPERNET, Cost, optimizer_cost, widths
 from zett.table import bucket
-from zett.vocab.forms import FEATURES
 
 PIECES = 2.3  # source tokens that a token is made of; in sampled vocabularies 1.7 to 2.3 on average
 
@@ -80,8 +79,8 @@ def check_init(config: Config, trained: TrainedHypernet) -> None:
         )
     theirs, ours = dataclasses.asdict(trained.config), dataclasses.asdict(config.hypernet)
     for name in ours:
-        # A network without languages learns them now, and one without a second head begins with a copy of the first.
-        learnt = name in ("languages", "untie") and not theirs[name]
+        # A network without languages or distances learns them now, one without a second head begins with a copy of the first.
+        learnt = name in ("languages", "distance", "untie") and not theirs[name]
         if name == "untie" and not trained.tied:  # where rows are not tied, it says nothing
             continue
         if ours[name] != theirs[name] and not learnt:
@@ -223,7 +222,7 @@ def _kept(step: _Step, remat: str, capability: float) -> Kept:
     ids = functools.partial(array, dtype=jnp.int32)
     forms: dict[str, Any] = {name: ids((n, p)) for name in ("packed", "owner", "position")}
     forms |= {name: ids((step.rows,)) for name in ("first", "lengths")} | {"pieces": ids((step.rows, c.max_pieces))}
-    forms |= {"features": array((step.rows, len(FEATURES))), "language": ids(()) if language else None}
+    forms |= {"features": array((step.rows, num_features(c))), "language": ids(()) if language else None}
     stats = array((columns_E,)), array((columns_E,))
     others = array((step.sources, columns_E)), PackedForms(**forms), stats
 

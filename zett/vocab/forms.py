@@ -10,6 +10,7 @@ from zett.vocab.pairing import mapped_pieces, pair_special
 from zett.vocab.vocabulary import Vocabulary
 
 FEATURES = ("log prior", "log vocabulary size", "longer tokens with this prefix", "longer tokens with this suffix", "bytes")
+DISTANCE = ("pieces", "shared")  # of the whole vocabulary; see `with_distance`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +19,9 @@ class SurfaceForms:
 
     pieces: `[V, S]` int32 source ids, right-padded with 0; the id `source size + b` is byte b, if the source has no token for
     it. lengths: `[V]` int32, the number of pieces (0: a token that stands for no text and has no partner). features: `[V, 5]`
-    float32, numbers about the token and the vocabulary around it (see FEATURES), scaled to about unit size. same: `[V]` int32,
-    the source id that stands for exactly the same bytes, or is the partner of a special token; else -1. Tokens that somebody
-    has mapped to a text have that text's pieces.
+    float32, numbers about the token and the vocabulary around it (see FEATURES), scaled to about unit size, `[V, 7]` with those
+    of DISTANCE. same: `[V]` int32, the source id that stands for exactly the same bytes, or is the partner of a special token;
+    else -1. Tokens that somebody has mapped to a text have that text's pieces.
     """
 
     pieces: np.ndarray
@@ -71,3 +72,16 @@ def feature_columns(lengths: np.ndarray, prefixes: np.ndarray, suffixes: np.ndar
     log_size = np.full(len(lengths), np.log(max((lengths > 0).sum(), 1)))
     columns = [(log_prior + 9) / 2, log_size - 8.5, np.log1p(prefixes) - 1, np.log1p(suffixes) - 1, np.log1p(lengths) - 1.5]
     return np.stack(columns, 1).astype(np.float32)
+
+
+def with_distance(forms: SurfaceForms) -> SurfaceForms:
+    """The forms of a whole vocabulary with two more features, how far it is from the source: the same for all of its tokens.
+
+    They are the mean number of pieces, as many as `forms` has room for, and the share of tokens that the source has, both of
+    tokens as often as their prior says, scaled to about unit size.
+    """
+    prior = np.exp(2.0 * forms.features[:, 0].astype(np.float64)) * (forms.lengths > 0)
+    weights = prior / max(prior.sum(), 1e-30)
+    values = [2 * (weights @ forms.lengths - 1.5), 4 * (weights @ (forms.same >= 0) - 0.5)]
+    columns = np.broadcast_to(np.asarray(values, np.float32), (len(forms), len(DISTANCE)))
+    return dataclasses.replace(forms, features=np.concatenate([forms.features, columns], 1))

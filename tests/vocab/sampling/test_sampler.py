@@ -23,6 +23,8 @@ from zett.vocab.sampling.sampler import KINDS, Sampler
 from zett.vocab.sampling.texts import random_texts
 from zett.vocab.train import train_tokenizer
 
+DRAWN = set(KINDS) - {"near"}
+
 
 @pytest.fixture(scope="module")
 def sampler(text):
@@ -33,7 +35,7 @@ def sampler(text):
 def draws(sampler):
     """Some, among which is each kind."""
     draws = [sampler.draw(step) for step in range(20)]
-    assert {d.kind for d in draws} == set(KINDS) and {d.lowercase for d in draws if d.kind == "wordpiece"} == {True, False}
+    assert {d.kind for d in draws} == DRAWN and {d.lowercase for d in draws if d.kind == "wordpiece"} == {True, False}
     return draws
 
 
@@ -108,7 +110,7 @@ def test_sizes_may_be_fixed(text):
 def test_small_vocabularies(text):
     """Not below what has to be in them."""
     draws = [make(text, min_size=10, max_size=270).draw(step) for step in range(12)]
-    assert {d.kind for d in draws} == set(KINDS)
+    assert {d.kind for d in draws} == DRAWN
     for draw in draws:
         assert len(draw.tokens) < 600
         [ids], [n] = draw.encode([TEXTS[0][:500].lower()], 500)

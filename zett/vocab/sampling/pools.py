@@ -16,6 +16,7 @@ from zett.progress import bar, say
 from zett.vocab.bytes import token_bytes
 from zett.vocab.priors import rank_prior, unigram_prior
 from zett.vocab.regexes import BERT, PIECES, STYLES
+from zett.vocab.sampling.continued import continued_bpe, own_merges
 from zett.vocab.sampling.draw import Draw, bpe_model, byte_words, unigram_model, wordpiece_model
 from zett.vocab.sampling.packed import Candidates, PackedTokens
 from zett.vocab.sampling.stored import Store, stored
@@ -23,7 +24,8 @@ from zett.vocab.sampling.texts import random_texts
 from zett.vocab.train import train_tokenizer
 
 MOST_AT_ONCE = 8  # trainings, each with its text and counts in memory
-POOLED = ("bpe", "unigram", "wordpiece")
+POOLED = ("bpe", "unigram", "wordpiece", "near")
+LEAST = 0.25  # of the base model's merges, a member of "near" begins with
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Pools:
 
     def __init__(self, config: SamplerConfig, texts: Sequence[Documents], shares: np.ndarray, seed: int, store: Store):
         self._config, self._texts, self._shares, self._seed, self._store = config, texts, shares, seed, store
+        self._merges = own_merges(store.base) if config.near > 0 else []
         size = max(config.pool, len(texts))
         kinds = [kind for kind in POOLED if getattr(config, kind) > 0]
         say(f"training {size * len(kinds)} tokenizers to draw from, those that are not in the cache")
@@ -71,19 +74,24 @@ class Pools:
         c = self._config
         lowercase = kind == "wordpiece" and (number + 1) * c.lowercase // 1 > number * c.lowercase // 1
         # The BPE members of each text take turns with the three ways to cut words.
-        style = {"bpe": number // len(self._texts) % 3, "unigram": PIECES, "wordpiece": BERT}[kind]
+        style = {"unigram": PIECES, "wordpiece": BERT}.get(kind, number // len(self._texts) % 3)
         what = f"{kind} {number} {style} {lowercase} {tokenizers.__version__}"
+        what += f" {self._store.base_key}" if kind == "near" else ""
         folder = self._store.folder(what, "max_size", "pool_bytes", "text_weights", "one_text")
         arrays = stored(folder, lambda: self._train(kind, number, style, lowercase))
         return Member(self._store.candidates(PackedTokens(arrays["data"], arrays["starts"])), arrays, style, lowercase)
 
     def _train(self, kind: str, number: int, style: int, lowercase: bool) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng([self._seed, number, {"bpe": 2, "unigram": 3, "wordpiece": 7}[kind]])
+        rng = np.random.default_rng([self._seed, number, {"bpe": 2, "unigram": 3, "wordpiece": 7, "near": 10}[kind]])
         sample = self._sample(number, rng)
         if lowercase:
             sample = [text.lower() for text in sample]
-        model = "unigram" if kind == "unigram" else "bpe"
-        tokenizer = train_tokenizer(model, self._config.max_size, sample, word_regex=STYLES[style])
+        size, words = self._config.max_size, STYLES[style]
+        if kind == "near":
+            first = int(rng.uniform(LEAST, 1) * min(len(self._merges), size))
+            tokenizer = continued_bpe(self._merges[:first], size, sample, words)
+        else:
+            tokenizer = train_tokenizer("unigram" if kind == "unigram" else "bpe", size, sample, word_regex=words)
         spec = json.loads(tokenizer.to_str())
         tokens = PackedTokens.of(token_bytes(tokenizer))
         arrays = {"data": tokens.data, "starts": tokens.starts, "spec": np.frombuffer(json.dumps(spec).encode(), np.uint8)}
@@ -112,7 +120,7 @@ def cut(member: Member, size: int, kind: str) -> Draw:
     kept = arrays["merged"] < size
     tokens, forms = member.candidates.take(np.arange(size), rank_prior(member.candidates.tokens.lengths[:size].tolist()))
     merges = (arrays[name][kept] for name in ("left", "right", "merged"))
-    model = bpe_model(tokens, *merges) if kind == "bpe" else wordpiece_model(tokens)
+    model = wordpiece_model(tokens) if kind == "wordpiece" else bpe_model(tokens, *merges)
     build = functools.partial(_build_bpe, member, size, kind)
     return Draw(kind, tokens, forms, member.style, model, build, member.lowercase)
 
@@ -140,7 +148,7 @@ def _build_bpe(member: Member, size: int, kind: str):
 
     spec = member.spec
     vocab = {token: i for token, i in spec["model"]["vocab"].items() if i < size}
-    if kind == "bpe":
+    if kind != "wordpiece":
         pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"]]
         tokenizer = tk.Tokenizer(tk.models.BPE(vocab, [(left, right) for left, right in pairs if left + right in vocab]))
     else:

@@ -1,10 +1,12 @@
 """Tokenizers to train a hypernetwork on: `Sampler.draw(step)` gives a new one, a pure function of (seed, step).
 
-Four kinds are drawn:
+Five kinds are drawn:
 
 - Byte-level BPE: a pool of tokenizers is trained once on random parts of the texts, and a draw keeps the first merges of one of
   them. That is exactly the smaller tokenizer which the same training would have given.
-- WordPiece: the same, but the drawn tokenizer takes the longest match, as BERT's does, and has no merges.
+- Near: the same, but training goes on from merges of the base model's own tokenizer, a random number of its first ones; see
+  zett/vocab/sampling/continued.py.
+- WordPiece: as the first, but the drawn tokenizer takes the longest match, as BERT's does, and has no merges.
 - Unigram: a pool, too; a draw keeps a random part of one tokenizer's pieces.
 - Substrings: frequent substrings of words, as in the ZeTT paper (arXiv 2405.07883, section 3.3), with these corrections: the
   same regex cuts words for sampling and for tokenising, candidates begin and end between characters, and runs of spaces and all
@@ -29,7 +31,7 @@ from zett.vocab.sampling.substrings import Substrings
 from zett.vocab.sampling.texts import text_shares
 from zett.vocab.vocabulary import Vocabulary
 
-KINDS = ("bpe", "unigram", "substring", "wordpiece")  # their order is part of what a seed draws
+KINDS = ("bpe", "unigram", "substring", "wordpiece", "near")  # their order is part of what a seed draws
 
 
 class Sampler:

@@ -60,7 +60,7 @@ class Store:
         base: Vocabulary,
         max_pieces: int,
     ):
-        self._config, self._seed, self._base, self._max_pieces = config, seed, base, max_pieces
+        self._config, self._seed, self.base, self._max_pieces = config, seed, base, max_pieces
         self._texts, self._shares = texts, shares
 
     @functools.cached_property
@@ -69,9 +69,9 @@ class Store:
         return [[text.fingerprint() for text in self._texts], self._shares.tolist()]
 
     @functools.cached_property
-    def _base_key(self) -> str:
+    def base_key(self) -> str:
         """What identifies the base model's tokenizer."""
-        return hashlib.sha256(self._base.tokenizer.to_str().encode()).hexdigest()
+        return hashlib.sha256(self.base.tokenizer.to_str().encode()).hexdigest()
 
     def folder(self, what: str, *fields: str) -> Path:
         """Where `what` is kept, which depends on the texts and on these fields of the config."""
@@ -80,7 +80,7 @@ class Store:
 
     def candidates(self, tokens: PackedTokens) -> Candidates:
         """The tokens in pieces of the base model. They are kept, since another run on the same texts needs the same ones."""
-        key = hashlib.sha256(json.dumps([RECIPE, decompose.RECIPE, self._base_key, self._max_pieces]).encode())
+        key = hashlib.sha256(json.dumps([RECIPE, decompose.RECIPE, self.base_key, self._max_pieces]).encode())
         key.update(tokens.data.tobytes() + tokens.starts.tobytes())
         folder = cache_folder() / "sampler" / key.hexdigest()[:32]
         return Candidates(tokens, **stored(folder, lambda: self._decomposed(tokens)))
@@ -91,6 +91,6 @@ class Store:
 
     def _decomposed(self, tokens: PackedTokens) -> dict[str, np.ndarray]:
         listed = list(tokens)
-        pieces, lengths = self._base.decompose(listed).padded(self._max_pieces)
-        same = np.asarray([self._base.id_of.get(t, -1) if t else -1 for t in listed], np.int32)
+        pieces, lengths = self.base.decompose(listed).padded(self._max_pieces)
+        same = np.asarray([self.base.id_of.get(t, -1) if t else -1 for t in listed], np.int32)
         return {"pieces": pieces, "lengths": lengths, "same": same}
