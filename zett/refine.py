@@ -40,7 +40,7 @@ def refine(
     model: str | Path, text: str, output: str | Path, *, minutes: float = 2.0, original: str | Path | None = None,
     body_rank: int = 0, distil: dict[str, float] | None = None, valid_text: str | None = None, text_column: str = "text",
     learning_rate: float | None = None, batch_size: int | None = None, length: int | None = None, overwrite: bool = False,
-    seed: int = 0, push: str | None = None, transferred: dict | None = None,
+    seed: int = 0, push: str | None = None, transferred: dict | None = None, turns: float = 0.0,
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the `model`, its rows trained on `text` for `minutes`; returns `output`.
 
@@ -50,7 +50,8 @@ def refine(
     changes of this rank of each matrix of the body, which are added to it in the end. distil: weights of what is learnt from
     the original, by the names in config.loss ("hidden", "chunk"). transferred: of a `model` that is not kept, what
     `zett.transfer` made it of; it is recorded in its place. learning_rate, batch_size, length: of training (None: by the
-    size of the rows and the device). It ends early when nothing is gained any more; Ctrl-C ends it, and what there is is
+    size of the rows and the device). turns: the share of texts that are framed as turns of a chat, by the model's own template.
+    It ends early when nothing is gained any more; Ctrl-C ends it, and what there is is
     written. The folder also gets the curve, refinement.json and refinement.png. Bad input is a UserError, with nothing written.
     """
     check_seed(seed)
@@ -69,10 +70,10 @@ def refine(
     distil = _weights(distil, original)
     settings = {
         "model": str(model), "original": original, "text": text, "valid_text": valid_text, "minutes": minutes,
-        "body_rank": body_rank, "distil": distil, "seed": seed, "output": str(output),
+        "body_rank": body_rank, "distil": distil, "seed": seed, "output": str(output), **({"turns": turns} if turns else {}),
     }  # fmt: skip
     rate = _rate(base, own) if learning_rate is None else learning_rate
-    given = {"batch_size": batch_size, "length": length, "text_column": text_column, "learning_rate": rate}
+    given = {"batch_size": batch_size, "length": length, "text_column": text_column, "learning_rate": rate, "turns": turns}
     config = _config(base, settings, distil, given)
     with _workdir(output) as workdir:
         stopped = _train(config, workdir)
@@ -154,7 +155,7 @@ def _config(base: BaseModel, settings: dict, distil: dict[str, float], given: di
         "recipe": "refinement", "seed": settings["seed"], "start": settings["model"], "base": settings["original"] or "pico",
         "data": {
             "text": settings["text"], "valid_text": settings["valid_text"], "text_column": given["text_column"],
-            "batch_size": batch_size, "length": length,
+            "batch_size": batch_size, "length": length, "turns": given["turns"],
         },
         "loss": {"token": 1.0, **distil},
         "optim": {

@@ -5,6 +5,7 @@ import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -64,7 +65,8 @@ def evaluate(
     targets = renamed("tokenizer", tokenizer, "targets", targets)
     specs, dtype = target_specs(targets), product_dtype(dtype).name
     given = {"language": language, "base": base, "variant": variant}
-    settings = HypernetMethod(None, **{name: str(value) for name, value in given.items() if value is not None})
+    said: dict[str, Any] = {name: str(value) for name, value in given.items() if value is not None}
+    settings = HypernetMethod(None, **said)
     source, chosen, paths = _opened(model, dtype, hypernets, methods, settings)
     made = {"dtype": dtype, "batch_size": batch_size}
     measure = reading_task(source, **made) if task is None else make_task(task, **made)
