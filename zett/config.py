@@ -58,6 +58,8 @@ class DataConfig(Checked):
     parts: Count = 1
     batch_size: Count = 16
     length: Count = 256  # tokens of a row
+    # Share of rows whose text is framed as turns by the chat template of the model; see zett/data/turns.py.
+    turns: Share = 0.0
     resegment_share: Share = 0.0  # recipe "lm": share of rows that are cut more finely at random (StochasTok)
     resegment_rate: Share = 0.3
 
@@ -306,6 +308,10 @@ class Config(Checked):
             raise UserError(
                 "config.loss.hidden and config.loss.chunk compare with an original model, which config.recipe 'lm' has not; "
                 "'refinement' has it, config.base"
+            )
+        if self.data.turns and self.recipe == "lm" and self.start is None:
+            raise UserError(
+                f"config.data.turns is {self.data.turns}; a model from scratch has no chat template, so it has to be 0"
             )
         if self.recipe == "refinement" and self.start is None:
             raise UserError("config.start is None; config.recipe 'refinement' needs it: the model that is refined")

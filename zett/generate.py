@@ -121,8 +121,13 @@ def chat_prompt(vocab: Vocabulary, messages: Sequence[dict[str, str]]) -> str:
     return chat_texts(vocab, [messages])[0]
 
 
-def chat_texts(vocab: Vocabulary, conversations: Sequence[Sequence[dict[str, str]]], *, answered: bool = False) -> list[str]:
-    """Conversations as the tokenizer's chat template writes them, ready for an answer; answered: each ends with its answer."""
+def chat_texts(vocab: Vocabulary, conversations: Sequence[Sequence[dict[str, str]]]) -> list[str]:
+    """The prompts for a model's answers to several conversations; see `chat_prompt`."""
+    return chat_writer(vocab)(conversations)
+
+
+def chat_writer(vocab: Vocabulary, *, answered: bool = False) -> Callable[[Sequence[Sequence[dict[str, str]]]], list[str]]:
+    """What writes conversations as the tokenizer's chat template does, ready for an answer; answered: each ends with one."""
     if chat_template(vocab.folder) is None:
         raise UserError(f"the tokenizer{f' in {vocab.folder}' if vocab.folder else ''} has no chat template; give a text")
     import jinja2
@@ -130,13 +135,16 @@ def chat_texts(vocab: Vocabulary, conversations: Sequence[Sequence[dict[str, str
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(vocab.folder, trust_remote_code=False)
 
-    def written(messages) -> str:
+    def text_of(messages) -> str:
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=not answered))
 
-    try:
-        return [written(messages) for messages in conversations]
-    except jinja2.TemplateError as error:
-        raise UserError(f"{vocab.folder}: the chat template does not take these messages: {error}") from error
+    def write(conversations) -> list[str]:
+        try:
+            return [text_of(messages) for messages in conversations]
+        except jinja2.TemplateError as error:
+            raise UserError(f"{vocab.folder}: the chat template does not take these messages: {error}") from error
+
+    return write
 
 
 def _write(model: BaseModel, ids: list[int], number: int, temperature: float, seed: int) -> Iterator[int]:

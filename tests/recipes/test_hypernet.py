@@ -254,6 +254,56 @@ def test_training_may_start_from_the_hypernetwork_of_a_variant(recipe, tmp_path)
         start(np.random.default_rng(0).permutation(rows))
 
 
+CHAT = "{% for m in messages %}<|endoftext|>{{ m.role }}: {{ m.content }}<|pad|>{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def chat(folder):
+    """The base model as a chat model: its folder."""
+    shutil.copytree(folder / "base", folder / "chat")
+    (folder / "chat" / "chat_template.jinja").write_text(CHAT)
+    return str(folder / "chat")
+
+
+def test_texts_in_turns(chat, folder):
+    """Special tokens of the chat template are among the rows of every step, and in some of the texts."""
+    config = settings_for(folder, data={"turns": 0.5, "batch_size": 4}, loss={"hidden": 0.5, "chunk": 0.1})
+    recipe = recipe_for(dataclasses.replace(config, base=chat), folder)
+    special = [recipe.base.vocab.special[text] for text in ("<|endoftext|>", "<|pad|>")]
+    batch = recipe.batch(0)
+    assert sorted(batch["special_sources"]) == sorted(special) and len(batch["special"]) == 2
+    assert batch["special"].max() < batch["num_valid"]
+    in_turns = [np.isin(recipe.batch(step)["targets"], recipe.batch(step)["special"]).any(1) for step in range(4)]
+    assert 2 < np.sum(in_turns) < 14
+    step = next(step for step in range(4) if in_turns[step].any() and not in_turns[step].all())
+    batch, draw = recipe.batch(step), recipe.batch._draw(step)
+    ids, lengths = recipe.batch._encode(draw, step, np.arange(4))
+    spelled = recipe.batch._turns.spelling(draw)
+    for row, length, turned in zip(ids, lengths, in_turns[step]):
+        text = b"".join(draw.tokens[i] for i in row[:length])
+        assert (b"user: " in text) == turned
+        symbols = np.concatenate([spelled.symbols[spelled.starts[i] : spelled.starts[i + 1]] for i in row[:length]])
+        assert bytes(symbols[symbols < 256].astype(np.uint8)) == text
+        assert set(symbols[symbols >= 256] - 256) <= set(special) and (symbols >= 256).any() == turned
+    assert batch["place_weights"].sum() > 10
+    compute = jax.jit(jax.value_and_grad(lambda params: recipe.loss(params, recipe.frozen, batch), has_aux=True))
+    (value, metrics), gradient = compute(recipe.init())
+    assert np.isfinite(value) and metrics["hidden"] > 0
+    assert max(float(np.abs(g).max()) for g in jax.tree.leaves(gradient)) > 0
+
+
+def test_special_rows_are_the_bases_own(chat, folder):
+    recipe = recipe_for(dataclasses.replace(settings_for(folder, data={"turns": 1.0}), base=chat), folder)
+    batch = recipe.batch(0)
+    compute = jax.jit(lambda params: recipe.table(params, recipe.frozen, batch).input)
+    fresh = recipe.init()  # corrects nothing
+    unchanged, moved = (np.asarray(compute(params)) for params in (fresh, jax.tree.map(lambda x: x + np.float32(0.05), fresh)))
+    own = np.asarray(recipe.base.table.input, np.float32)[batch["special_sources"]]
+    np.testing.assert_array_equal(moved[batch["special"]], own)
+    same = (np.abs(moved - unchanged).max(1) < 1e-6)[: batch["num_valid"]]
+    assert sorted(np.flatnonzero(same)) == sorted(batch["special"])
+
+
 def records(workdir, key):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line[key] for line in lines if key in line}

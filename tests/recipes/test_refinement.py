@@ -208,7 +208,36 @@ def test_a_plan_counts_the_original(folder, corpus):
     assert list(with_it.trained) == ["input"]
 
 
-def test_mistakes(folder, corpus):
+TEMPLATE = "{% for m in messages %}<|endoftext|>{{ m.role }}: {{ m.content }}<|pad|>{% endfor %}"
+
+
+def test_texts_in_turns(folder, corpus, tmp_path):
+    """A share of the rows has the special tokens of the chat template, the others are what they were without."""
+    start = tmp_path / "start"
+    shutil.copytree(folder / "start", start)
+    (start / "chat_template.jinja").write_text(TEMPLATE)
+    data = {"text": str(corpus), "batch_size": 8, "length": 32}
+    plain = recipe_for(settings(corpus, folder, start=str(start), data=data), tmp_path / "a")
+    mixed = recipe_for(settings(corpus, folder, start=str(start), data=data | {"turns": 0.5}), tmp_path / "b")
+    special = sorted(mixed.base.vocab.tokenizer.token_to_id(text) for text in ("<|endoftext|>", "<|pad|>"))
+    framed, marked = 0, 0
+    for step in range(4):
+        before, after = plain.batch(step)["targets"], mixed.batch(step)["targets"]
+        assert np.array_equal(after, np.concatenate([mixed.batch(step, np.asarray([row]))["targets"] for row in range(8)]))
+        for row, (one, other) in enumerate(zip(before, after)):
+            if mixed._in_turns(step, row):
+                framed += 1
+                marked += bool(np.isin(special, other).any())
+                assert b"user: " in b"".join(mixed.base.vocab.tokens[i] for i in mixed.turned[0].tokens[:200])
+            else:
+                assert np.array_equal(one, other)
+    assert 8 < framed < 24 and framed / 2 < marked <= framed
+    batch = mixed.batch(0)
+    value, metrics = jax.jit(lambda p, b: mixed.loss(p, mixed.frozen, b))(mixed.start(), batch)
+    assert np.isfinite(value) and metrics["hidden"] > 0 and batch["place_weights"].sum() > 20
+
+
+def test_mistakes(folder, corpus, tmp_path):
     with pytest.raises(UserError, match=r"config\.start is None; config\.recipe 'refinement' needs it"):
         from_dict({"recipe": "refinement"})
     with pytest.raises(UserError, match=r"config\.train\.untie is True; of a hypernetwork, config\.hypernet\.untie makes"):
@@ -216,3 +245,7 @@ def test_mistakes(folder, corpus):
     with pytest.raises(UserError, match=r"an original model, which config\.recipe 'lm' has not"):
         from_dict({"recipe": "lm", "loss": {"hidden": 1.0}})
     assert load_base_model(folder / "start", body=False).vocab.kind == "Unigram"
+    with pytest.raises(UserError, match="has no chat template"):
+        recipe_for(settings(corpus, folder, data={"text": str(corpus), "batch_size": 4, "length": 32, "turns": 0.5}), tmp_path)
+    with pytest.raises(UserError, match=r"config\.data\.turns is 0\.5; a model from scratch has no chat template"):
+        from_dict({"recipe": "lm", "data": {"turns": 0.5}})

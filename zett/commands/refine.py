@@ -35,6 +35,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--untie", action="store_true", help=what)
     what = "weights of what is also learnt from the original, such as hidden=1,chunk=0.1; see config.loss (default: text alone)"
     add("--distil", metavar="NAME=WEIGHT,...", help=what)
+    what = "of a chat model: share of the texts that are framed as turns, by its chat template (default: 0)"
+    add("--turns", type=float, default=0.0, metavar="SHARE", help=what)
     add("--valid-text", metavar="SPEC", help="text to measure (default: the held-out part of --text)")
     add("--text-column", default="text", help="column of jsonl and parquet files")
     add("--learning-rate", type=float, help="default: by the size of the rows")
@@ -66,8 +68,9 @@ def run(args: argparse.Namespace) -> int:
         output = refine(
             args.model, args.text, args.output,
             minutes=args.minutes, original=args.original, body=args.body, body_rank=args.body_rank, untie=args.untie,
-            distil=distil, valid_text=args.valid_text, text_column=args.text_column, learning_rate=args.learning_rate,
-            batch_size=args.batch_size, length=args.length, overwrite=args.overwrite, seed=args.seed, push=args.push,
+            distil=distil, turns=args.turns, valid_text=args.valid_text, text_column=args.text_column,
+            learning_rate=args.learning_rate, batch_size=args.batch_size, length=args.length, overwrite=args.overwrite,
+            seed=args.seed, push=args.push,
         )  # fmt: skip
     print(f"wrote {output}")
     return 0

@@ -106,12 +106,20 @@ class HypernetStep:
         return params
 
     def loss(self, params, frozen, batch):
+        with attention_by(self.config.train.attention):
+            table = self.table(params, frozen, batch)
+            return self.objective(table, Body(self.base.graphdef, frozen["body"]), frozen, batch)
+
+    def table(self, params, frozen, batch) -> EmbeddingTable:
+        """The rows of the step: predicted ones, and the base's own of special tokens where texts are in turns."""
         # All parameters are gathered here. Without this, the compiler may gather activations, which are many times larger.
         params = jax.lax.with_sharding_constraint(params, NamedSharding(self.mesh, REPLICATED))
         hypernet = nnx.merge(self.graphdef, params)
-        with attention_by(self.config.train.attention):
-            rows = predict(hypernet, frozen["rows"][batch["sources"]], batch["forms"], frozen["stats"], self.mesh)
-            return self.objective(self._table(rows, batch), Body(self.base.graphdef, frozen["body"]), frozen, batch)
+        rows = predict(hypernet, frozen["rows"][batch["sources"]], batch["forms"], frozen["stats"], self.mesh)
+        if "special" in batch:  # as in a transfer
+            own = frozen["rows"][batch["special_sources"]]
+            rows = rows.at[batch["special"], : own.shape[1]].set(own.astype(rows.dtype))
+        return self._table(rows, batch)
 
     def _table(self, rows_RE, batch) -> EmbeddingTable:
         """The predicted rows as a table. Rows that also stand for others get the batch's log weights added to their logits."""

@@ -16,6 +16,7 @@ from zett.hypernet.scaling import bias_residual
 from zett.lms.base import BaseModel
 from zett.objectives import WeightedSum
 from zett.objectives.setting import Encoded
+from zett.recipes.hypernet_turns import TurnedTexts
 from zett.table import bucket
 from zett.vocab import SurfaceForms
 from zett.vocab.alignment import Spelling
@@ -56,6 +57,8 @@ class Batches:
         self._objective, self._length, self._groups = objective, length, mesh.size
         self._source_size = len(base.vocab)
         self._bias = None if base.table.bias is None else np.asarray(base.table.bias)
+        self._turns = TurnedTexts(base, length) if config.data.turns else None
+        self._special = 0 if self._turns is None else len(self._turns.sources)
 
     def __call__(self, step: int, rows: np.ndarray | None = None) -> dict:
         """The texts `rows` of the step (None: all), in its tokenizer. Ids count within the R predicted rows.
@@ -72,7 +75,7 @@ class Batches:
         ordinary = np.flatnonzero(forms.lengths[: chosen.number])
         texts = Encoded(
             chosen.ids.reshape(ids.shape).astype(np.int32), lengths, draw.tokens.lengths[ids], ordinary, forms.same,
-            spelled=ids, spelling=functools.partial(_spelling, draw),
+            spelled=ids, spelling=functools.partial(_spelling if self._turns is None else self._turns.spelling, draw),
         )  # fmt: skip
         rngs = [np.random.default_rng([c.seed, step, 8, b]) for b in map(int, rows)]
         return {
@@ -82,10 +85,13 @@ class Batches:
             "forms": with_rows(packed, chosen.size.packed),
             "log_weight": chosen.log_weight,
             "num_valid": np.int32(chosen.number),
+            **({} if self._turns is None else {"special": chosen.special, "special_sources": self._turns.sources}),
         }
 
     def _draw(self, step: int) -> Draw:
+        """The tokenizer of the step; where texts are in turns, with the special tokens of these as its last ids."""
         draw = self.sampler.draw(step)
+        draw = draw if self._turns is None else self._turns.extended(draw)
         return dataclasses.replace(draw, forms=with_distance(draw.forms)) if self.config.hypernet.distance else draw
 
     def _encode(self, draw: Draw, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +99,11 @@ class Batches:
         texts, seed = self.texts[draw.text_number or 0], [self.config.seed, step, 0]
         excerpts = [_excerpt(texts[b], np.random.default_rng([*seed, b]), self._length) for b in map(int, rows)]
         ids, lengths = draw.encode(excerpts, self._length)
+        for row, b in enumerate(map(int, rows)):
+            if self._turns is not None and np.random.default_rng([*seed[:2], 9, b]).random() < self.config.data.turns:
+                turned = self._turns.encode(draw, excerpts[row])
+                if len(turned):
+                    ids[row, : len(turned)], lengths[row] = turned, len(turned)
         inside = np.arange(self._length) < np.maximum(lengths, 1)[:, None]
         return np.where(inside, ids, ids[:, :1]), lengths  # filled with a token that is used anyway; its weight is 0
 
@@ -103,13 +114,13 @@ class Batches:
         """The usual size, of which the first draws are a sample, and the largest. The same on all hosts."""
         c, groups = self.config, self._groups
         wanted, all_rows = c.sampler.rows, np.arange(c.data.batch_size)
-        most = bucket(max(c.sampler.max_size, 512), ROWS_STEP)
+        most = bucket(max(c.sampler.max_size, 512) + self._special, ROWS_STEP)
         needs = []
         for step in range(PROBES):
             draw = self._draw(step)
             # Rows are the tokens of the batch only where there is one process, which has the texts of all rows.
             ids = self._encode(draw, step, all_rows)[0] if wanted else np.zeros((1, 1), np.int64)
-            room = bucket(max(wanted, len(np.unique(ids)) + SPARE), ROWS_STEP) if wanted else most
+            room = bucket(max(wanted, len(self._used(ids, draw)) + SPARE), ROWS_STEP) if wanted else most
             found = self._fit(ids, draw, step, StepSize(room, room * groups, self._source_size))
             assert found is not None
             needs.append((room, packed_rows(found.packed), len(sources_in_use(found.packed, self._source_size))))
@@ -123,6 +134,10 @@ class Batches:
             most = max(rows, bucket(min(c.data.batch_size * self._length, most) + SPARE, ROWS_STEP))
         return usual, StepSize(most, bucket(most, groups), self._source_size)
 
+    def _used(self, ids: np.ndarray, draw: Draw) -> np.ndarray:
+        """The tokens that have to be there: those of the batch, in order, and all special ones, which are the last."""
+        return np.union1d(ids, np.arange(len(draw.forms) - self._special, len(draw.forms)))
+
     def _fit(self, ids: np.ndarray, draw: Draw, step: int, size: StepSize) -> "_Chosen | None":
         """What is predicted in a step of this size; None if the tokens of its texts, or its vocabulary, do not fit.
 
@@ -130,7 +145,7 @@ class Batches:
         """
         number, others = len(draw.forms), np.zeros(0, np.int64)
         if self.config.sampler.rows:
-            used = np.unique(ids)
+            used = self._used(ids, draw)
             number = len(used)
             others = np.setdiff1d(np.flatnonzero(draw.forms.lengths), used, assume_unique=True)
             others = np.random.default_rng([self.config.seed, step, 4]).permutation(others)
@@ -149,24 +164,30 @@ class Batches:
     def _chosen(self, ids: np.ndarray, draw: Draw, others: np.ndarray, taken: int, size: StepSize) -> "_Chosen":
         log_weight = np.zeros(size.rows, np.float32)
         if self.config.sampler.rows:
-            used, targets = np.unique(ids, return_inverse=True)
+            used = self._used(ids, draw)
+            targets = np.searchsorted(used, ids)
             predicted = np.concatenate([used, others[:taken]])
+            special = np.arange(len(used) - self._special, len(used), dtype=np.int32)
             # The others stand for all tokens that are not in the batch: each counts as many times as it has unseen siblings.
             log_weight[len(used) : len(predicted)] = math.log(len(others) / taken) if taken else 0.0
         else:
             predicted, targets = np.arange(len(draw.forms)), ids
+            special = np.arange(len(draw.forms) - self._special, len(draw.forms), dtype=np.int32)
         missing = size.rows - len(predicted)
         forms = draw.forms.take(np.pad(predicted, (0, missing), mode="edge"))
         # Rows that only fill up have no pieces, so that nothing is computed for them.
         forms = dataclasses.replace(forms, lengths=np.where(np.arange(size.rows) < len(predicted), forms.lengths, 0))
         language = draw.text_number if self.config.hypernet.languages else None
         packed = pack_forms(forms, multiple=1, language=language, groups=self._groups)
-        return _Chosen(size, forms, packed, targets, len(predicted), log_weight)
+        return _Chosen(size, forms, packed, targets, len(predicted), log_weight, special)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Chosen:
-    """The rows of a step: their `forms`, of which `number` are valid, packed; the texts in numbers among them; log weights."""
+    """The rows of a step: their `forms`, of which `number` are valid, packed; the texts in numbers among them; log weights.
+
+    special: numbers of the rows of special tokens.
+    """
 
     size: StepSize
     forms: SurfaceForms
@@ -174,6 +195,7 @@ class _Chosen:
     ids: np.ndarray
     number: int
     log_weight: np.ndarray
+    special: np.ndarray
 
 
 def _spelling(draw: Draw) -> Spelling:

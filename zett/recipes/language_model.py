@@ -21,10 +21,12 @@ from zett.data.documents import Documents, first_bytes
 from zett.data.rows import RowTexts
 from zett.data.sources import open_text
 from zett.data.token_windows import LMBatches, Splits, token_stream
+from zett.data.turns import Turns
 from zett.errors import UserError
 from zett.evaluate.cutting import byte_windows
 from zett.evaluate.tasks import reading_task
 from zett.evaluate.windows import text_to_measure
+from zett.generate import chat_writer
 from zett.lms.attention import attention_by
 from zett.lms.base import BaseModel, body_shapes, check_causal, load_base_model
 from zett.lms.body import Body
@@ -42,6 +44,7 @@ from zett.recipes.language_model_release import release_fresh, release_further
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.alignment import Spelling
+from zett.vocab.prompts import chat_template
 from zett.vocab.train import save_tokenizer, train_tokenizer
 
 ROWS = PartitionSpec("tensor", "fsdp")  # how the vocabulary's rows [V, D] are cut
@@ -61,6 +64,7 @@ class LanguageModelRecipe:
     def __init__(self, config: Config, workdir: Path, mesh: Mesh):
         self._prepare(config, workdir, mesh)
         self.batches: dict[int, LMBatches] = {}  # for each part of the text that the rows of this process read
+        self.turned: dict[int, LMBatches] = {}  # the same, framed as turns
         self._open_texts()
 
     def _prepare(self, config: Config, workdir: Path, mesh: Mesh) -> None:
@@ -177,21 +181,13 @@ class LanguageModelRecipe:
         with phase("opening the texts"):
             self.texts = RowTexts(self._open(data.text), local_rows(self.mesh, data.batch_size), data)
         for number, documents in self.texts.parts.items():
-            say(f"cutting {documents.name} into tokens, if that has not been done before")
-            tokens = token_stream(documents, vocab.tokenizer, vocab.roles.get("eos", bos))
-            if len(tokens) <= data.length:
-                raise UserError(
-                    f"{documents.name} has {len(tokens)} tokens; there have to be more than config.data.length ({data.length})"
-                )
-            self.batches[number] = LMBatches(
-                tokens=tokens,
-                batch_size=data.batch_size // data.parts,
-                length=data.length,
-                seed=config.seed,
-                splits=Splits.of(vocab.tokens) if data.resegment_share else None,
-                resegment_share=data.resegment_share,
-                resegment_rate=data.resegment_rate,
-            )
+            self.batches[number] = self._batches(documents, vocab.roles.get("eos", bos))
+        if data.turns:
+            write, key = chat_writer(vocab, answered=True), str(chat_template(vocab.folder))
+            # Messages are so short that some turns begin and end in each row: about a quarter of it.
+            # A turn ends with a token of its own, so that nothing has to separate documents.
+            for number, documents in self.texts.parts.items():
+                self.turned[number] = self._batches(Turns(documents, data.length, write, key), None)
         text = text_to_measure(data.valid_text or data.text, [data.text], self._open, data.text_column)
         held_out = byte_windows(text, count=config.train.eval_windows)
         if jax.process_count() > 1 and not same_everywhere(held_out):
@@ -202,14 +198,38 @@ class LanguageModelRecipe:
         self.task = reading_task(self.base, dtype=self.dtype)
         self.items = self.task.items(self.base, held_out)
 
+    def _batches(self, documents: Documents, separator: int | None) -> LMBatches:
+        data, vocab = self.config.data, self.base.vocab
+        say(f"cutting {documents.name} into tokens, if that has not been done before")
+        tokens = token_stream(documents, vocab.tokenizer, separator)
+        if len(tokens) <= data.length:
+            raise UserError(
+                f"{documents.name} has {len(tokens)} tokens; there have to be more than config.data.length ({data.length})"
+            )
+        return LMBatches(
+            tokens=tokens, batch_size=data.batch_size // data.parts, length=data.length, seed=self.config.seed,
+            splits=Splits.of(vocab.tokens) if data.resegment_share else None, resegment_share=data.resegment_share,
+            resegment_rate=data.resegment_rate,
+        )  # fmt: skip
+
+    def _in_turns(self, step: int, row: int) -> bool:
+        """Whether a row of the batch is framed as turns."""
+        share = self.config.data.turns
+        return bool(share) and np.random.default_rng([self.config.seed, step, 9, row]).random() < share
+
     def batch(self, step: int, rows: np.ndarray | None = None) -> dict:
         """The texts of those rows of the batch that `rows` names (None: all)."""
         data = self.config.data
         rows = np.arange(data.batch_size) if rows is None else rows
         in_part = data.batch_size // data.parts
-        ids = np.concatenate(
-            [self.batches[part](step, np.asarray(list(some)) % in_part) for part, some in groupby(rows, self.texts.number)]
-        )
+
+        def source(row: int) -> tuple[int, bool]:
+            return self.texts.number(row), self._in_turns(step, int(row))
+
+        ids = np.concatenate([
+            (self.turned if in_turns else self.batches)[part](step, np.asarray(list(some)) % in_part)
+            for (part, in_turns), some in groupby(rows, source)
+        ])  # fmt: skip
         lengths = np.full(len(ids), data.length, np.int32)
         texts = Encoded(ids, lengths, self.base.vocab.byte_lengths[ids], spelled=ids, spelling=self._spelling)
         return self.objective.batch(texts, [])
