@@ -89,6 +89,27 @@ def test_nested_configs(tmp_path, target_folder):
     assert raw_tensors(tmp_path / "out")["language_model.model.embed_tokens.weight"][1] == (400, 4)
 
 
+def test_a_bias_of_zeros(tmp_path, target_folder):
+    """BART's relatives have one of shape [1, V]."""
+    model = write_strange(tmp_path / "model", {"final_logits_bias": (1, 300), "wte.weight": (300, 4)})
+    tensors = raw_tensors(transfer(model, target_folder, tmp_path / "out", method="mean"))
+    assert tensors["final_logits_bias"][1] == (1, 400) and not any(tensors["final_logits_bias"][3])
+    model = write_strange(tmp_path / "other", {"wte.weight": (300, 4), "final_logits_bias": (1, 300)})
+    with pytest.raises(UserError, match="final_logits_bias has a value for each token, of which no method knows"):
+        transfer(model, target_folder, tmp_path / "no", method="mean")
+
+
+def test_the_size_is_that_of_the_language_model(tmp_path, target_folder):
+    """Also where the whole model's config repeats it, and where another part has a size of its own."""
+    config = {"vocab_size": 300, "pad_token_id": 1}
+    model = write_strange(tmp_path / "model", {"wte.weight": (300, 4)}, text_config=config, audio_config={"vocab_size": 7})
+    after = json.loads((transfer(model, target_folder, tmp_path / "out", method="mean") / "config.json").read_text())
+    assert (after["vocab_size"], after["text_config"]["vocab_size"], after["audio_config"]["vocab_size"]) == (400, 400, 7)
+    edit_json(model / "config.json", vocab_size=...)
+    after = json.loads((transfer(model, target_folder, tmp_path / "two", method="mean") / "config.json").read_text())
+    assert (after["text_config"]["vocab_size"], after["audio_config"]["vocab_size"]) == (400, 7)
+
+
 def test_ids_of_other_tokens_follow(tmp_path, target_folder):
     model = write_strange(tmp_path / "model", {"wte.weight": (300, 4)}, decoder_start_token_id=0, image_token_index=None)
     after = json.loads((transfer(model, target_folder, tmp_path / "out", method="mean") / "config.json").read_text())

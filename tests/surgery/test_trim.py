@@ -11,7 +11,7 @@ from lms.folders import edit_json, raw_tensors, shard
 from safetensors.numpy import load_file, save_file
 from surgery.minilm import differences, model_of_the_package
 from surgery.shapes import KINDS, LINES, model_folder, random_texts
-from vocabularies import MADE, vocabulary
+from vocabularies import MADE, OTHERS, TEXTS, vocabulary
 
 import zett
 from zett.cli import run_command
@@ -173,6 +173,21 @@ def test_every_kind_of_tokenizer(name):
     assert same > 50
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_published_tokenizers(name):
+    """A fifth of the vocabulary: every line of Python code whose tokens stay is cut as before."""
+    vocab, lines = vocabulary(name), [line for text in TEXTS for line in text.split("\n")]
+    counts = count(vocab, lines[::2])
+    spec = json.loads(vocab.tokenizer.to_str())
+    needed = spec_ids(spec) | set(vocab.special.values()) | bytes_of(vocab) | worst_piece(vocab)
+    edit = trimming(chosen(vocab, counts, needed, max(len(vocab) // 5, 1000)), len(vocab))
+    small = tk.Tokenizer.from_str(json.dumps(edit_spec(spec, edit)))
+    old, new = (t.encode_batch(lines, add_special_tokens=False) for t in (vocab.tokenizer, small))
+    same = [(edit.ids[x.ids].tolist(), y.ids) for x, y in zip(old, new) if len(x.ids) and (edit.ids[x.ids] >= 0).all()]
+    assert all(a == b for a, b in same) and len(same) > 500
+
+
 def test_a_token_stays_with_what_it_is_made_of():
     """Of two ways to make "abc", the one that merging takes."""
     merges = [("b", "c"), ("a", "b"), ("ab", "c"), ("a", "bc"), ("abc", "d")]
@@ -332,6 +347,32 @@ def test_the_language_model_in_a_multimodal_one(tmp_path, text):
     assert json.loads((output / "preprocessor_config.json").read_text())["image_token_id"] == config["image_token_index"]
     rows = load_file(output / "model.safetensors")["language_model.model.embed_tokens.weight"]
     np.testing.assert_array_equal(rows, tensors["language_model.model.embed_tokens.weight"][old])
+
+
+def test_bart_and_its_relatives(tmp_path):
+    """They have a bias of their own shape, and name the token that begins an answer."""
+    base = letters(tmp_path / "base", "StrangeModel", "strange", decoder_start_token_id=5, forced_eos_token_id=6)
+    tensors = {"shared.weight": np.arange(28, dtype=np.float32).reshape(7, 4), "final_logits_bias": np.arange(7.0)[None]}
+    save_file({name: x.astype(np.float32) for name, x in tensors.items()}, base / "model.safetensors")
+    output = without_ab(base, tmp_path / "out")
+    after = load_file(output / "model.safetensors")
+    assert after["final_logits_bias"].tolist() == [[2, 3, 4, 5, 6]]
+    np.testing.assert_array_equal(after["shared.weight"], tensors["shared.weight"][2:])
+    config = json.loads((output / "config.json").read_text())
+    assert (config["decoder_start_token_id"], config["forced_eos_token_id"]) == (3, 4)
+
+
+def test_modules_of_sentence_embedding_models(tmp_path, text):
+    """Also where one has no settings, and so no folder."""
+    base = model_folder(tmp_path / "base", "bert")
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (base / "modules.json").write_text(json.dumps(modules))
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 16}')
+    output = trim(base, tmp_path / "out", text=str(text), vocab_size=400)
+    for name in ("modules.json", "1_Pooling/config.json"):
+        assert (output / name).read_bytes() == (base / name).read_bytes()
 
 
 def test_a_sentence_embedding_model(tmp_path):

@@ -138,9 +138,12 @@ def companions(folder: Path) -> list[Path]:
     modules = folder / "modules.json"
     if modules.is_file():
         try:
-            names = [module["path"] for module in json.loads(modules.read_text(encoding="utf-8")) if module["path"]]
+            listed = json.loads(modules.read_text(encoding="utf-8"))
+            named = {module["path"]: str(module.get("type")) for module in listed if module["path"]}
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{modules} is not a list of modules with paths ({error!r}); copy or download it again") from error
+        # A module without settings has an empty folder, which neither Git nor packages keep.
+        names = [name for name, of in named.items() if not of.endswith(".Normalize") or (folder / name).exists()]
         absent = [name for name in names if Path(name).name != name or not (folder / name).is_dir()]
         if absent:
             raise UserError(f"{modules} names folders that are not in {folder}: {', '.join(map(str, absent))}")
