@@ -70,8 +70,7 @@ def transfer(
     settings = {
         "model": str(model), "revision": revision, "tokenizer": str(tokenizer), **_recorded(method, chosen, source),
         "special": special, "like": None if like is None else str(like), "map": _texts_by_token(given), "seed": seed,
-        "text": [str(file) for file in text], "output": str(output),
-        **({} if drafts is None else {"drafts": drafts}),
+        "text": [str(file) for file in text], "drafts": drafts, "output": str(output),
     }  # fmt: skip
     with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
         target = adapt_special(given, source.vocab, special, Path(scratch))
@@ -81,8 +80,7 @@ def transfer(
             table = chosen(source, target, seed=seed)
         with progress.phase(f"writing {output}"):
             write_model(folder, source, target, table, tokenizer_file=file, like=big)
-            rows = None if big is None else big.rows
-            check_written(folder, source.names, target, ported=source.config is not None, rows=rows)
+            check_written(folder, source.names, target, ported=source.config is not None, like=big)
         result = _measured(source, target, folder, windows, text) if windows else None
         made = (made_with or python_call)(settings)
         warnings, advice = _write_card(folder, output.name, source, given, target, settings, made, result)
