@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ class HydraModel:
 
         read: the tokenizer of the prompt. write: that of what is written (None: the same one).
         """
-        options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         reader, writer = self[read], self[read if write is None else write]
         if reader is writer:
             return generate(reader, prompt, stop=stop, **options)

@@ -30,8 +30,8 @@ def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, p
 
     Every token of the tokenizer has to have a row and the id that `target` says, and ids in the configs have to be those of the
     tokenizer. names: of the tensors with a row for each token. ported: whether the model's architecture is computed here; then
-    it is loaded as a base model, too, and a small one is tried on a few tokens. like: the model that it
-    drafts for, which has as many rows; None: there is a row for each token.
+    it is loaded as a base model, too, and a small one is tried on a few tokens. like: the model that it drafts for,
+    which has as many rows; None: there is a row for each token.
     """
     rows = len(target) if like is None else like.rows
     try:
@@ -67,7 +67,8 @@ def _check_rows(folder: Path, names: VocabularyNames, tokens: int, rows: int, po
     stored = stored_tensors(folder)
     for name in (*names.input, *names.output, *names.bias):
         if stored[name].shape[0] != rows:
-            raise UserError(f"{name} has {stored[name].shape[0]} rows instead of {rows}, for a tokenizer of {tokens} ids")
+            wanted = "" if rows == tokens else f" instead of {rows}"
+            raise UserError(f"{name} has {stored[name].shape[0]} rows{wanted} for a tokenizer of {tokens} ids")
     if not ported:
         return
     again = load_base_model(folder, body=sum(int(np.prod(t.shape)) for t in stored.values()) <= COMPUTED)
