@@ -11,6 +11,7 @@ Everything heavy is imported on first use: `import zett` loads neither JAX nor T
     generate         what a model writes after a prompt, whatever vocabulary it has
     inspect          what changes with another tokenizer, before anything is trained or transferred
     load_hypernet    a trained hypernetwork; its rows(tokenizer) are what transfer writes, as arrays
+    load_hydra       one body with the tables and tokenizers of several transferred models: read in one, write in another
     load_base_model  a model with its embedding table and its tokenizer's vocabulary
     load_tokenizer   the vocabulary of any Hugging Face tokenizer: the bytes of every token
     EmbeddingTable   input and output rows, and output bias
@@ -33,6 +34,7 @@ _PUBLIC = {
     "generate": "zett.generate",
     "inspect": "zett.inspect.compare",
     "load_base_model": "zett.lms.base",
+    "load_hydra": "zett.hydra",
     "load_hypernet": "zett.hypernet.release",
     "load_tokenizer": "zett.vocab.load",
     "refine": "zett.refine",

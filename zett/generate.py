@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -40,27 +40,37 @@ def generate(
     It ends with a token that ends a text, by `stop` (a text is left out, with all that follows it), or where `generate_ids`
     does. Special tokens in the prompt, such as those of a chat template, are read as what they are.
     """
+    check_stop(stop)
+    ids = encode_prompt(model.vocab, prompt)
+    return until(model, ids, generate_ids(model, ids, max_tokens=max_tokens, temperature=temperature, seed=seed), stop)
+
+
+def check_stop(stop: Stop | None) -> None:
+    """UserError unless it says where to stop, or is None."""
     if stop is not None and not callable(stop) and not (isinstance(stop, str) and stop):
         raise UserError(f"stop is {stop!r}; it has to be a text, or a function of a text that says whether to stop")
-    ids = encode_prompt(model.vocab, prompt)
+
+
+def until(model: BaseModel, prompt: Sequence[int], tokens: Iterable[int], stop: Stop | None) -> str:
+    """The text of `tokens`, which the model writes after the tokens `prompt`, up to an end of text or `stop`."""
     ends = ends_of(model)
     written: list[int] = []
-    for token in generate_ids(model, ids, max_tokens=max_tokens, temperature=temperature, seed=seed):
+    for token in tokens:
         if token in ends:
             break
         written.append(token)
         if stop is None:
             continue
-        text = continuation(model.vocab, ids, written)
+        text = continuation(model.vocab, prompt, written)
         if isinstance(stop, str) and stop in text:
             return text[: text.index(stop)]
         if callable(stop) and stop(text):
             return text
-    return continuation(model.vocab, ids, written)
+    return continuation(model.vocab, prompt, written)
 
 
 def generate_ids(
-    model: BaseModel, ids: Sequence[int], *, max_tokens: int = 128, temperature: float = 0.0, seed: int = 0
+    model: BaseModel, ids: Sequence[int], *, max_tokens: int = 128, temperature: float = 0.0, seed: int = 0, offset: int = 0
 ) -> Iterator[int]:
     """What the model writes after the tokens `ids`, token by token; one that ends a text is the last.
 
@@ -81,7 +91,7 @@ def generate_ids(
     room = model.config.room - len(ids)
     if room < 1:
         raise UserError(f"the prompt has {len(ids):,} tokens; {model.name} has {model.config.room:,} positions: give less text")
-    return _write(model, list(map(int, ids)), min(int(max_tokens), room), float(temperature), int(seed))
+    return _write(model, list(map(int, ids)), min(int(max_tokens), room), float(temperature), int(seed), offset)
 
 
 def encode_prompt(vocab: Vocabulary, prompt: str) -> list[int]:
@@ -147,18 +157,21 @@ def chat_writer(vocab: Vocabulary, *, answered: bool = False) -> Callable[[Seque
     return write
 
 
-def _write(model: BaseModel, ids: list[int], number: int, temperature: float, seed: int) -> Iterator[int]:
+def _write(model: BaseModel, ids: list[int], number: int, temperature: float, seed: int, offset: int) -> Iterator[int]:
     ends, rng = ends_of(model), np.random.default_rng(seed)
-    for (token,) in next_tokens(model, np.asarray([ids]), number, temperature, rng):
+    for (token,) in next_tokens(model, np.asarray([ids]), number, temperature, rng, offset):
         yield token
         if token in ends:
             return
 
 
 def next_tokens(
-    model: BaseModel, ids_BL: np.ndarray, number: int, temperature: float, rng: np.random.Generator
+    model: BaseModel, ids_BL: np.ndarray, number: int, temperature: float, rng: np.random.Generator, offset: int = 0
 ) -> Iterator[list[int]]:
-    """What follows texts of equal length, `number` times a token of each, whatever ends a text. There has to be room."""
+    """What follows texts of equal length, `number` times a token of each, whatever ends a text. There has to be room.
+
+    offset: see `generate_ids`.
+    """
     config, (batch, length) = model.config, ids_BL.shape
     body, table = Body(model.graphdef, model.params), padded_table(model.table)
     size = doubled(CACHE, length + number)
@@ -172,7 +185,7 @@ def next_tokens(
         logits, cache = _read(body, table, cache, padded, np.int32(read), config.logit_softcap)
         tokens = [_choose(row, temperature, rng) for row in np.asarray(logits)[:, : len(model.vocab)]]
         yield tokens
-        unread = np.asarray(tokens)[:, None]
+        unread = np.asarray(tokens)[:, None] + offset
         ids_BL = np.concatenate([ids_BL, unread], 1)
 
 

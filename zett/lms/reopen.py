@@ -32,9 +32,10 @@ def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, p
     it is loaded as a base model, too, and a small one is tried on a few tokens. rows: of the table, padding included; None: one
     for each token.
     """
+    rows = len(target) if rows is None else rows
     try:
-        _check_rows(folder, names, len(target), len(target) if rows is None else rows, ported)
-        _check_ids(folder, check_tokenizer(folder, target), len(target) if rows is None else rows)
+        _check_rows(folder, names, len(target), rows, ported)
+        _check_ids(folder, check_tokenizer(folder, target), rows)
     except UserError as error:
         raise UserError(f"the result would not work, so nothing was written: {error}") from error
 
@@ -65,7 +66,8 @@ def _check_rows(folder: Path, names: VocabularyNames, tokens: int, rows: int, po
     stored = stored_tensors(folder)
     for name in (*names.input, *names.output, *names.bias):
         if stored[name].shape[0] != rows:
-            raise UserError(f"{name} has {stored[name].shape[0]} rows instead of {rows}, for a tokenizer of {tokens} ids")
+            wanted = "" if rows == tokens else f" instead of {rows}"
+            raise UserError(f"{name} has {stored[name].shape[0]} rows{wanted} for a tokenizer of {tokens} ids")
     if not ported:
         return
     again = load_base_model(folder, body=sum(int(np.prod(t.shape)) for t in stored.values()) <= COMPUTED)
