@@ -2,7 +2,7 @@
 
     python -m benchmarks.methods_quality --section "pico, Python" --model pico --text python --text-bytes 65536 \\
         --tokenizer bpe-8k unigram-8k --method hypernet fvt mean "focus=focus:text=python" "omp=omp:donor=DONOR"
-    python -m benchmarks.methods_quality             # the table and the plot of what is there
+    python -m benchmarks.methods_quality --page docs/methods.md     # the plot of what is there, and its table into the page
 
 A method is written SPEC, or NAME=SPEC, under which it is kept. What is in the JSON is not computed again, so a run that was
 stopped goes on where it was, and each command adds to it. The methods come in the order that is given, each with the smallest
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import HAS_PEAK, SEED, arguments, processor, with_memory
-from benchmarks.methods_report import figure, markdown
+from benchmarks.methods_report import figure, in_page, markdown
 from zett.errors import UserError
 from zett.evaluate.statistics import bootstrap_draws, compared
 from zett.evaluate.targets import named_targets, target_specs
@@ -41,8 +41,9 @@ MAX_PIECES = 64
 
 def named(method: str) -> tuple[str, str]:
     """The name of a method, under which it is kept, and its spec."""
-    name, equals, spec = method.partition("=")
-    return (name, spec) if equals and ":" not in name else (method, method)
+    head, colon, settings = method.partition(":")
+    name, equals, kind = head.rpartition("=")
+    return (name, kind + colon + settings) if equals else (method, method)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +157,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--tokenizer", nargs="+", default=["bpe-8k"])
     parser.add_argument("--method", nargs="+", default=[])
+    parser.add_argument("--page", type=Path, help="a page to put the table into, between the two comments that say so")
     parser.set_defaults(output=RESULTS)
     args = parser.parse_args(argv)
     report = read_json(args.output) if args.output.exists() else {"seed": SEED, "sections": {}}
@@ -164,6 +166,8 @@ def main(argv: list[str] | None = None) -> None:
         with shown():
             refused = measure(args, report)
     print(markdown(report))
+    if args.page is not None:
+        args.page.write_text(in_page(args.page.read_text(), report))
     figure(report).savefig(args.output.with_suffix(".png"), dpi=160)
     raise SystemExit(1 if refused else 0)
 

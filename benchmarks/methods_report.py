@@ -1,9 +1,11 @@
 """The table and the plot of benchmarks/methods_quality.py."""
 
 import math
+import textwrap
 
 import numpy as np
 
+from zett.errors import UserError
 from zett.evaluate.statistics import bootstrap_draws
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
@@ -11,6 +13,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 INK, SOFT, FAINT = "#222222", "#666666", "#DDDDDD"
 BESIDE = "fvt"  # with which methods are compared
+BEGIN, END = "<!-- table: made by benchmarks/methods_quality.py -->", "<!-- end of the table -->"
 
 
 def beside_fvt(section: dict, method: str, seed: int) -> tuple[float, float] | None:
@@ -43,6 +46,15 @@ def ordered(sections: list[dict], seed: int) -> list[str]:
 
 def markdown(report: dict) -> str:
     return "\n\n".join(_table(name, section, report["seed"]) for name, section in report["sections"].items())
+
+
+def in_page(page: str, report: dict) -> str:
+    """The page with the table of `report` in the place of the one that it has."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"the page has no place for a table, which begins with {BEGIN} and ends with {END}")
+    return f"{before}{BEGIN}\n\n{markdown(report)}\n\n{END}{after}"
 
 
 def _table(name: str, section: dict, seed: int) -> str:
@@ -83,7 +95,7 @@ def figure(report: dict):
     panels[0].set_ylim(len(methods) - 0.4, -0.6)
     fig.suptitle("Bits per byte over the original's, with other tokenizers", x=0.012, ha="left", color=INK, weight="bold")
     foot = "1× is the model with its own tokenizer; further left is better; logarithmic scale. Whiskers: one standard error."
-    fig.supxlabel(foot, x=0.012, ha="left", color=SOFT, fontsize=8.5)
+    fig.supxlabel("\n".join(textwrap.wrap(foot, 20 * int(fig.get_figwidth()))), x=0.012, ha="left", color=SOFT, fontsize=8.5)
     return fig
 
 

@@ -52,6 +52,13 @@ def test_each_cell_has_quality_and_cost(report, command):
     assert (command[0] / "q.png").stat().st_size > 10_000
 
 
+def test_methods_have_names_of_their_own():
+    assert methods_quality.named("fvt") == ("fvt", "fvt")
+    assert methods_quality.named("far=random") == ("far", "random")
+    assert methods_quality.named("omp:DIR,k=16") == ("omp:DIR,k=16", "omp:DIR,k=16")
+    assert methods_quality.named("omp, k=16=omp:DIR,k=16") == ("omp, k=16", "omp:DIR,k=16")
+
+
 def test_what_is_there_is_not_measured_again(report, command, monkeypatch):
     measured = []
     monkeypatch.setattr(
@@ -85,6 +92,8 @@ def test_the_table_and_what_is_beside_fvt(report):
 
 
 def test_the_page_has_the_table_of_the_results():
-    root = Path(methods_quality.__file__).parents[1]
+    page = (Path(methods_quality.__file__).parents[1] / "docs" / "methods.md").read_text()
     report = json.loads(methods_quality.RESULTS.read_text())
-    assert methods_report.markdown(report) in (root / "docs" / "methods.md").read_text()
+    assert methods_report.in_page(page, report) == page, "python -m benchmarks.methods_quality --page docs/methods.md"
+    with pytest.raises(ValueError, match="the page has no place for a table"):
+        methods_report.in_page("# A page", report)
