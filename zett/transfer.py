@@ -51,11 +51,10 @@ def transfer(
     hypernetwork's rows go from FVT's. special: one of zett.choices.MODES. revision: of `model`, on the Hub.
     like: the model for which the result drafts in speculative decoding: its folder, which needs no weights, or a Hub name;
     vocab_size, ids in the configs and the chat template become that model's. map: texts of the base model by tokens of the
-    tokenizer that get their rows, or "TOKEN=TEXT" each. text: files and folders, on all of which bits per byte before and after
-    are measured for the card (measure: its old name). push: the name under which the result goes to the Hub as well.
-    made_with: of the settings the text that the card shows as what was run; None: the call of this function. All but the
-    vocabulary's rows is copied byte for byte, and so are the tokenizer's files, but for the ones that `special` changes. Bad
-    input is a UserError, with nothing written.
+    tokenizer that get their rows, or "TOKEN=TEXT" each. text: files and folders, on which bits per byte before and after are
+    measured for the card (measure: its old name). push: the name under which the result goes to the Hub, too. made_with: of the
+    settings the text that the card shows as what was run; None: the call of this function. All but the vocabulary's rows is
+    copied byte for byte, and so are the tokenizer's files that `special` leaves alone. Bad input: a UserError, nothing written.
     """
     check_seed(seed)
     output = folders.output_path(output)
@@ -83,7 +82,8 @@ def transfer(
             settings |= chosen.record(target)
         with progress.phase(f"writing {output}"):
             write_model(folder, source, target, table, tokenizer_file=file, like=big)
-            check_written(folder, source.names, target, ported=source.config is not None, rows=big and big.rows)
+            size = None if big is None else big.rows
+            check_written(folder, source.names, target, ported=source.config is not None, rows=size)
         result = _measured(source, target, folder, windows, text) if windows else None
         made = (made_with or python_call)(settings)
         warnings, advice = _write_card(folder, output.name, source, given, target, settings, made, result)

@@ -92,7 +92,7 @@ def evaluate_drafts(
     with phase(f"reading the model that is drafted for, {target_model}"):
         big = target_model if isinstance(target_model, BaseModel) else load_base_model(target_model, dtype=dtype)
     check_causal(big)
-    settings = HypernetMethod(None, *(None if value is None else str(value) for value in (language, base, variant)))
+    settings = HypernetMethod.shipped(language, base, variant)
     source, chosen = _drafts(model, big, methods, hypernets, settings, dtype)
     task = Drafts(batch_size=batch_size, prompt=prompt_tokens, tokens=new_tokens, temperature=float(temperature), seed=seed)
     with phase(f"{big.name} writes {new_tokens} tokens after {len(windows)} texts, greedily and sampled"):

@@ -64,7 +64,7 @@ def evaluate(
     _check_task(task, prompts, special)
     targets = renamed("tokenizer", tokenizer, "targets", targets)
     specs, dtype = target_specs(targets), product_dtype(dtype).name
-    settings = HypernetMethod(None, *(None if value is None else str(value) for value in (language, base, variant)))
+    settings = HypernetMethod.shipped(language, base, variant)
     source, chosen, paths = opened(model, dtype, hypernets, methods, settings)
     made = {"dtype": dtype, "batch_size": batch_size}
     measure = reading_task(source, **made) if task is None else make_task(task, **made)

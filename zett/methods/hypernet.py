@@ -65,6 +65,11 @@ class HypernetMethod(Method):
                 "it as base (--base DIR)"
             )
 
+    @classmethod
+    def shipped(cls, language: str | int | None, base: str | Path | None, variant: str | None) -> Self:
+        """The one in the package that is for the model."""
+        return cls(None, None if language is None else str(language), None if base is None else str(base), variant)
+
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used. UserError if the hypernetwork belongs to another base model."""
         table = self._predicted(base, target)
