@@ -100,7 +100,8 @@ def test_writing_stops_where_another_text_begins(plain):
     ids = plain.vocab.tokenizer.encode("a: bcdé!", add_special_tokens=False).ids
     assert len(set(ids)) == len(ids)
     model = scripted(plain, ids)
-    assert written(model, "a:", len(ids) - 2) == Answer("bcdé!", False)  # without the space before it
+    found = written(model, "a:", len(ids) - 2)
+    assert found == Answer("bcdé!", False) and found.whole == " bcdé!"  # the space before it is kept apart
     assert written(model, "a:", 99, "bxd").text == "bc"
     end = next(iter(ends_of(plain)))
     assert written(scripted(plain, [*ids, end]), "a:", 99, "bcdé!") == Answer("bcdé!", True)
@@ -111,8 +112,8 @@ def test_writing_stops_where_another_text_begins(plain):
 
 
 def test_costs_are_those_of_a_plain_computation(chat):
-    prompt, answer = "<|im_start|>user\ndef", Answer(" f(x):\n    return é", True)
-    ids = encode_prompt(chat.vocab, prompt + answer.text)
+    prompt, answer = "<|im_start|>user\ndef", Answer("f(x):\n    return é", True, " ")
+    ids = encode_prompt(chat.vocab, prompt + answer.whole)
     first = len(encode_prompt(chat.vocab, prompt))
     h = Body(chat.graphdef, chat.params)(chat.table.embed(np.asarray(ids)[None]))
     log_p = np.asarray(jax.nn.log_softmax(chat.table.unembed(h)[0]))[first - 1 :]

@@ -32,10 +32,15 @@ TOKENS = 32  # of the original's answers, at most
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a model has written, without white space before it. ended: whether by a token that ends a turn."""
+    """What a model has written, without the white space `before` it. ended: whether by a token that ends a turn."""
 
     text: str
     ended: bool
+    before: str = dataclasses.field(default="", compare=False)
+
+    @property
+    def whole(self) -> str:
+        return self.before + self.text
 
     @property
     def line(self) -> tuple[str, bool]:
@@ -99,7 +104,7 @@ class Agreement:
             theirs = tuple(written_like(model, prompt, answer) for prompt, answer in zip(items.prompts, items.answers))
         table = padded_table(model.table)
         costs = np.asarray([_costs(model, table, prompt, answer) for prompt, answer in zip(items.prompts, items.answers)])
-        size, whole = sum(len(a.text.encode()) for a in items.answers), [a.ended for a in items.answers]
+        size, whole = sum(len(a.whole.encode()) for a in items.answers), [a.ended for a in items.answers]
         bits, at_once, within, after = costs.T
         lines, means = compared_answers(items.answers, theirs)
         means |= {"answer_bits_per_byte": bits.sum() / size} if size else {}
@@ -142,22 +147,24 @@ def written(model: BaseModel, prompt: str, tokens: int, like: str | None = None)
     """The most probable answer, of at most `tokens` tokens; like: it stops where it is no longer the beginning of that."""
     ids, ends = encode_prompt(model.vocab, prompt), ends_of(model)
     ours: list[int] = []
-    text = ""
+    text = before = ""
     for token in generate_ids(model, ids, max_tokens=tokens):
         if token in ends:
-            return Answer(text, True)
+            return Answer(text, True, before)
         ours.append(token)
+        whole = continuation(model.vocab, ids, ours)
         # Some decoders drop a text's first space, and some tokenizers cannot write a word without one.
-        text = continuation(model.vocab, ids, ours).lstrip()
+        text = whole.lstrip()
+        before = whole.removesuffix(text)
         if like is not None and not like.startswith(text):
             break
-    return Answer(text, False)
+    return Answer(text, False, before)
 
 
 def written_like(model: BaseModel, prompt: str, answer: Answer) -> Answer:
     """What the model answers, as far as it is `answer` and a little further."""
     # No tokenizer needs more tokens than there are bytes; and one to end with, or to go on.
-    return written(model, prompt, len(answer.text.encode()) + 1, answer.text)
+    return written(model, prompt, len(answer.whole.encode()) + 1, answer.text)
 
 
 def check_special(vocab: Vocabulary, items: Prompts) -> None:
@@ -176,9 +183,9 @@ def check_special(vocab: Vocabulary, items: Prompts) -> None:
 def _costs(model: BaseModel, table: EmbeddingTable, prompt: str, answer: Answer) -> tuple[float, float, float, float]:
     """What an answer costs in bits, and the probability of an end at once, before its end, and after it."""
     ids = encode_prompt(model.vocab, prompt)
-    whole = encode_prompt(model.vocab, prompt + answer.text)
+    whole = encode_prompt(model.vocab, prompt + answer.whole)
     if whole[: len(ids)] != ids:  # a token would reach over the prompt's end
-        whole = ids + model.vocab.tokenizer.encode(answer.text, add_special_tokens=False).ids
+        whole = ids + model.vocab.tokenizer.encode(answer.whole, add_special_tokens=False).ids
     number = len(whole) - len(ids)
     columns = rounded_up(np.asarray([number + 1]))
     padded = np.zeros(rounded_up(np.asarray([len(ids)])) + columns, np.int32)
