@@ -8,12 +8,14 @@ import numpy as np
 
 from zett.data.documents import first_bytes
 from zett.errors import UserError
+from zett.files.jsonfile import json_or_empty
 from zett.files.tensors import Stored, stored_tensors
 from zett.lms.base import BaseModel
 from zett.surgery.edit import VocabularyEdit
 from zett.surgery.lengths import Lengths
+from zett.surgery.settings import named_ids
 from zett.vocab import Vocabulary
-from zett.vocab.bytes import RESERVED_TOKEN
+from zett.vocab.bytes import MAX_ID, RESERVED_TOKEN
 
 LINES, BYTES = 200, 200_000  # of a text, on which a tokenizer is tried
 
@@ -47,6 +49,12 @@ def report(base: BaseModel, folder: Path, edit: VocabularyEdit, lengths: Lengths
         facts["tokens per byte of held-out text"] = [round(n / lengths.bytes, 4) for n in (lengths.before, lengths.after)]
         facts["share of held-out text cut as before"] = [None, round(lengths.same, 4)]
         facts["bytes of held-out text"] = [lengths.bytes, lengths.bytes]
+    for file in ("config.json", "generation_config.json"):
+        ids = [named_ids(json_or_empty(where / file), MAX_ID) for where in (base.folder, folder)]
+        for key in sorted({key for found in ids for key in found}):
+            pair = [", ".join(map(str, found[key])) if key in found else None for found in ids]
+            if pair[0] != pair[1]:
+                facts[f"{key} in {file}"] = pair
     return facts
 
 
