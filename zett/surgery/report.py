@@ -26,13 +26,24 @@ def check_whole(name: str, value: object) -> None:
         raise UserError(f"{name} is {value!r}; it has to be a whole number above 0")
 
 
+# What tokenizers cut differently: numbers, contractions, case, spaces, line breaks, punctuation, scripts.
+TRIALS = [
+    "Hello  world!\n\tA cat, 12 dogs and 3,456.78 birds: it's what we'll see.",
+    "def f(x_1, HTTPServer=None):\n    return x_1**2\n\n\n",
+    " leading and trailing ",
+    "naïve Straße ÜBER 東京タワー привет हिन्दी 🙂",
+    "2026-11-27 16:05 <b>bold</b> http://a.b/c?d=e&f",
+    "DON'T stop\r\n\r\n...",
+]
+
+
 def sample(vocab: Vocabulary, texts: Iterable[str]) -> list[str]:
-    """Lines to try a tokenizer on: of a text, if there is any, and what its special tokens and longest tokens spell."""
+    """Lines to try a tokenizer on: of a text, if there is any; TRIALS; what special tokens and the longest ones spell."""
     lines = [line for text in first_bytes(texts, BYTES) for line in text.split("\n") if line.strip()][:LINES]
     longest = np.argsort(-vocab.byte_lengths, kind="stable")[:20]
     spelled = [vocab.tokens[i].decode("utf-8", "ignore") for i in longest]
     special = [f"a {text} b" for text in list(vocab.special)[:20] if not RESERVED_TOKEN.fullmatch(text)]
-    return [*lines[: LINES - 50], "Hello  world!\n\tA cat, 12 dogs: naïve 東京 🙂", *spelled, *special]
+    return [*TRIALS, *special, *spelled, *lines]
 
 
 def report(base: BaseModel, folder: Path, edit: VocabularyEdit, lengths: Lengths | None) -> dict:
