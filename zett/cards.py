@@ -71,7 +71,8 @@ def edit_card(title: str, base: str, text: str, facts: dict, left_out: Sequence[
     """
     lines = [f"{front_matter(base)}# {title}", "", text, "", "| | before | after |", "|---|---:|---:|"]
     for name, pair in facts.items():
-        lines.append(f"| {name} | {' | '.join('' if x is None else f'{x:,}' for x in pair)} |")
+        shown = ["" if x is None else x if isinstance(x, str) else f"{x:,}" for x in pair]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
     if left_out:
         files = ", ".join(f"`{name}`" for name in left_out)
         lines += ["", f"Left out, since they hold the old vocabulary: {files}. `tokenizer.json` has all that they had."]

@@ -20,6 +20,7 @@ from zett.surgery.edit import growing
 from zett.surgery.grow import grown_from_list, grown_from_text
 from zett.surgery.merging import Merging, words_of
 from zett.surgery.spec import edit_spec
+from zett.surgery.trim import trim
 from zett.vocab import load_tokenizer
 from zett.vocab.load import vocabulary_of
 
@@ -252,6 +253,28 @@ def test_tokens_that_no_merge_makes_stay_so():
         grown_from_list(letters, ["abc"])
 
 
+CLASSES = {"gpt2": "GPT2Tokenizer", "qwen3": "Qwen2Tokenizer", "bert": "BertTokenizer", "llama": "LlamaTokenizer"}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_classes_that_build_the_tokenizer_by_rules_of_their_own(kind, tmp_path):
+    """After both edits, Transformers cuts texts as tokenizer.json does."""
+    from transformers import AutoTokenizer
+
+    base = model_folder(tmp_path / "base", kind)
+    edit_json(base / "tokenizer_config.json", tokenizer_class=CLASSES[kind])
+    (base / "vocab.txt").write_text("old\n")
+    (tmp_path / "text.txt").write_text("\n".join(LINES[:40]))
+    lead = " " if kind in ("gpt2", "qwen3") else ""
+    more = add_tokens(base, tmp_path / "more", tokens=[f"{lead}{word}" for word in WORDS], method="fvt")
+    fewer = trim(more, tmp_path / "fewer", text=str(tmp_path / "text.txt"))
+    for output in (more, fewer):
+        made, loaded = tk.Tokenizer.from_file(str(output / "tokenizer.json")), AutoTokenizer.from_pretrained(output)
+        assert loaded.get_vocab() == made.get_vocab() and not (output / "vocab.txt").exists()
+        for line in [*LINES[:40], "photosynthesis and so on"]:
+            assert loaded(line, add_special_tokens=False)["input_ids"] == made.encode(line, add_special_tokens=False).ids
+
+
 # -------------------------------------------------------------------------------------------- rows beyond the tokenizer
 
 
@@ -281,19 +304,31 @@ def test_a_padding_row_that_a_setting_names(tmp_path):
 # ------------------------------------------------------------------------------------------------------ rows and command
 
 
-def test_the_usual_method(tmp_path, text, capsys):
-    """A hypernetwork that is in the package, else FVT."""
+@pytest.mark.slow
+def test_the_usual_method_is_the_hypernetwork_of_the_package(tmp_path, text, capsys):
     argv = ["--model", "pico", "--output", str(tmp_path / "out"), "--from-text", str(text), "--n", "5"]
     assert run_command("add-tokens", argv, "zett add-tokens") == 0
     captured = capsys.readouterr()
     assert captured.out == f"wrote {tmp_path / 'out'}\n" and "5 new tokens" in captured.err
     settings = json.loads((tmp_path / "out" / "zett.json").read_text())["settings"]
     assert settings["method"] == "hypernet:path=pico"
-    assert "zett add-tokens --model pico" in (tmp_path / "out" / "README.md").read_text()
+    old = load_base_model("pico", body=False)
+    table = make_method("hypernet:pico")(old, load_tokenizer(tmp_path / "out"))
+    rows = load_base_model(tmp_path / "out", body=False).table.input
+    np.testing.assert_array_equal(rows[: len(old.vocab)], old.table.input)
+    np.testing.assert_array_equal(rows[len(old.vocab) :], np.asarray(table.input)[len(old.vocab) :].astype(rows.dtype))
+
+
+def test_the_usual_method_without_a_hypernetwork(tmp_path, text, capsys):
     base = model_folder(tmp_path / "base", "gpt2")
-    argv = ["--model", str(base), "--output", str(tmp_path / "other"), "--from-text", str(text), "--n", "3"]
+    argv = ["--model", str(base), "--output", str(tmp_path / "out"), "--from-text", str(text), "--n", "3"]
     assert run_command("add-tokens", argv, "zett add-tokens") == 0
-    assert "rows are the means of their pieces' (fvt)" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert captured.out == f"wrote {tmp_path / 'out'}\n" and "3 new tokens" in captured.err
+    assert "rows are the means of their pieces' (fvt)" in captured.err
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"zett add-tokens {' '.join(argv[:4])}" in card and "New tokens, from id 499 on: `'" in card
+    assert json.loads((tmp_path / "out" / "zett.json").read_text())["settings"]["method"] == "fvt"
 
 
 @pytest.mark.parametrize(

@@ -435,5 +435,7 @@ def test_the_command(tmp_path, text, capsys):
     assert captured.out == f"wrote {tmp_path / 'out'}\n"
     assert "420 of 499 tokens stay" in captured.err and "tokens per byte before" in captured.err
     card = (tmp_path / "out" / "README.md").read_text()
+    old, new = (json.loads((folder / "config.json").read_text())["eos_token_id"] for folder in (base, tmp_path / "out"))
+    assert old == new or f"| eos_token_id in config.json | {old} | {new} |" in card
     assert f"zett trim {' '.join(argv)}" in card and "| tokens | 499 | 420 |" in card
     assert zett.trim is importlib.import_module("zett.surgery.trim").trim

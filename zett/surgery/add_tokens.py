@@ -144,9 +144,16 @@ def _write(
             f"`{settings['model']}` with {len(edit.new):,} new tokens, whose rows were made by `{settings['method']}`; nothing "
             "was trained after that. All other ids, rows and weights are the base model's, bit for bit."
         )
-        card = edit_card(output.name, settings["model"], what, facts, left_out, made)
+        card = edit_card(output.name, settings["model"], f"{what}\n\n{_shown(target, edit)}", facts, left_out, made)
         (folder / "README.md").write_text(card, encoding="utf-8")
         folders.mark(folder, "add-tokens", settings | {"report": facts})
+
+
+def _shown(target: Vocabulary, edit: VocabularyEdit, most: int = 50) -> str:
+    """The first new tokens, for the card."""
+    texts = [repr(target.tokens[i].decode("utf-8", "backslashreplace")) for i in edit.new]
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return f"New tokens, from id {edit.before} on: {', '.join(f'`{text}`' for text in texts[:most])}{more}."
 
 
 def check_used(target: Vocabulary, edit: VocabularyEdit) -> None:

@@ -8,12 +8,14 @@ import numpy as np
 
 from zett.data.documents import first_bytes
 from zett.errors import UserError
+from zett.files.jsonfile import json_or_empty
 from zett.files.tensors import Stored, stored_tensors
 from zett.lms.base import BaseModel
 from zett.surgery.edit import VocabularyEdit
 from zett.surgery.lengths import Lengths
+from zett.surgery.settings import named_ids
 from zett.vocab import Vocabulary
-from zett.vocab.bytes import RESERVED_TOKEN
+from zett.vocab.bytes import MAX_ID, RESERVED_TOKEN
 
 LINES, BYTES = 200, 200_000  # of a text, on which a tokenizer is tried
 
@@ -24,13 +26,24 @@ def check_whole(name: str, value: object) -> None:
         raise UserError(f"{name} is {value!r}; it has to be a whole number above 0")
 
 
+# What tokenizers cut differently: numbers, contractions, case, spaces, line breaks, punctuation, scripts.
+TRIALS = [
+    "Hello  world!\n\tA cat, 12 dogs and 3,456.78 birds: it's what we'll see.",
+    "def f(x_1, HTTPServer=None):\n    return x_1**2\n\n\n",
+    " leading and trailing ",
+    "naïve Straße ÜBER 東京タワー привет हिन्दी 🙂",
+    "2026-11-27 16:05 <b>bold</b> http://a.b/c?d=e&f",
+    "DON'T stop\r\n\r\n...",
+]
+
+
 def sample(vocab: Vocabulary, texts: Iterable[str]) -> list[str]:
-    """Lines to try a tokenizer on: of a text, if there is any, and what its special tokens and longest tokens spell."""
+    """Lines to try a tokenizer on: of a text, if there is any; TRIALS; what special tokens and the longest ones spell."""
     lines = [line for text in first_bytes(texts, BYTES) for line in text.split("\n") if line.strip()][:LINES]
     longest = np.argsort(-vocab.byte_lengths, kind="stable")[:20]
     spelled = [vocab.tokens[i].decode("utf-8", "ignore") for i in longest]
     special = [f"a {text} b" for text in list(vocab.special)[:20] if not RESERVED_TOKEN.fullmatch(text)]
-    return [*lines[: LINES - 50], "Hello  world!\n\tA cat, 12 dogs: naïve 東京 🙂", *spelled, *special]
+    return [*TRIALS, *special, *spelled, *lines]
 
 
 def report(base: BaseModel, folder: Path, edit: VocabularyEdit, lengths: Lengths | None) -> dict:
@@ -47,6 +60,12 @@ def report(base: BaseModel, folder: Path, edit: VocabularyEdit, lengths: Lengths
         facts["tokens per byte of held-out text"] = [round(n / lengths.bytes, 4) for n in (lengths.before, lengths.after)]
         facts["share of held-out text cut as before"] = [None, round(lengths.same, 4)]
         facts["bytes of held-out text"] = [lengths.bytes, lengths.bytes]
+    for file in ("config.json", "generation_config.json"):
+        ids = [named_ids(json_or_empty(where / file), MAX_ID) for where in (base.folder, folder)]
+        for key in sorted({key for found in ids for key in found}):
+            pair = [", ".join(map(str, found[key])) if key in found else None for found in ids]
+            if pair[0] != pair[1]:
+                facts[f"{key} in {file}"] = pair
     return facts
 
 

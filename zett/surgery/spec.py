@@ -10,10 +10,11 @@ from zett.errors import UserError
 from zett.files.folders import copy_files, found
 from zett.files.jsonfile import json_or_empty, write_json
 from zett.surgery.edit import VocabularyEdit
+from zett.surgery.pieces import edited_pieces
 from zett.vocab import Vocabulary
 
 COPIED = ["chat_template*", "additional_chat_templates"]  # which spell tokens by their texts
-# Forms of a vocabulary that older programs read. They would have the tokens of before, so they are left out.
+# Forms of a vocabulary that some programs read. They would have the tokens of before, so most are left out.
 STALE = ["vocab.json", "vocab.txt", "merges.txt", "*.model", "*.spm", "*.tiktoken"]
 
 
@@ -158,7 +159,14 @@ def write_tokenizer(folder: Path, vocab: Vocabulary, edit: VocabularyEdit) -> li
         ids = {text: edit.id(i) for text, i in json_or_empty(source / "added_tokens.json").items() if isinstance(i, int)}
         write_json(folder / "added_tokens.json", {text: i for text, i in ids.items() if i is not None})
     copy_files(found(source, COPIED), folder)
-    return [path.name for path in found(source, STALE)]
+    left_out = []
+    for path in found(source, STALE):
+        content = edited_pieces(path, vocab.tokenizer.get_vocab(), edit) if path.suffix in (".model", ".spm") else None
+        if content is None:
+            left_out.append(path.name)
+        else:
+            (folder / path.name).write_bytes(content)
+    return left_out
 
 
 def _edited_config(config: dict, known: set[str], edit: VocabularyEdit) -> dict:

@@ -65,7 +65,7 @@ def trim(
     made = (made_with or call_of("zett.trim", {"pad_to_multiple_of": 1, "text_column": "text"}))(settings)
     with folders.new_folder(output) as folder:
         with progress.phase(f"writing {output}"):
-            left_out = write_edited(folder, base, edit, sample(base.vocab, parts[1]))
+            left_out = write_edited(folder, base, edit, sample(base.vocab, parts[0]))
         lengths = _lengths(base, load_tokenizer(folder), edit, parts[1])
         facts = report(base, folder, edit, lengths)
         title = (

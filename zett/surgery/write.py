@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from zett.vocab import Vocabulary, load_tokenizer
 
 PROCESSORS = ["preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"]
 AS_IT_IS = "PreTrainedTokenizerFast"  # the class that takes tokenizer.json as it is
-TRIED = 200  # texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +118,14 @@ def _check_cutting(folder: Path, before: Vocabulary, after: Vocabulary, edit: Vo
 
     Where the class of the model's family builds the tokenizer by rules of its own, the class that does not takes its place.
     """
-    texts = list(texts)[:TRIED]
     check_same(before, after, edit, texts)
     if _cuts_alike(folder, after, texts):
         return
+    class_name = read_json(folder / "tokenizer_config.json").get("tokenizer_class")
+    logging.getLogger("zett").warning(
+        "zett: warning: Transformers' %s cuts texts unlike tokenizer.json; the result gets the class %s, which does not",
+        class_name, AS_IT_IS,
+    )  # fmt: skip
     for name in ("tokenizer_config.json", "config.json"):
         write_json(folder / name, read_json(folder / name) | {"tokenizer_class": AS_IT_IS})
     if not _cuts_alike(folder, after, texts):
