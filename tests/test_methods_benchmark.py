@@ -76,7 +76,7 @@ def test_a_method_that_refuses_stops_no_other(report, command, capsys):
 
 def test_another_text_is_another_section(report, command):
     (command[0] / "other.txt").write_text("x = 1\n" * 50)
-    with pytest.raises(ValueError, match="section 'tiny, text' of .* is of another text; give another --section"):
+    with pytest.raises(ValueError, match=r"section 'tiny, text' of .* is of another text; give another --section"):
         methods_quality.main([*command[1], "--method", "fvt", "--text", str(command[0] / "other.txt")])
 
 
