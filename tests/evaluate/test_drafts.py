@@ -50,7 +50,7 @@ def test_methods_and_a_draft_that_one_of_them_made(places):
 
 def test_the_command(places, tmp_path, capsys):
     big, small, draft, corpus = map(str, places)
-    words = ["--task", "drafts", "--target-model", big, "--text", corpus, "--window", "64", "--prompts", "3"]
+    words = ["--task", "drafts", "--target-model", big, "--text", corpus, "--window", "64", "--prompt-count", "3"]
     words += ["--prompt-tokens", "8", "--new-tokens", "10", "--draft-tokens", "2", "--output", str(tmp_path / "out")]
     assert run_command("eval", ["--model", small, "--method", "mean", *words], "zett eval") == 0
     shown = capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_the_command(places, tmp_path, capsys):
         (["--task", "drafts"], "needs the model that is drafted for: give --target-model"),
         (["--target-model", "pico"], "--target-model is 'pico', but nothing drafts for it; give --task drafts"),
         (["--task", "drafts", "--target-model", "pico", "--tokenizer", "x"], "--tokenizer is 'x', but drafts have that of"),
-        (["--task", "drafts", "--target-model", "pico", "--prompts", "0"], "prompts is 0; it has to be a whole number"),
+        (["--task", "drafts", "--target-model", "pico", "--prompt-count", "0"], "prompts is 0; it has to be a whole number"),
         (
             ["--task", "drafts", "--target-model", "pico", "--temperature", "0"],
             "temperature is 0.0; it has to be greater than 0",

@@ -95,7 +95,7 @@ def _draft_arguments(group) -> None:
     what = "the model that is drafted for: a folder, a Hub name, or pico"
     group.add_argument("--target-model", metavar="BIG", help=what)
     for name, (default, what) in {
-        "--prompts": (16, "pieces of text"),
+        "--prompt-count": (16, "pieces of text"),
         "--prompt-tokens": (32, "of each piece that are read"),
         "--new-tokens": (64, "that BIG writes after them"),
         "--draft-tokens": (4, "written ahead at a time"),
@@ -169,7 +169,7 @@ def _drafts(args: argparse.Namespace, hypernets: dict[str, str] | None) -> tuple
     report = evaluate_drafts(
         args.model, args.target_model, methods=None if args.method is None else list(dict.fromkeys(args.method)),
         hypernets=hypernets, language=args.language, base=args.base, variant=args.variant, text=args.text,
-        prompts=args.prompts, window=args.window, text_column=args.text_column, prompt_tokens=args.prompt_tokens,
+        prompts=args.prompt_count, window=args.window, text_column=args.text_column, prompt_tokens=args.prompt_tokens,
         new_tokens=args.new_tokens, draft_tokens=args.draft_tokens, temperature=args.temperature,
         batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
     )  # fmt: skip

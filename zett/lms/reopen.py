@@ -14,7 +14,6 @@ from zett.errors import UserError
 from zett.files.jsonfile import json_or_empty, write_json
 from zett.files.tensors import stored_tensors
 from zett.lms.base import BaseModel, load_base_model
-from zett.lms.like import Like
 from zett.lms.weights import VocabularyNames
 from zett.vocab import Vocabulary
 from zett.vocab.files import copy_tokenizer
@@ -25,18 +24,17 @@ AS_IT_IS = 'write "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_co
 ROLES = ("bos", "eos", "pad")
 
 
-def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, ported: bool, like: Like | None = None) -> None:
+def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, ported: bool, rows: int | None = None) -> None:
     """UserError, with the reason, unless Transformers opens the model in `folder` as it should.
 
     Every token of the tokenizer has to have a row and the id that `target` says, and ids in the configs have to be those of the
     tokenizer. names: of the tensors with a row for each token. ported: whether the model's architecture is computed here; then
-    it is loaded as a base model, too, and a small one is tried on a few tokens. like: the model that it drafts for,
-    which has as many rows; None: there is a row for each token.
+    it is loaded as a base model, too, and a small one is tried on a few tokens. rows: of the table, padding included; None: one
+    for each token.
     """
-    rows = len(target) if like is None else like.rows
     try:
-        _check_rows(folder, names, len(target), rows, ported)
-        _check_ids(folder, check_tokenizer(folder, target), rows)
+        _check_rows(folder, names, len(target), len(target) if rows is None else rows, ported)
+        _check_ids(folder, check_tokenizer(folder, target), len(target) if rows is None else rows)
     except UserError as error:
         raise UserError(f"the result would not work, so nothing was written: {error}") from error
 
