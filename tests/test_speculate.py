@@ -37,19 +37,19 @@ def noisy(base, scale, seed=0):
 
 @pytest.mark.parametrize("draft_tokens", [1, 4])
 def test_it_writes_what_the_model_writes(big, draft_tokens):
-    alone = list(generate_ids(big, START, max_tokens=30))
+    alone = list(generate_ids(big, START, max_tokens=20))
     kept = []
-    for scale in (0.0, 0.1, 0.3, 3.0):
+    for scale in (0.0, 0.2, 3.0):
         draft = noisy(big, scale)
-        found = speculate(big, draft, START, max_tokens=30, draft_tokens=draft_tokens)
+        found = speculate(big, draft, START, max_tokens=20, draft_tokens=draft_tokens)
         assert list(found.ids) == alone
-        best = [next(generate_ids(draft, [*START, *alone[:i]], max_tokens=1)) for i in range(30)]
+        best = [next(generate_ids(draft, [*START, *alone[:i]], max_tokens=1)) for i in range(20)]
         agreed = np.asarray([token == own for token, own in zip(best, alone)])
         # What is counted along the big model's text is what drafting does.
-        counted = drafted(agreed[None], np.asarray([30]), draft_tokens)
+        counted = drafted(agreed[None], np.asarray([20]), draft_tokens)
         assert (found.drafts, found.drafted, found.accepted) == (counted.drafts, counted.drafted, counted.accepted)
         kept.append(found.accepted / found.drafted)
-    assert kept[0] == 1.0 and kept[0] > kept[1] > kept[-1] and min(kept[1:-1]) < 1
+    assert kept[0] == 1.0 and kept[0] > kept[1] > kept[-1]
 
 
 def test_drafts_of_another_shape(big, tmp_path):

@@ -108,12 +108,21 @@ _FATES = {
 }
 
 
-def special_section(pairing: "Pairing", mode: str, advice: "Pairing") -> str:
-    """Markdown on the special tokens of a transferred model. advice: the pairing of the tokenizer as it was given."""
+def special_section(pairing: "Pairing", mode: str, advice: "Pairing | None") -> str:
+    """Markdown on the special tokens of a transferred model.
+
+    advice: the pairing of the tokenizer as it was given; None: it has to stay so, since the model drafts for another one.
+    """
     lines = ["", "## Special tokens", "", f"`--special {mode}`: {MODES[mode]}."]
     if mode != "keep-target":
         lines.append("So the tokenizer's files differ from the given ones; ids of the given one are unchanged.")
-    lines += ["", f"Recommended: `--special {advice.mode}`, because {_plain(advice.why)}."]
+    if advice is None:
+        lines += [
+            "",
+            "It drafts for another model, so the tokenizer stays as it is; `--map TOKEN=TEXT` gives special tokens their rows.",
+        ]
+    else:
+        lines += ["", f"Recommended: `--special {advice.mode}`, because {_plain(advice.why)}."]
     lines += ["", "| id | token | role | row | |", "|---:|---|---|---|---|"]
     for token in pairing.tokens:
         if token.reserved:  # there may be hundreds

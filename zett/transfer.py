@@ -82,13 +82,12 @@ def transfer(
             settings |= chosen.record(target)
         with progress.phase(f"writing {output}"):
             write_model(folder, source, target, table, tokenizer_file=file, like=big)
-            size = None if big is None else big.rows
-            check_written(folder, source.names, target, ported=source.config is not None, rows=size)
+            check_written(folder, source.names, target, ported=source.config is not None, rows=big and big.rows)
         result = _measured(source, target, folder, windows, text) if windows else None
         made = (made_with or python_call)(settings)
         warnings, advice = _write_card(folder, output.name, source, given, target, settings, made, result)
         folders.mark(folder, "transfer", settings)
-    _warn(warnings, output, None if special == advice.mode or big is not None else advice)
+    _warn(warnings, output, None if special == advice.mode else advice, big)
     if push is not None:
         hub.push(output, push, "Tokenizer transferred by zett")
     return output
@@ -188,7 +187,8 @@ def _write_card(
     pairs, advice = pairing(target, base.vocab, len(given)), pairing(given, base.vocab)
     warnings = warnings_of(base.vocab, target, pairs)
     card = transfer_card(title, settings, f"{target.kind}, {len(target)} ids", made_with, result)
-    card += special_section(pairs, settings["special"], advice) + warnings_section(warnings)
+    card += special_section(pairs, settings["special"], advice if settings["like"] is None else None)
+    card += warnings_section(warnings)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return warnings, advice
 
@@ -226,12 +226,20 @@ def _measured(base: BaseModel, target: Vocabulary, folder: Path, windows: list[s
     return result
 
 
-def _warn(warnings: Sequence[dict], output: Path, advice: Pairing | None) -> None:
-    """Say what is worth it; all of it is in the card. advice: of a mode that would be better than the one that was used."""
+def _warn(warnings: Sequence[dict], output: Path, advice: Pairing | None, big: Like | None) -> None:
+    """Say what is worth it; all of it is in the card.
+
+    advice: of a mode that would be better than the one that was used. big: the model that is drafted for, if any.
+    """
     said = [warning for warning in warnings if warning["severity"] != "low"]
     for warning, line in zip(said, lines(said)):
         logging.getLogger("zett").warning("zett: warning: %s %s", HEADINGS[warning["severity"]].lower(), line)
     if len(said) < len(warnings):
         logging.getLogger("zett").warning("zett: minor warnings: %d, in %s", len(warnings) - len(said), output / "README.md")
-    if advice is not None:
+    if big is not None:
+        if any("--special" in warning["do"] for warning in warnings):
+            progress.say(
+                "a draft's tokenizer has to stay as it is (no --special): --map TOKEN=TEXT gives special tokens their rows"
+            )
+    elif advice is not None:
         logging.getLogger("zett").warning("zett: --special %s is recommended, because %s", advice.mode, advice.why)

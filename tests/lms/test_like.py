@@ -41,7 +41,7 @@ def configs(folder):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_sizes_ids_and_template_are_those_of_the_big_model(tied, tmp_path, big, caplog):
+def test_sizes_ids_and_template_are_those_of_the_big_model(tied, tmp_path, big):
     base = tiny.base_folder(tmp_path / "base", tied=tied)
     edit_json(base / "generation_config.json", temperature=0.6)
     output = transfer(base, big, tmp_path / "out", method="fvt", like=big)
@@ -58,7 +58,8 @@ def test_sizes_ids_and_template_are_those_of_the_big_model(tied, tmp_path, big, 
         np.testing.assert_allclose(rows[260:], np.broadcast_to(rows[:260].mean(0), (60, 16)), rtol=0.01, atol=1e-3)
     model = load_base_model(output)
     assert len(model.vocab) == len(model.table.input) == 260
-    assert "320 rows as vocab_size of" in (output / "README.md").read_text()
+    card = (output / "README.md").read_text()
+    assert "320 rows as vocab_size of" in card and "Recommended" not in card and "--map TOKEN=TEXT" in card
     assert different_ids(model.vocab, load_tokenizer(big)) == []
 
 
@@ -147,8 +148,9 @@ def test_other_tokenizers_are_refused(tmp_path, big, base_folder):
     assert not (tmp_path / "out").exists()
 
 
-def test_first_ids_may_differ(tmp_path, base_folder):
+def test_first_ids_may_differ(tmp_path, base_folder, caplog):
     """llama.cpp does not compare them: beginnings and ends have other names in relatives of a model."""
+    caplog.set_level("INFO", "zett")
     names = [f"<{i}>" for i in range(6)]
     for name, change in (("big", {}), ("draft", {"<2>": "<x>"}), ("late", {"<5>": "<x>"})):
         folder = tmp_path / name
@@ -163,6 +165,7 @@ def test_first_ids_may_differ(tmp_path, base_folder):
     (tmp_path / "big" / "config.json").write_text(json.dumps({"vocab_size": 262}))
     output = transfer(base_folder, tmp_path / "draft", tmp_path / "out", method="fvt", like=tmp_path / "big")
     assert "262 tokens have the same texts but for 2 (llama.cpp" in (output / "README.md").read_text()
+    assert "(no --special): --map TOKEN=TEXT gives" in caplog.text and "is recommended" not in caplog.text  # it has no end
     with pytest.raises(UserError, match="the token 5 is '<x>' in the tokenizer, but '<5>'"):
         transfer(base_folder, tmp_path / "late", tmp_path / "out2", method="fvt", like=tmp_path / "big")
 

@@ -32,10 +32,9 @@ def check_written(folder: Path, names: VocabularyNames, target: Vocabulary, *, p
     it is loaded as a base model, too, and a small one is tried on a few tokens. rows: of the table, padding included; None: one
     for each token.
     """
-    rows = len(target) if rows is None else rows
     try:
-        _check_rows(folder, names, len(target), rows, ported)
-        _check_ids(folder, check_tokenizer(folder, target), rows)
+        _check_rows(folder, names, len(target), len(target) if rows is None else rows, ported)
+        _check_ids(folder, check_tokenizer(folder, target), len(target) if rows is None else rows)
     except UserError as error:
         raise UserError(f"the result would not work, so nothing was written: {error}") from error
 
