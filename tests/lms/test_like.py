@@ -59,7 +59,11 @@ def test_sizes_ids_and_template_are_those_of_the_big_model(tied, tmp_path, big):
     model = load_base_model(output)
     assert len(model.vocab) == len(model.table.input) == 260
     card = (output / "README.md").read_text()
-    assert "320 rows as vocab_size of" in card and "Recommended" not in card and "--map TOKEN=TEXT" in card
+    assert (
+        "320 rows, as its vocab_size says, 60 of them padding" in card
+        and "Recommended" not in card
+        and "--map TOKEN=TEXT" in card
+    )
     assert different_ids(model.vocab, load_tokenizer(big)) == []
 
 
@@ -75,12 +79,14 @@ def test_transformers_takes_it(tmp_path, big):
     assert (chances[:, 260:] <= 1 / 260 + 1e-6).all() and chances[:, 260:].max() > 0
 
 
-def test_a_tokenizer_json_alone_gets_the_template(tmp_path, big):
+def test_a_tokenizer_json_alone_gets_the_template(tmp_path, big, caplog):
+    caplog.set_level("INFO", "zett")
     (tmp_path / "alone").mkdir()
     shutil.copyfile(big / "tokenizer.json", tmp_path / "alone" / "tokenizer.json")
     output = transfer("pico", tmp_path / "alone" / "tokenizer.json", tmp_path / "out", method="mean", like=big)
     assert (output / "chat_template.jinja").read_bytes() == (big / "chat_template.jinja").read_bytes()
-    assert next(configs(output))["eos_token_id"] == 258
+    assert "the chat template is that of" in caplog.text and next(configs(output))["eos_token_id"] == 258
+    assert json.loads((output / "tokenizer_config.json").read_text())["eos_token"] == "<|im_end|>"
 
 
 def test_padding_never_gets_more_than_its_share():

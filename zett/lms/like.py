@@ -16,6 +16,7 @@ from zett.gguf.config import special_ids
 from zett.gguf.header import read_header
 from zett.lms.base import BaseModel, check_causal
 from zett.lms.unported import vocabulary_config
+from zett.progress import say
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.prompts import chat_template
@@ -56,7 +57,7 @@ class Like:
         padding = f", {self.rows - len(given):,} of them padding" if self.rows > len(given) else ""
         but = f" but for {', '.join(map(str, wrong))}" if wrong else ""
         return (
-            f"{self.rows:,} rows as vocab_size of {self.name} says{padding} (vLLM takes equal sizes only, llama.cpp up to 128 "
+            f"{self.rows:,} rows, as its vocab_size says{padding} (vLLM takes equal sizes only, llama.cpp up to 128 "
             f"apart); {len(given):,} tokens have the same texts{but} (llama.cpp compares them from id {FIRST_COMPARED} on)"
         )
 
@@ -74,13 +75,12 @@ class Like:
                 followed[key] = value
         return followed
 
-    def write_template(self, folder: Path) -> bool:
-        """Write this model's chat template into a draft's `folder`, if another one or none is there. Returns whether it did."""
+    def write_template(self, folder: Path) -> None:
+        """Write this model's chat template into a draft's `folder`, if another one or none is there."""
         own = chat_template(self.vocab.folder)
-        if own is None or chat_template(folder) == own:
-            return False
-        (folder / "chat_template.jinja").write_bytes(own.encode())
-        return True
+        if own is not None and chat_template(folder) != own:
+            say(f"the chat template is that of {self.name}")
+            (folder / "chat_template.jinja").write_bytes(own.encode())
 
 
 def read_like(name: str | Path) -> Like:
