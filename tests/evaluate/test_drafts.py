@@ -38,12 +38,13 @@ def test_methods_and_a_draft_that_one_of_them_made(places):
     assert alone.name == "as it is" and alone.seconds == 0
     numbers = [name for name in dataclasses.asdict(alone) if name not in ("name", "seconds")]
     assert [getattr(alone, n) for n in numbers] == pytest.approx([getattr(made.targets[2], n) for n in numbers], rel=1e-5)
-    (itself,) = evaluate_drafts(big, big, text=corpus, **SIZES).targets
+    loaded = load_base_model(big)
+    (itself,) = evaluate_drafts(loaded, loaded, text=corpus, **SIZES).targets
     assert (itself.right, itself.kept) == (1, 1) and itself.sampled == pytest.approx(1) and itself.sampled_length > 1.99
     base, target = load_base_model(small), load_tokenizer(big)
     task = make_task("drafts", prompt=8, tokens=10)
     windows, _ = measured_windows(corpus, 3 * 64, 64, text_column="text", prose="prose", specs=(), seed=0)
-    items = task.items(load_base_model(big), windows)
+    items = task.items(loaded, windows)
     fvt = base.with_vocabulary(make_method("fvt")(base, target), target)
     assert made.targets[0].right == pytest.approx(items.mean(task.score(fvt, items)))
 
@@ -62,6 +63,12 @@ def test_the_command(places, tmp_path, capsys):
         run_command("eval", ["--model", draft, *words], "zett eval")
     assert run_command("eval", ["--model", draft, *words, "--overwrite", "--json"], "zett eval") == 0
     assert json.loads(capsys.readouterr().out)["targets"][0]["name"] == "as it is"
+
+
+def test_models_without_a_body_are_refused(places):
+    big, *_, corpus = places
+    with pytest.raises(UserError, match="without its body"):
+        evaluate_drafts(load_base_model(big, body=False), big, text=corpus, **SIZES)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shlex
 import numpy as np
 import pytest
 import tiny
+from hypernet import networks
 from special_tokens import bpe
 
 from zett import load_base_model
@@ -58,6 +59,20 @@ def test_rows_are_those_of_the_texts(method, base, target):
     plain = make_method(method)(base, target)
     rest = np.setdiff1d(np.arange(len(target)), [start, other, a])
     np.testing.assert_array_equal(table.input[rest], plain.input[rest])
+
+
+def test_hypernetworks_make_rows_of_the_pieces(target):
+    """An untrained one makes their mean."""
+    source = bpe(["<|user|>", "<s>"])
+    base = networks.base_of(networks.table_for(source), source)
+    mapped = with_map(target, source, {"<|a=b|>": "xy<s>", "<|im_start|>": "<|user|>"})
+    table = networks.trained_for(base, moved=False)(base, mapped)
+    start, other = (target.tokenizer.token_to_id(text) for text in ("<|im_start|>", "<|a=b|>"))
+    pieces = source.tokenizer.encode("xy<s>").ids
+    assert len(pieces) == 3
+    for ours, theirs in ((table.input, base.table.input), (table.output, base.table.output)):
+        np.testing.assert_array_equal(ours[start], theirs[source.special["<|user|>"]])
+        np.testing.assert_allclose(ours[other], np.asarray(theirs)[pieces].mean(0), rtol=1e-4, atol=1e-4)
 
 
 def test_few_pieces_fit(base, target):

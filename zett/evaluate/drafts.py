@@ -115,8 +115,7 @@ def _drafts(
     if methods is None and hypernets in (None, {}):
         source = model if isinstance(model, BaseModel) else load_base_model(model, body=False)
         if not different_ids(source.vocab, big.vocab):
-            whole = source if source.params is not None else load_base_model(model, dtype=dtype)
-            return whole, {AS_IT_IS: None}
+            return model if isinstance(model, BaseModel) else load_base_model(model, dtype=dtype), {AS_IT_IS: None}
     methods = METHODS if methods is None else methods if isinstance(methods, Mapping) else several(methods)
     source, chosen, _ = opened(model, dtype, hypernets, methods, settings)
     return source, dict(chosen)

@@ -64,9 +64,11 @@ class Merging:
         self._pairs: Counter[Pair] = Counter()
         self._where: dict[Pair, set[int]] = {}
         self._missing: Counter[str] = Counter()  # characters that are no tokens
-        for number, (word, n) in enumerate(zip(self._words, self._counts)):
-            self._note(number, 1)
+        self._waiting: dict[str, set[Pair]] = {}  # the pairs that they are in
+        for word, n in zip(self._words, self._counts):
             self._missing.update({char: n * word.count(char) for char in set(word) - self._known})
+        for number in range(len(self._words)):
+            self._note(number, 1)
         self._heap = [(-n, pair) for pair, n in self._pairs.items()]
         heapq.heapify(self._heap)
 
@@ -122,9 +124,9 @@ class Merging:
         del self._missing[char]
         self._known.add(char)
         self.tokens.append(char)
-        for pair, n in self._pairs.items():
-            if char in pair and n > 0:
-                heapq.heappush(self._heap, (-n, pair))
+        for pair in sorted(self._waiting.pop(char, ())):
+            if self._pairs[pair] > 0:
+                heapq.heappush(self._heap, (-self._pairs[pair], pair))
 
     def _join(self, pair: Pair) -> None:
         new = self.product(pair)
@@ -153,4 +155,6 @@ class Merging:
         pairs = set(itertools.pairwise(word))
         for pair in pairs:
             (self._where.setdefault(pair, set()).add if sign > 0 else self._where[pair].discard)(number)
+            for char in self._missing.keys() & set(pair):
+                self._waiting.setdefault(char, set()).add(pair)
         return pairs

@@ -64,8 +64,7 @@ class EditedRows:
             rows[new] = np.asarray(self.made)[new]
         # A padding row is the mean of all tokens' rows: its logit is the mean of theirs, so that it is never the largest.
         if len(missing):
-            known = np.setdiff1d(np.arange(size), missing)
-            rows[missing] = rows[known].mean(0, dtype=np.float32)
+            rows[missing] = rows[: min(size, missing[0])].mean(0, dtype=np.float32)
         return rows[None] if self.flat else rows
 
 
@@ -133,7 +132,7 @@ def _check_cutting(folder: Path, before: Vocabulary, after: Vocabulary, edit: Vo
 
 
 def check_same(before: Vocabulary, after: Vocabulary, edit: VocabularyEdit, texts: Sequence[str]) -> None:
-    """UserError unless each text none of whose tokens went has the same tokens, with those that are new taken apart."""
+    """UserError unless each text has the tokens of before, if none of them went and no new one is in it."""
     old = before.tokenizer.encode_batch(texts, add_special_tokens=True)
     new = after.tokenizer.encode_batch(texts, add_special_tokens=True)
     for text, x, y in zip(texts, old, new):
