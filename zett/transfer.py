@@ -26,7 +26,7 @@ from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.adapt import adapt_special, check_mode
 from zett.vocab.pairing import Pairing, pairing
 
-INSTEAD = "fvt"  # of a hypernetwork where none fits: the best that needs nothing, by measurement (docs/methods.md)
+INSTEAD = "fvt"  # of a hypernetwork where none fits: of the methods that need nothing the one to take, by measurement (docs/methods.md)
 
 
 def transfer(
@@ -104,7 +104,7 @@ def _replaced(error: AnotherModel, model: str | Path, instead: Method | None) ->
         raise error
     logging.getLogger("zett").warning(
         "zett: warning: no hypernetwork is given, and the package has none for %s: %s; rows are made by %s, by measurement the "
-        "best method that needs nothing (docs/methods.md)",
+        "one to take of the methods that need nothing (docs/methods.md)",
         model,
         error.why,
         spec_of(instead),
