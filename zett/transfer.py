@@ -80,7 +80,7 @@ def transfer(
             table = chosen(source, target, seed=seed)
         with progress.phase(f"writing {output}"):
             write_model(folder, source, target, table, tokenizer_file=file, like=big)
-            check_written(folder, source.names, target, ported=source.config is not None, rows=big and big.rows)
+            check_written(folder, source.names, target, ported=source.config is not None, rows=big.rows if big else None)
         result = _measured(source, target, folder, windows, text) if windows else None
         made = (made_with or python_call)(settings)
         warnings, advice = _write_card(folder, output.name, source, given, target, settings, made, result)
