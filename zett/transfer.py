@@ -29,7 +29,7 @@ from zett.vocab.adapt import adapt_special, check_mode
 from zett.vocab.mapping import Mapped, with_map
 from zett.vocab.pairing import Pairing, pairing
 
-INSTEAD = "fvt"  # of a hypernetwork where none fits: the best that needs nothing, by measurement (docs/methods.md)
+INSTEAD = "fvt"  # of a hypernetwork where none fits: of the methods that need nothing the one to take, by measurement (docs/methods.md)
 
 
 def transfer(
@@ -82,7 +82,7 @@ def transfer(
             settings |= chosen.record(target)
         with progress.phase(f"writing {output}"):
             write_model(folder, source, target, table, tokenizer_file=file, like=big)
-            check_written(folder, source.names, target, ported=source.config is not None, rows=big and big.rows)
+            check_written(folder, source.names, target, ported=source.config is not None, rows=big.rows if big else None)
         result = _measured(source, target, folder, windows, text) if windows else None
         made = (made_with or python_call)(settings)
         warnings, advice = _write_card(folder, output.name, source, given, target, settings, made, result)
@@ -135,7 +135,7 @@ def _replaced(error: AnotherModel, model: str | Path, instead: Method | None) ->
         raise error
     logging.getLogger("zett").warning(
         "zett: warning: no hypernetwork is given, and the package has none for %s: %s; rows are made by %s, by measurement the "
-        "best method that needs nothing (docs/methods.md)",
+        "one to take of the methods that need nothing (docs/methods.md)",
         model,
         error.why,
         spec_of(instead),

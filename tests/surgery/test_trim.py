@@ -138,6 +138,47 @@ def test_the_model_computes_the_same(pair):
         assert made.max() < len(old)
 
 
+def test_generation_stops(tmp_path, text):
+    """At the end token, whose id is another one now."""
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    base = model_folder(tmp_path / "base", "qwen3")
+    tokenizer, model = (
+        getattr(transformers, f"Auto{kind}").from_pretrained(base) for kind in ("Tokenizer", "ModelForCausalLM")
+    )
+    prompt = tokenizer(LINES[0], return_tensors="pt")
+    hidden = model(**prompt, output_hidden_states=True).hidden_states[-1][0, -1]
+    with torch.no_grad():  # the end token is the most probable one after this prompt
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[tokenizer.eos_token_id] = hidden
+    model.save_pretrained(base)
+    output = trim(base, tmp_path / "out", text=str(text))
+    small = transformers.AutoModelForCausalLM.from_pretrained(output)
+    after = transformers.AutoTokenizer.from_pretrained(output)
+    prompt = after(LINES[0], return_tensors="pt")
+    made = small.generate(**prompt, max_new_tokens=5, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert made.tolist() == [after.eos_token_id] != [tokenizer.eos_token_id]
+    assert after.decode(made) == "<|im_end|>"
+
+
+def test_reserved_tokens_go(tmp_path, text, capsys):
+    """But for special ones, those of a chat template, and those that the text has."""
+    base = model_folder(tmp_path / "base", "qwen3")
+    made = tk.Tokenizer.from_file(str(base / "tokenizer.json"))
+    made.add_tokens([tk.AddedToken(f"<unused{i}>", normalized=False) for i in range(3)])
+    made.add_special_tokens(["<|reserved_special_token_0|>"])
+    made.save(str(base / "tokenizer.json"))
+    (base / "chat_template.jinja").write_text("{{ '<unused1>' }}")
+    argv = ["--model", str(base), "--output", str(tmp_path / "out"), "--text", str(text), "--vocab-size", "420"]
+    assert run_command("trim", argv, "zett trim") == 0
+    assert "of added tokens, 2 go, which were kept free for later use, such as '<unused0>'" in capsys.readouterr().err
+    small = tk.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    kept = [token.content for _, token in sorted(small.get_added_tokens_decoder().items())]
+    assert kept == ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "<unused1>", "<|reserved_special_token_0|>"]
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == "{{ '<unused1>' }}"
+
+
 def test_the_result_is_a_base_model(pair):
     base, output = pair
     again, before = load_base_model(output), load_base_model(base)

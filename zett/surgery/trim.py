@@ -97,6 +97,9 @@ def _edit(base: BaseModel, text: Sequence[str], size: int | None, keep: str | Pa
     edit = trimming(ids, len(base.vocab), multiple)
     unused = int((counts[ids] == 0).sum())
     progress.say(f"{edit.size:,} of {edit.before:,} tokens stay, {unused:,} of them without use in the text")
+    added = base.vocab.tokenizer.get_added_tokens_decoder()
+    if reserved := [added[i].content for i in edit.gone.tolist() if i in added]:
+        progress.say(f"of added tokens, {len(reserved):,} go, which were kept free for later use, such as {reserved[0]!r}")
     if len(edit.old) >= rows:
         raise UserError(f"nothing would become smaller: {len(edit.old):,} rows instead of {rows:,}")
     return edit
