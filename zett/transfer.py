@@ -29,7 +29,7 @@ from zett.vocab.adapt import adapt_special, check_mode
 from zett.vocab.mapping import Mapped, with_map
 from zett.vocab.pairing import Pairing, pairing
 
-INSTEAD = "fvt"  # of a hypernetwork where none fits: of the methods that need nothing the one to take, by measurement (docs/methods.md)
+INSTEAD = "fvt"  # where no hypernetwork fits: of the methods that need nothing the one to take (docs/methods.md)
 
 
 def transfer(
