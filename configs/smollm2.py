@@ -4,8 +4,8 @@ had 1,500 steps of it, on other texts.
     python train.py --config configs/smollm2.py --workdir runs/smollm2
 
 One H100 of 80 GB: 8 GiB, 0.057 s a step, 7 minutes for all steps: estimates of `--dry_run`, which makes them for other devices,
-too, by rates measured on an H100 (an earlier version took 0.071 s a step). The first start reads 1 GB of text into the cache and
-trains the tokenizers that others are drawn from. Without a network: --config.base=FOLDER_OR_GGUF and --config.data.text=TEXT.
+too, by rates measured on an H100 (an earlier version took 0.071 s a step). The first start reads 1 GB of text into the cache
+and trains the tokenizers that others are drawn from. Without a network: --config.base=FOLDER_OR_GGUF, --config.data.text=TEXT.
 """
 
 from ml_collections import ConfigDict
