@@ -53,14 +53,12 @@ def add_tokens(
     check_whole("pad_to_multiple_of", pad_to_multiple_of)
     chosen = choose_method(method or ("hypernet" if hypernet else "fvt"), hypernet, language)
     chosen.precheck(model)
-    if push is not None:
-        hub.check_push(push)
+    hub.check_push(push)
     file = Path(tokens).expanduser() if isinstance(tokens, str | Path) else None
     given = [] if tokens is None or isinstance(tokens, str | Path) else list(tokens)
     sources = [one for _, one in weighted_sources(from_text) if is_local(one)] if from_text else []
-    read = [find_gguf(model) or find_folder(model, revision)]
-    read += [Path(path).expanduser() for path in (file, hypernet, *chosen.inputs(), *sources) if path is not None]
-    folders.check_output(output, overwrite=overwrite, inputs=[path for path in read if path.exists()])
+    read = [find_gguf(model) or find_folder(model, revision), file, hypernet, *chosen.inputs(), *sources]
+    folders.check_output(output, overwrite=overwrite, inputs=read)
     wanted = given if file is None else _listed(file)
     parts: list[Sequence[str]] = [
         open_text(from_text, split=split, text_column=text_column) if from_text else [] for split in ("train", "valid")

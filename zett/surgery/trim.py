@@ -45,12 +45,10 @@ def trim(
     check_whole("pad_to_multiple_of", pad_to_multiple_of)
     if vocab_size is not None:
         check_whole("vocab_size", vocab_size)
-    if push is not None:
-        hub.check_push(push)
-    own = find_gguf(model) or find_folder(model, revision)
-    read = [own, *(Path(one).expanduser() for _, one in (weighted_sources(text) if text else []) if is_local(one))]
-    read += [] if keep is None else [Path(keep).expanduser()]
-    folders.check_output(output, overwrite=overwrite, inputs=[path for path in read if path.exists()])
+    hub.check_push(push)
+    sources = [one for _, one in weighted_sources(text) if is_local(one)] if text else []
+    read = [find_gguf(model) or find_folder(model, revision), keep, *sources]
+    folders.check_output(output, overwrite=overwrite, inputs=read)
     parts: list[Sequence[str]] = [
         open_text(text, split=split, text_column=text_column) if text else [] for split in ("train", "valid")
     ]
