@@ -74,10 +74,11 @@ def test_models_without_a_body_are_refused(places):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--task", "draft"], "--task draft does not exist; did you mean drafts"),
+        (["--task", "draft"], "there is no evaluation task 'draft'; did you mean drafts"),
         (["--task", "drafts"], "needs the model that is drafted for: give --target-model"),
         (["--target-model", "pico"], "--target-model is 'pico', but nothing drafts for it; give --task drafts"),
         (["--task", "drafts", "--target-model", "pico", "--tokenizer", "x"], "--tokenizer is 'x', but drafts have that of"),
+        (["--task", "drafts", "--target-model", "pico", "--prompts", "x"], "--task drafts has no use for --prompts x"),
         (["--task", "drafts", "--target-model", "pico", "--prompt-count", "0"], "prompts is 0; it has to be a whole number"),
         (
             ["--task", "drafts", "--target-model", "pico", "--temperature", "0"],

@@ -77,7 +77,7 @@ def test_the_marker(tmp_path):
     assert marker["format"] == "zett-folder-1" and marker["command"] == "transfer"
     assert marker["settings"] == {
         "model": str(base), "revision": None, "tokenizer": str(target), "method": "random", "language": None, "hypernet": None,
-        "special": "keep-target", "seed": 3, "text": [], "output": str(tmp_path / "out"),
+        "special": "keep-target", "like": None, "map": {}, "seed": 3, "text": [], "output": str(tmp_path / "out"),
     }  # fmt: skip
     assert sorted([*marker["files"], "zett.json"]) == sorted(path.name for path in output.iterdir())
     # A name that a model's folder could have, and zett did not write.

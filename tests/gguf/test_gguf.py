@@ -233,7 +233,7 @@ def test_no_file_is_converted_for_a_hypernetwork_of_another_model(tmp_path):
     config = {**LLAMA, "hidden_size": 64}
     file = gguf_files.write(tmp_path / "wide.gguf", config, weights_of(config))
     before = cached()
-    for settings in ({}, {"hypernet": "pico"}):
+    for settings in ({"method": "hypernet"}, {"hypernet": "pico"}):
         with pytest.raises(UserError, match="it has rows of width 64, not 256"):
             transfer(file, "pico", tmp_path / "out", **settings)
     assert cached() == before

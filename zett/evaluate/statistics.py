@@ -15,9 +15,9 @@ def bootstrap_draws(number: int, seed: int) -> np.ndarray:
 
 def compared(
     scores: dict[str, np.ndarray], original: np.ndarray, items: Items, draws: np.ndarray, seconds: dict[str, float],
-    details: dict[str, dict[str, float]],
+    details: dict[str, dict[str, float]] | None = None,
 ) -> dict[str, Score]:  # fmt: skip
-    """The methods' scores of all items `[N]`, by name, beside those of the original model."""
+    """The methods' scores of all items `[N]`, by name, beside those of the original model. details: what else a task says."""
     base, base_draws = original.sum(), draws @ original
     fvt = scores.get("fvt")
     results = {}
@@ -33,6 +33,6 @@ def compared(
             fvt_gap_left=gap,
             fvt_gap_left_error=gap_error,
             seconds=seconds[name],
-            details=details[name],
+            details=(details or {}).get(name, {}),
         )
     return results
