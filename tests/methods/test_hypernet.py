@@ -23,6 +23,8 @@ from zett.hypernet.trained import TrainedHypernet
 from zett.hypernet.variant import variant_table
 from zett.lms import load_base_model
 from zett.methods import make_method
+from zett.methods.hypernet import towards_own
+from zett.table import EmbeddingTable
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
 
@@ -74,6 +76,15 @@ def test_shared_rows_go_back_towards_the_models_own(tmp_path, base_folder, targe
         make_method("hypernet:shared=1.5")
     output = transfer(base_folder, target_folder, tmp_path / "out", method="hypernet:shared=0.5", hypernet=hypernet)
     assert json.loads((output / "zett.json").read_text())["settings"]["method"] == "hypernet:shared=0.5"
+
+
+def test_shared_output_rows_of_a_tied_model_go_back_to_its_input_rows(tmp_path):
+    base = load_base_model(tiny.base_folder(tmp_path / "tied", tied=True))
+    ones, twos = np.ones_like(base.table.input, np.float32), np.full_like(base.table.input, 2, np.float32)
+    back = towards_own(EmbeddingTable.of(ones, twos), base, base.vocab, 1.0)
+    text = np.asarray([bool(token) for token in base.vocab.tokens])
+    for rows in (back.input, back.output):
+        np.testing.assert_allclose(rows[text], np.asarray(base.table.input, np.float32)[text], rtol=1e-6)
 
 
 def test_the_dtype_of_its_products(tmp_path, base_folder, target_folder, hypernet):

@@ -190,5 +190,5 @@ def towards_own(table: EmbeddingTable, base: BaseModel, target: Vocabulary, shar
         rows[ours] += np.float32(share) * (np.asarray(own)[theirs[ours]].astype(np.float32) - rows[ours])
         return rows
 
-    sides = ((table.input, base.table.input), (table.output, base.table.output), (table.bias, base.table.bias))
+    sides = ((table.input, base.table.input), (table.output, base.table.output_rows), (table.bias, base.table.bias))
     return EmbeddingTable.of(*(moved(*side) for side in sides))
