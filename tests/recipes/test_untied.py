@@ -117,6 +117,7 @@ def test_gradients_and_microbatches(folder, recipe):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_run_from_training_to_a_folder(folder, tmp_path):
     """Trained, exported, as int8, transferred: the model that is written computes what was evaluated."""
     config = settings(folder, train={"steps": 4, "eval_every": 4, "checkpoint_every": 4})
