@@ -11,6 +11,9 @@ examples:
   zett transfer --model path/to/model --method fvt --tokenizer path/to/tokenizer --output my-model
   zett refine --model my-model --text path/to/texts --minutes 2 --output my-refined-model
 
+  # the body, too, where it fits into memory: it gains most
+  zett refine --model my-model --text path/to/texts --minutes 5 --body --output my-refined-model
+
   # both at once
   zett transfer --model pico --tokenizer path/to/tokenizer --refine path/to/texts --minutes 2 --output my-model
 
