@@ -50,7 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--language", metavar="CODE", help=what)
     what = "choose on this text (a file or folder, seconds) how far the hypernetwork's rows go from FVT's, the mean of pieces"
     add("--fit-scale", metavar="TEXT", help=what)
-    what = "NAME, or NAME:SETTING=VALUE,...; `zett methods` lists them (default: hypernet; if none fits, the best without help)"
+    what = "NAME, or NAME:SETTING=VALUE,...; `zett methods` lists them (default: hypernet; if none fits, fvt)"
     add("--method", metavar="METHOD", help=what)
     modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
     add("--special", default="keep-target", metavar="MODE", help=f"special tokens. {modes} (default: %(default)s)")
