@@ -12,7 +12,7 @@ from tiny import TEXT
 
 from zett.lms import weights
 from zett.lms.base import BaseModel, load_base_model
-from zett.lms.family import family_of
+from zett.lms.family import Family, family_of
 
 # A tiny encoder of each kind, with its special tokens as the published ones have them: in another order than the mask's.
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -23,6 +23,16 @@ KINDS = {
     "xlm-roberta": (ROBERTA, {"max_position_embeddings": 66, "pad_token_id": 1, "type_vocab_size": 1}),
     "modernbert": (BERT, {"max_position_embeddings": 64, "pad_token_id": 0, "local_attention": 12}),
 }
+
+
+def random_body(config: dict) -> tuple[Family, dict[str, np.ndarray], np.random.Generator]:
+    """Of a config.json the family, its body's tensors, and what draws further numbers."""
+    family = family_of(config)
+    ours = family.Config.from_hf(config)
+    shapes = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: family.Body(ours, rngs=nnx.Rngs(0))))[1])
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.25 * rng.standard_normal(x.shape), shapes)
+    return family, weights.body_tensors(params, family, ours, np.float32), rng
 
 
 def own_tokenizer(special: list[str], *, lower: bool = False):
@@ -58,12 +68,7 @@ def encoder_folder(folder: Path, kind: str, *, head: bool = True, lower: bool | 
         SHAPE | own | ids | {"model_type": kind, "vocab_size": size, "architectures": [names[kind] + "ForMaskedLM"]} | fields
     )
     (folder / "config.json").write_text(json.dumps(config))
-    family = family_of({"model_type": kind})
-    ours = family.Config.from_hf(config)
-    shapes = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: family.Body(ours, rngs=nnx.Rngs(0))))[1])
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: 0.25 * rng.standard_normal(x.shape), shapes)
-    tensors = weights.body_tensors(params, family, ours, np.float32)
+    family, tensors, rng = random_body(config)
     tied = config.get("tie_word_embeddings", True)
     rows = [family.input_rows] + ([] if tied else [family.output_rows])
     tensors |= {name: 0.5 * rng.standard_normal((size, 16)).astype(np.float32) for name in rows}

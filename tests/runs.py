@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from zett.config import Config, from_dict
+from zett.train.step import make_step
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +28,34 @@ def tiny_run(corpus, **train_settings) -> Config:
             "train": settings | train_settings,
         }
     )
+
+
+class Spoilt:
+    """A recipe whose loss is multiplied by the "factor" that comes with the "inner" batch."""
+
+    def __init__(self, recipe):
+        self.recipe, self.config = recipe, recipe.config
+
+    def loss(self, params, frozen, batch):
+        value, metrics = self.recipe.loss(params, frozen, batch["inner"])
+        return value * batch["factor"], metrics
+
+
+def interrupted_after(number: int) -> Callable:
+    """A `make_step` whose step number `number` ends with Ctrl-C."""
+
+    def make(recipe, optimizer):
+        step_fn = make_step(recipe, optimizer)
+
+        def step(state, frozen, batch):
+            state, values = step_fn(state, frozen, batch)
+            if int(state.step) == number:
+                signal.raise_signal(signal.SIGINT)
+            return state, values
+
+        return step
+
+    return make
 
 
 def records(workdir: Path, key: str = "loss") -> dict[int, float]:

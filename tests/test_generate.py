@@ -13,7 +13,7 @@ from lms.folders import edit_json
 from zett import generate as write
 from zett import load_base_model, load_tokenizer
 from zett.errors import UserError
-from zett.generate import _choose, _read, chat_prompt, continuation, encode_prompt, ends_of, generate_ids
+from zett.generate import _choose, chat_prompt, continuation, encode_prompt, ends_of, generate_ids, read_tokens
 from zett.lms.body import Body
 from zett.methods import make_method
 from zett.table import EmbeddingTable
@@ -176,10 +176,10 @@ def test_chat_templates(tmp_path):
 
 
 def test_two_programs_serve_prompts_of_many_lengths(base):
-    _read.clear_cache()
+    read_tokens.clear_cache()
     for prompt in ("a", "def f(x):", "import json\n" * 4):
         write(base, prompt, max_tokens=3)
-    assert _read._cache_size() == 2
+    assert read_tokens._cache_size() == 2
 
 
 # ---------------------------------------------------------------------------------------------------------------- refused

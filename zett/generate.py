@@ -182,7 +182,7 @@ def next_tokens(
         read = unread.shape[1]
         columns = min(doubled(PROMPT, read), config.room) if read > 1 else 1
         padded = np.pad(unread, ((0, 0), (0, columns - read))).astype(np.int32)
-        logits, cache = _read(body, table, cache, padded, np.int32(read), config.logit_softcap)
+        logits, cache = read_tokens(body, table, cache, padded, np.int32(read), config.logit_softcap)
         tokens = [_choose(row, temperature, rng) for row in np.asarray(logits)[:, : len(model.vocab)]]
         yield tokens
         unread = np.asarray(tokens)[:, None] + offset
@@ -196,7 +196,7 @@ def doubled(size: int, least: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnames="softcap", donate_argnames="cache")
-def _read(body: Body, table: EmbeddingTable, cache: Cache, ids_BL, number, softcap):
+def read_tokens(body: Body, table: EmbeddingTable, cache: Cache, ids_BL, number, softcap):
     """Logits `[B, V]` after the first `number` of the tokens, in float32, and the cache with these. The others are padding."""
     last = number - 1
     # Frequencies may depend on the largest position, so padding has none of its own.

@@ -14,7 +14,7 @@ import numpy as np
 
 from zett.errors import UserError
 from zett.evaluate.tasks.encoded import padded_table
-from zett.generate import CACHE, PROMPT, _read, doubled, ends_of
+from zett.generate import CACHE, PROMPT, doubled, ends_of, read_tokens
 from zett.lms.base import BaseModel, check_causal
 from zett.lms.body import Body
 from zett.lms.cache import Cache
@@ -94,7 +94,7 @@ class _Reader:
             first = np.zeros((1, min(doubled(PROMPT, len(prompt) - 1), config.room)), np.int32)
             first[0, : len(prompt) - 1] = prompt[:-1]
             self._read = len(prompt) - 1
-            _, self._cache = _read(self._body, self._table, self._cache, first, np.int32(self._read), self._softcap)
+            _, self._cache = read_tokens(self._body, self._table, self._cache, first, np.int32(self._read), self._softcap)
 
     def best(self, ids: list[int]) -> np.ndarray:
         """The most probable token after each of `ids` that had not been read."""

@@ -160,7 +160,7 @@ def _read_model(
         except AnotherModel as error:
             method = _replaced(error, model, instead)
         if body:
-            source = load_base_model(model, revision=revision, dtype=dtype)
+            source = load_base_model(model, revision=revision, dtype=dtype, vocab=source.vocab)
     method.check(source)
     about = method.about(source)
     if about is not None:

@@ -7,6 +7,7 @@ from zett.errors import UserError
 from zett.evaluate.evaluate import evaluate
 from zett.evaluate.report import table
 from zett.evaluate.targets import load_target
+from zett.lms import base as lms_base
 from zett.methods import make_method
 
 
@@ -44,6 +45,13 @@ def test_the_original_tokenizer_costs_nothing(base, model, corpus):
     assert target.scores["fvt"].ratio == pytest.approx(1, abs=1e-6)
     assert target.scores["fvt"].ratio_error == pytest.approx(0, abs=1e-6)
     assert target.relative_length == target.shared == 1
+
+
+def test_the_models_tokenizer_is_read_once(model, corpus, monkeypatch):
+    read, load = [], lms_base.load_tokenizer
+    monkeypatch.setattr(lms_base, "load_tokenizer", lambda folder, **rows: read.append(folder) or load(folder, **rows))
+    result = evaluate(model, "bpe-350", text=corpus, text_bytes=512, window=128, methods=["mean"], progress=False)
+    assert len(read) == 1 and result.targets[0].scores["mean"].ratio > 0
 
 
 def test_own_methods_and_windows(base, corpus):

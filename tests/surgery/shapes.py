@@ -5,15 +5,12 @@ import json
 import random
 from pathlib import Path
 
-import jax
 import numpy as np
 import tokenizers as tk
-from flax import nnx
+from encoders import random_body
 from safetensors.numpy import save_file
 from tiny import TEXT
 
-from zett.lms import weights
-from zett.lms.family import family_of
 from zett.vocab.train import train_tokenizer
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
@@ -127,12 +124,7 @@ def model_folder(folder: Path, kind: str, **fields) -> Path:
 
 
 def _tensors(kind: str, config: dict, rows: int) -> dict[str, np.ndarray]:
-    family = family_of({"model_type": kind})
-    ours = family.Config.from_hf(config)
-    shapes = nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: family.Body(ours, rngs=nnx.Rngs(0))))[1])
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: 0.25 * rng.standard_normal(x.shape), shapes)
-    tensors = weights.body_tensors(params, family, ours, np.float32)
+    family, tensors, rng = random_body(config)
     names = [family.input_rows, *([] if config.get("tie_word_embeddings", True) and kind != "llama" else [family.output_rows])]
     tensors |= {name: rng.standard_normal((rows, 16)).astype(np.float32) for name in names}
     if family.bias is not None:

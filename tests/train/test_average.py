@@ -1,11 +1,9 @@
 """The running mean of the parameters over the steps of a training."""
 
-import signal
-
 import jax
 import numpy as np
 import pytest
-from runs import exported, tiny_run
+from runs import Spoilt, exported, interrupted_after, tiny_run
 
 from zett.checkpoint import Checkpoints
 from zett.errors import UserError
@@ -17,17 +15,6 @@ from zett.train.run import train
 from zett.train.step import TrainState, abstract_state, initial_state, make_step
 
 pytestmark = pytest.mark.xdist_group("train")
-
-
-class Spoilt:
-    """A recipe whose loss is multiplied by a number that comes with the batch."""
-
-    def __init__(self, recipe):
-        self.recipe, self.config = recipe, recipe.config
-
-    def loss(self, params, frozen, batch):
-        value, metrics = self.recipe.loss(params, frozen, batch["inner"])
-        return value * batch["factor"], metrics
 
 
 def steps_of(config, workdir, factors):
@@ -76,19 +63,8 @@ def test_a_run_with_it_resumes_and_releases_it(corpus, tmp_path, monkeypatch):
     config = tiny_run(corpus, steps=6, eval_every=3, checkpoint_every=4, average=0.9)
     evaluation = train(config, tmp_path / "whole")
 
-    def stopping(recipe, optimizer):
-        step_fn = make_step(recipe, optimizer)
-
-        def step(state, frozen, batch):
-            state, values = step_fn(state, frozen, batch)
-            if int(state.step) == 5:
-                signal.raise_signal(signal.SIGINT)
-            return state, values
-
-        return step
-
     with monkeypatch.context() as patch:
-        patch.setattr("zett.train.loop.make_step", stopping)
+        patch.setattr("zett.train.loop.make_step", interrupted_after(5))
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "parts")
     assert train(config, tmp_path / "parts") == evaluation

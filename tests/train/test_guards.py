@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from runs import ROOT, exported, records, tiny_run
+from runs import ROOT, Spoilt, exported, records, tiny_run
 
 from zett.config import TrainConfig
 from zett.errors import UserError
@@ -22,14 +22,6 @@ pytestmark = pytest.mark.xdist_group("train")
 
 def spoilt(monkeypatch, steps):
     """Multiply the loss of `steps` by NaN."""
-
-    class Spoilt:
-        def __init__(self, recipe):
-            self.recipe, self.config = recipe, recipe.config
-
-        def loss(self, params, frozen, batch):
-            value, metrics = self.recipe.loss(params, frozen, batch["inner"])
-            return value * batch["factor"], metrics
 
     def make(recipe, optimizer):
         step_fn = make_step(Spoilt(recipe), optimizer)

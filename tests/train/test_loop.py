@@ -10,7 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from runs import ROOT, exported, records, tiny_run
+from runs import ROOT, exported, interrupted_after, records, tiny_run
 
 from zett.checkpoint import Checkpoints
 from zett.config import MeshConfig
@@ -19,7 +19,7 @@ from zett.mesh import make_mesh
 from zett.optim import make_optimizer
 from zett.recipes import recipe_class
 from zett.train.run import train
-from zett.train.step import abstract_state, make_step
+from zett.train.step import abstract_state
 
 pytestmark = pytest.mark.xdist_group("train")
 
@@ -45,20 +45,9 @@ def test_it_learns_and_writes_its_files(whole):
 def test_a_resumed_run_equals_an_uninterrupted_one(whole, corpus, tmp_path, monkeypatch):
     """Stopped after a step that is no checkpoint of its own accord, then started again."""
 
-    def stopping(recipe, optimizer):
-        step_fn = make_step(recipe, optimizer)
-
-        def step(state, frozen, batch):
-            state, values = step_fn(state, frozen, batch)
-            if int(state.step) == 7:
-                signal.raise_signal(signal.SIGINT)
-            return state, values
-
-        return step
-
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr("zett.train.loop.make_step", stopping)
+        patch.setattr("zett.train.loop.make_step", interrupted_after(7))
         with pytest.raises(KeyboardInterrupt):
             train(tiny_run(corpus), tmp_path / "run")
     assert not (tmp_path / "run" / "export").exists()

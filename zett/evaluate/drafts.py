@@ -12,7 +12,7 @@ from zett.errors import UserError
 from zett.evaluate.evaluate import opened
 from zett.evaluate.results import JSON_NAME, PLOT_NAME
 from zett.evaluate.statistics import bootstrap_draws
-from zett.evaluate.tasks.drafts import Agreement, DraftItems, Drafts, drafted, expected_length
+from zett.evaluate.tasks.drafts import Agreed, DraftItems, Drafts, drafted, expected_length
 from zett.evaluate.windows import measured_windows, text_words
 from zett.files.jsonfile import write_json
 from zett.files.provenance import environment
@@ -76,7 +76,7 @@ def evaluate_drafts(
     `methods` (None: fvt, first_last and weighted) and `hypernets` make for the target model's tokenizer. These, language, base
     and variant are as in `evaluate`. text: a source as there; prompts: how many pieces of `window` bytes of it, whose first
     `prompt_tokens` are read; new_tokens: how many the target model writes after each; draft_tokens: in a draft; temperature: of
-    sampling. Of one line each is what `zett.evaluate.tasks.drafts` computes. Raises UserError.
+    sampling. What the numbers are is said at `DraftScore`. Raises UserError.
     """
     check_seed(seed)
     sizes = {"prompts": prompts, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "draft_tokens": draft_tokens}
@@ -115,7 +115,8 @@ def _drafts(
     if methods is None and hypernets in (None, {}):
         source = model if isinstance(model, BaseModel) else load_base_model(model, body=False)
         if not different_ids(source.vocab, big.vocab):
-            return model if isinstance(model, BaseModel) else load_base_model(model, dtype=dtype), {AS_IT_IS: None}
+            whole = model if isinstance(model, BaseModel) else load_base_model(model, dtype=dtype, vocab=source.vocab)
+            return whole, {AS_IT_IS: None}
     methods = METHODS if methods is None else methods if isinstance(methods, Mapping) else several(methods)
     source, chosen, _ = opened(model, dtype, hypernets, methods, settings)
     return source, dict(chosen)
@@ -133,7 +134,7 @@ def _result(
     return score(name, found, items, draft_tokens, seconds, seed)
 
 
-def score(name: str, found: Agreement, items: DraftItems, draft_tokens: int, seconds: float, seed: int) -> DraftScore:
+def score(name: str, found: Agreed, items: DraftItems, draft_tokens: int, seconds: float, seed: int) -> DraftScore:
     """What follows from agreement token by token."""
     draws = bootstrap_draws(len(items), seed)
 

@@ -131,8 +131,9 @@ def opened(
         for method in chosen.values():
             method.precheck(model)
         with phase(f"reading the base model {model}"):
-            chosen = _settled(load_base_model(model, body=False), chosen, shipped)
-            source = load_base_model(model, dtype=dtype)
+            light = load_base_model(model, body=False)
+            chosen = _settled(light, chosen, shipped)
+            source = load_base_model(model, dtype=dtype, vocab=light.vocab)
     if not chosen:
         raise UserError("there is no method to evaluate; give --hypernet or --method")
     for method in chosen.values():

@@ -106,7 +106,7 @@ class BaseModel:
 
 def load_base_model(
     name: str | Path, *, dtype: str = "float32", param_dtype: str = "float32", mesh: jax.sharding.Mesh | None = None,
-    remat: Remat = "none", revision: str | None = None, body: bool = True,
+    remat: Remat = "none", revision: str | None = None, body: bool = True, vocab: Vocabulary | None = None,
 ) -> BaseModel:  # fmt: skip
     """Load "pico" (in the package), a Hugging Face folder, a GGUF file, or a name on the Hugging Face Hub (at `revision`).
 
@@ -115,6 +115,7 @@ def load_base_model(
     family's partition specs (axes "fsdp" and "tensor"); every device gets the whole table. remat: what a backward pass keeps of
     each layer: everything ("none"), the results of matrix products ("dots") or the inputs alone ("full"). body: False to read
     only the table and the tokenizer, which works for any architecture; the weights of known families are checked all the same.
+    vocab: its own, if that has been read already.
     UserError for anything that is not a model of a known family with whole weights.
     """
     dtype, param_dtype = product_dtype(dtype).name, product_dtype(param_dtype, "param_dtype").name
@@ -138,7 +139,7 @@ def load_base_model(
     tied = is_tied(hf_config)
     check_tensors(stored, family, config, shapes, vocab_size=hf_config["vocab_size"], tied=tied)
     names = names_of_family(family, as_stored)
-    table, vocab = _table(folder, as_stored, names, tied=tied)
+    table, vocab = _table(folder, as_stored, names, vocab, tied=tied)
     if not body:
         return BaseModel(str(name), folder, hf_config, config, graphdef, None, table, vocab, names)
     params = load_body(stored, family, config, shapes, dtype=param_dtype, mesh=mesh)
@@ -160,12 +161,14 @@ def _unported(name: str, folder: Path, hf_config: dict) -> BaseModel:
         raise UserError(
             f"{folder} is quantised with {method}, and its output rows are not found; give the model it was made from"
         )
-    table, vocab = _table(folder, stored, names, tied=not names.output)
+    table, vocab = _table(folder, stored, names, None, tied=not names.output)
     return BaseModel(name, folder, hf_config, None, None, None, table, vocab, names)
 
 
-def _table(folder: Path, stored, names: VocabularyNames, *, tied: bool) -> tuple[EmbeddingTable, Vocabulary]:
-    """The table in the dtype of the files, mapped from them, and the vocabulary that it belongs to."""
+def _table(
+    folder: Path, stored, names: VocabularyNames, vocab: Vocabulary | None, *, tied: bool
+) -> tuple[EmbeddingTable, Vocabulary]:
+    """The table in the dtype of the files, mapped from them, and the vocabulary that it belongs to (`vocab`, if it is read)."""
 
     def read(copies: tuple[str, ...], *, alike: bool = True):
         if not copies:
@@ -183,7 +186,7 @@ def _table(folder: Path, stored, names: VocabularyNames, *, tied: bool) -> tuple
             f"{folder / 'config.json'} says tie_word_embeddings, but {names.output[0]} differs from {names.input[0]} in "
             f"{stored[names.output[0]].file.name}; if the output rows are meant, set tie_word_embeddings to false"
         )
-    vocab = load_tokenizer(folder, rows=len(rows))
+    vocab = load_tokenizer(folder, rows=len(rows)) if vocab is None else vocab
     size = len(vocab)
     if len(rows) < size:
         raise UserError(f"{folder}: the tokenizer has {size} ids, the embedding table only {len(rows)} rows; they do not match")

@@ -59,7 +59,7 @@ class DraftItems(Items):
 
 
 @dataclasses.dataclass(frozen=True)
-class Agreement:
+class Agreed:
     """agreed: `[N, M]` bool, along the greedy text, whether the draft's most probable token is the big model's.
 
     overlap: `[N, M]`, along the sampled text, the probability that a drafted token is kept.
@@ -105,12 +105,12 @@ class Drafts:
         assert isinstance(items, DraftItems)
         return self.agreement(model, items).agreed.sum(1).astype(np.float64)
 
-    def agreement(self, model: BaseModel, items: DraftItems) -> Agreement:
+    def agreement(self, model: BaseModel, items: DraftItems) -> Agreed:
         """Token by token; 0 after the end of a text. UserError as in `score`."""
         check_pair(items.big, model)
         self._check_room(model, items.greedy.ids.shape[1] - self.tokens)
         agreed, overlap = (self._compared(model, items.big, written) for written in (items.greedy, items.sampled))
-        return Agreement(agreed[0], overlap[1])
+        return Agreed(agreed[0], overlap[1])
 
     def _check_room(self, model: BaseModel, prompt: int) -> None:
         if model.config.room < prompt + self.tokens:
