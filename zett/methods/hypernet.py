@@ -37,8 +37,8 @@ class HypernetMethod(Method):
     a base), base, or difference (from the base's, plus how the variant's have moved from them). dtype: of matrix products;
     "bfloat16" changes rows by as much as storing them in it does; "auto" takes it where the hardware multiplies it. shared: how
     far the rows of tokens that the model has already go back to its own, from 0, as predicted, to 1, as they were: 0.5 keeps
-    the answers of SmolLM2 nearer to what they were, and reads near tokenizers better and far ones worse. fit_scale: a text file or folder; how far the
-    predictions go from FVT's rows is then chosen such that the model reads it best.
+    the answers of SmolLM2 nearer to what they were, and reads near tokenizers better and far ones worse. fit_scale: a text file
+    or folder; how far the predictions go from FVT's rows is then chosen such that the model reads it best.
     """
 
     path: str | None = None
