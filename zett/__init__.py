@@ -4,6 +4,7 @@ Everything heavy is imported on first use: `import zett` loads neither JAX nor T
 
     transfer         base model + tokenizer -> a model folder that any Hugging Face client loads
     refine           a transferred model, trained for some minutes against the one that it was made from
+    write_chats      conversations that a chat model writes by itself, to train in its turns
     trim             a model with fewer tokens: those that a text uses, with every row as it was
     add_tokens       a model with more tokens, which its tokenizer really uses
     evaluate         how much a model loses with tokenizers that it was not trained with, by method
@@ -40,6 +41,7 @@ _PUBLIC = {
     "refine": "zett.refine",
     "transfer": "zett.transfer",
     "trim": "zett.surgery.trim",
+    "write_chats": "zett.chats",
 }
 
 

@@ -58,8 +58,10 @@ class DataConfig(Checked):
     parts: Count = 1
     batch_size: Count = 16
     length: Count = 256  # tokens of a row
-    # Share of rows whose text is framed as turns by the chat template of the model; see zett/data/turns.py.
+    # Share of rows whose text is framed as turns by the chat template of the model; see zett/data/turns.py. Their text is from
+    # the conversations in `chats` (see zett/data/chats.py); None: paragraphs of `text`, as if they were messages.
     turns: Share = 0.0
+    chats: str | None = None
     resegment_share: Share = 0.0  # recipe "lm": share of rows that are cut more finely at random (StochasTok)
     resegment_rate: Share = 0.3
 
@@ -309,6 +311,8 @@ class Config(Checked):
                 "config.loss.hidden and config.loss.chunk compare with an original model, which config.recipe 'lm' has not; "
                 "'refinement' has it, config.base"
             )
+        if self.data.chats is not None and not self.data.turns:
+            raise UserError(f"config.data.chats is {self.data.chats!r}, but config.data.turns is 0: no row would read them")
         if self.data.turns and self.recipe == "lm" and self.start is None:
             raise UserError(
                 f"config.data.turns is {self.data.turns}; a model from scratch has no chat template, so it has to be 0"

@@ -39,9 +39,10 @@ ON_CPU, ELSEWHERE = {"batch_size": 8, "length": 256}, {"batch_size": 32, "length
 
 def refine(
     model: str | Path, text: str, output: str | Path, *, minutes: float = 2.0, original: str | Path | None = None,
-    body: bool = False, body_rank: int = 0, untie: bool = False, distil: dict[str, float] | None = None, turns: float = 0.0,
-    valid_text: str | None = None, text_column: str = "text", learning_rate: float | None = None, batch_size: int | None = None,
-    length: int | None = None, overwrite: bool = False, seed: int = 0, push: str | None = None, transferred: dict | None = None,
+    body: bool = False, body_rank: int = 0, untie: bool = False, distil: dict[str, float] | None = None,
+    turns: float | None = None, chats: str | None = None, valid_text: str | None = None, text_column: str = "text",
+    learning_rate: float | None = None, batch_size: int | None = None, length: int | None = None, overwrite: bool = False,
+    seed: int = 0, push: str | None = None, transferred: dict | None = None,
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the `model`, its rows trained on `text` for `minutes`; returns `output`.
 
@@ -51,9 +52,10 @@ def refine(
     the body, too; body_rank: only changes of this rank of each of its matrices, which are added to it in the end. untie: of a
     tied model, whose output rows are its input rows, train each apart; the result is untied. distil: weights of what is learnt
     from the original, by the names in config.loss ("hidden", "chunk"). turns: the share of texts that are framed as turns of a
-    chat, by the model's own template. transferred: of a `model` that is not kept, what `zett.transfer` made it of; it is
-    recorded in its place. learning_rate, batch_size, length: of training (None: by the size of the rows and the device). It
-    ends early when nothing is gained any more; Ctrl-C ends it, and what there is is written. The folder also gets the curve,
+    chat, by the model's own template; chats: a file or "hf:NAME" with a column of messages, such as `zett chats` writes, which
+    they are then (turns=None: half of the texts). transferred: of a `model` that is not kept, what `zett.transfer` made it of;
+    it is recorded in its place. learning_rate, batch_size, length: of training (None: by the size of the rows and the device).
+    It ends early when nothing is gained any more; Ctrl-C ends it, and what there is is written. The folder also gets the curve,
     refinement.json and refinement.png. Bad input is a UserError, with nothing written.
     """
     check_seed(seed)
@@ -61,9 +63,10 @@ def refine(
         raise UserError(f"minutes is {minutes!r}; it has to be {MINUTES}")
     output = folders.output_path(output)
     hub.check_push(push)
+    turns = (0.0 if chats is None else 0.5) if turns is None else turns
     own = find_gguf(model) or find_folder(model)
     original = _original_of(own) if original is None else None if str(original) == "none" else str(original)
-    folders.check_output(output, overwrite=overwrite, inputs=[own, original, text, valid_text])
+    folders.check_output(output, overwrite=overwrite, inputs=[own, original, text, valid_text, chats])
     with phase(f"reading the model {model}"):
         base = load_base_model(model, body=False)
     check_causal(base)
@@ -71,10 +74,17 @@ def refine(
     settings = {
         "model": str(model), "original": original, "text": text, "valid_text": valid_text, "minutes": minutes,
         "body": body, "body_rank": body_rank, "untie": untie, "distil": distil, "seed": seed, "output": str(output),
-        **({"turns": turns} if turns else {}),
+        **({"turns": turns} if turns else {}), **({} if chats is None else {"chats": str(chats)}),
     }  # fmt: skip
     rate = _rate(base, own) if learning_rate is None else learning_rate
-    given = {"batch_size": batch_size, "length": length, "text_column": text_column, "learning_rate": rate, "turns": turns}
+    given = {
+        "batch_size": batch_size,
+        "length": length,
+        "text_column": text_column,
+        "learning_rate": rate,
+        "turns": turns,
+        "chats": chats,
+    }
     config = _config(base, settings, distil, given)
     with _workdir(output) as workdir:
         stopped = _train(config, workdir)
@@ -156,7 +166,7 @@ def _config(base: BaseModel, settings: dict, distil: dict[str, float], given: di
         "recipe": "refinement", "seed": settings["seed"], "start": settings["model"], "base": settings["original"] or "pico",
         "data": {
             "text": settings["text"], "valid_text": settings["valid_text"], "text_column": given["text_column"],
-            "batch_size": batch_size, "length": length, "turns": given["turns"],
+            "batch_size": batch_size, "length": length, "turns": given["turns"], "chats": given["chats"],
         },
         "loss": {"token": 1.0, **distil},
         "optim": {

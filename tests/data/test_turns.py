@@ -1,11 +1,12 @@
 """Texts framed as turns of a chat."""
 
 import dataclasses
+import functools
 
 import pytest
 
 from zett.data.documents import Files
-from zett.data.turns import Turns, conversations
+from zett.data.turns import Turns, conversations, framed_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +51,12 @@ def write(found):
 
 def test_documents_in_turns():
     documents = Files("three", tuple((Read(text),) for text in ("a\n\nb", "", "c d\n\ne")))
-    turns = Turns(documents, 9, write, "template")
+    frame = functools.partial(framed_text, limit=9, write=write)
+    turns = Turns(documents, frame, "template")
     assert list(turns) == turns[0:3] == ["<user>a<end><assistant>b<end>", "", "<user>c d<end><assistant>e<end>"]
     assert len(turns) == 3 and turns.name == "three, in turns"
     others = (
         documents,
-        Turns(documents, 9, write, "another"),
-        Turns(documents, 8, write, "template"),
+        Turns(documents, frame, "another"),
     )
-    assert len({turns.fingerprint(), *(other.fingerprint() for other in others)}) == 4
+    assert len({turns.fingerprint(), *(other.fingerprint() for other in others)}) == 3

@@ -292,6 +292,20 @@ def test_texts_in_turns(chat, folder):
     assert max(float(np.abs(g).max()) for g in jax.tree.leaves(gradient)) > 0
 
 
+def test_turns_of_conversations(chat, folder, tmp_path):
+    """Rows in turns are conversations from a file; one that is cut off has no end of its last turn."""
+    messages = [{"role": "user", "content": "def f"}, {"role": "assistant", "content": "a" * 99}]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": messages, "complete": False}) + "\n")
+    config = settings_for(folder, data={"turns": 1.0, "chats": str(tmp_path / "chats.jsonl"), "length": 64})
+    recipe = recipe_for(dataclasses.replace(config, base=chat), folder)
+    draw = recipe.batch._draw(0)
+    for row, length in zip(*recipe.batch._encode(draw, 0, np.arange(2))):
+        text = b"".join(draw.tokens[i] for i in row[:length])
+        assert text.startswith(b"user: def fassistant: aaaa")
+        # The first message begins and ends with a special token, the second only begins with one.
+        assert np.sum(row[: row.tolist().index(max(row)) + 1] >= len(draw.forms) - 2) >= 2
+
+
 def test_special_rows_are_the_bases_own(chat, folder):
     recipe = recipe_for(dataclasses.replace(settings_for(folder, data={"turns": 1.0}), base=chat), folder)
     batch = recipe.batch(0)

@@ -237,6 +237,21 @@ def test_texts_in_turns(folder, corpus, tmp_path):
     assert np.isfinite(value) and metrics["hidden"] > 0 and batch["place_weights"].sum() > 20
 
 
+def test_turns_of_conversations(folder, corpus, tmp_path):
+    """The rows in turns are conversations from a file, and nothing else."""
+    start = tmp_path / "start"
+    shutil.copytree(folder / "start", start)
+    (start / "chat_template.jinja").write_text(TEMPLATE)
+    messages = [{"role": "user", "content": "def f"}, {"role": "assistant", "content": "import x"}]
+    (tmp_path / "chats.jsonl").write_text((json.dumps({"messages": messages}) + "\n") * 9)
+    data = {"text": str(corpus), "batch_size": 4, "length": 32, "turns": 0.5, "chats": str(tmp_path / "chats.jsonl")}
+    recipe = recipe_for(settings(corpus, folder, start=str(start), data=data), tmp_path / "a")
+    text = b"".join(recipe.base.vocab.tokens[i] for i in recipe.turned[0].tokens)
+    assert text.count(b"user: def f") == text.count(b"assistant: import x") == 9
+    with pytest.raises(UserError, match=r"config\.data\.chats is 'a', but config\.data\.turns is 0"):
+        from_dict({"recipe": "hypernet", "data": {"chats": "a"}})
+
+
 def test_mistakes(folder, corpus, tmp_path):
     with pytest.raises(UserError, match=r"config\.start is None; config\.recipe 'refinement' needs it"):
         from_dict({"recipe": "refinement"})

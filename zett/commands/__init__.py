@@ -10,6 +10,7 @@ COMMANDS = {
     "smollm2": "a real model with the tokenizers of others: what it loses, and what it writes",
     "transfer": "base model + tokenizer -> a model folder that any Hugging Face client loads",
     "refine": "train a transferred model's rows, or all of it, for some minutes, against the model that it was made from",
+    "chats": "conversations that a chat model writes by itself, for refine and train",
     "trim": "a model with fewer tokens: those that a text uses, with every row as it was",
     "add-tokens": "a model with more tokens, which its tokenizer really uses, and every old row as it was",
     "eval": "how much a model loses with tokenizers it was not trained with, where, and whether its answers stay the same",

@@ -38,8 +38,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--untie", action="store_true", help=what)
     what = "weights of what is also learnt from the original, such as hidden=1,chunk=0.1; see config.loss (default: text alone)"
     add("--distil", metavar="NAME=WEIGHT,...", help=what)
-    what = "of a chat model: share of the texts that are framed as turns, by its chat template (default: 0)"
-    add("--turns", type=float, default=0.0, metavar="SHARE", help=what)
+    what = "of a chat model: share of the texts that are framed as turns, by its chat template (default: 0; with --chats 0.5)"
+    add("--turns", type=float, metavar="SHARE", help=what)
+    what = "conversations for these turns: what `zett chats` wrote, or a file or hf:NAME with a column of messages"
+    add("--chats", metavar="SPEC", help=what)
     add("--valid-text", metavar="SPEC", help="text to measure (default: the held-out part of --text)")
     add("--text-column", default="text", help="column of jsonl and parquet files")
     add("--learning-rate", type=float, help="default: by the size of the rows")
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         output = refine(
             args.model, args.text, args.output,
             minutes=args.minutes, original=args.original, body=args.body, body_rank=args.body_rank, untie=args.untie,
-            distil=distil, turns=args.turns, valid_text=args.valid_text, text_column=args.text_column,
+            distil=distil, turns=args.turns, chats=args.chats, valid_text=args.valid_text, text_column=args.text_column,
             learning_rate=args.learning_rate, batch_size=args.batch_size, length=args.length, overwrite=args.overwrite,
             seed=args.seed, push=args.push,
         )  # fmt: skip

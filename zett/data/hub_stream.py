@@ -54,7 +54,7 @@ class HubTexts:
 
     def __init__(self, source: HubSource, column: str, split: str, part: int, parts: int, state: dict | None = None):
         self._name, self._column, self._split = f"hf:{source.name}", column, split
-        self._own_split, self._rows = _hub_rows(source, split)
+        self._own_split, self._rows = hub_rows(source, split)
         if parts > 1:
             # A part is some of the files, so that only one host fetches each. With too few files it is every `parts`-th row.
             if self._rows.num_shards >= parts:
@@ -86,8 +86,8 @@ def _held_out(text: str) -> bool:
     return int.from_bytes(digest[:2], "big") < 65536 // VALID_SHARE
 
 
-def _hub_rows(source: HubSource, split: str):
-    """(whether the data set has the split itself, the rows to take it from)."""
+def hub_rows(source: HubSource, split: str):
+    """(whether the data set has the split itself, the rows to take it from). Raises TextError."""
     import datasets
 
     try:

@@ -18,7 +18,7 @@ def local_files(path: Path, split: str, text_column: str) -> Files:
     Raises TextError if nothing readable is there.
     """
     check_file(path)
-    files = _files(path)
+    files = text_files(path)
     if has_own_split(path):
         split = "valid" if split == "whole" else split
         items = [item for file in files if file.name.split(".")[0] == split for item in _documents(file, text_column)]
@@ -34,10 +34,11 @@ def local_files(path: Path, split: str, text_column: str) -> Files:
 
 def has_own_split(path: Path) -> bool:
     """Whether a folder's files say by their names which of them are for training and which are held out."""
-    return path.is_dir() and {"train", "valid"} <= {file.name.split(".")[0] for file in _files(path)}
+    return path.is_dir() and {"train", "valid"} <= {file.name.split(".")[0] for file in text_files(path)}
 
 
-def _files(path: Path) -> list[Path]:
+def text_files(path: Path) -> list[Path]:
+    """The file `path`, or the files in this folder that can be read, in order."""
     return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and file_kind(p))
 
 

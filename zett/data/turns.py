@@ -4,43 +4,43 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from zett.data.chats import Conversation
 from zett.data.documents import Documents
 
 EXCHANGES = 2  # of a conversation, at most: a question and an answer each
 RECIPE = 1  # part of the fingerprint; to be raised when conversations are made differently
 
-Conversation = list[dict[str, str]]
 _BLANK = re.compile(r"\n(?:[ \t]*\n)+")  # what comes after it may be indented
 # Where a paragraph is cut that is too long for a message, the best places first: after lines and sentences, and after words.
 _PLACES = (re.compile(r"(?<=\n)|(?<=[.!?][ \n])"), re.compile(r"(?<=[ \n])"))
 
 
 class Turns(Documents):
-    """Documents whose paragraphs are messages of at most `limit` characters: one asks, and the next one answers.
+    """Documents, each framed by `frame`, which `key` identifies together with the documents."""
 
-    write: the text of some conversations, by a chat template that `key` identifies. A document without two words is "".
-    """
-
-    def __init__(
-        self, documents: Documents, limit: int, write: Callable[[Sequence[Conversation]], list[str]], key: str
-    ):  # fmt: skip
+    def __init__(self, documents: Documents, frame: Callable[[str], str], key: str):
         self.name = f"{documents.name}, in turns"
-        self._documents, self._limit, self._write, self._key = documents, limit, write, key
+        self._documents, self._frame, self._key = documents, frame, key
 
     def __len__(self) -> int:
         return len(self._documents)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return [self._framed(text) for text in self._documents[index]]
-        return self._framed(self._documents[index])
-
-    def _framed(self, text: str) -> str:
-        return "".join(self._write(conversations(text, self._limit)))
+            return [self._frame(text) for text in self._documents[index]]
+        return self._frame(self._documents[index])
 
     def fingerprint(self) -> str:
-        made = f"{self._documents.fingerprint()} {self._limit} {RECIPE} {self._key}"
+        made = f"{self._documents.fingerprint()} {RECIPE} {self._key}"
         return hashlib.sha256(made.encode()).hexdigest()
+
+
+def framed_text(text: str, limit: int, write: Callable[[Sequence[Conversation]], list[str]]) -> str:
+    """A text whose paragraphs are messages of at most `limit` characters: one asks, and the next one answers.
+
+    write: the texts of some conversations, by a chat template. A text without two words gives "".
+    """
+    return "".join(write(conversations(text, limit)))
 
 
 def conversations(text: str, limit: int) -> list[Conversation]:

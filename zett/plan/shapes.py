@@ -8,6 +8,7 @@ from typing import Any
 from jax.sharding import PartitionSpec
 
 from zett.config import Config
+from zett.data.chats import check_chats
 from zett.data.sources import check_source
 from zett.errors import UserError
 from zett.files import hub
@@ -125,6 +126,11 @@ class Checks:
         """Note what is wrong with text sources. None stands for no source."""
         for spec in dict.fromkeys(filter(None, specs)):
             self.unchecked += [f"data set {name}" for name in self(check_source, spec) or []]
+
+    def chats(self, spec: str | None) -> None:
+        """Note what is wrong with a source of conversations. None stands for no source."""
+        if spec is not None:
+            self.unchecked += [f"data set {name}" for name in self(check_chats, spec) or []]
 
     def folder(self, what: str, name: str, where: str, load: Callable):
         """What `load` returns for a local folder; None if the name may be one on the Hub. Raises UserError."""

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zett.config import Config
+from zett.data.chats import open_chats
 from zett.data.documents import Documents
 from zett.data.rows import RowTexts
 from zett.hypernet.packing import PackedForms, pack_forms, packed_rows, renumbered, sources_in_use, with_rows
@@ -57,7 +58,10 @@ class Batches:
         self._objective, self._length, self._groups = objective, length, mesh.size
         self._source_size = len(base.vocab)
         self._bias = None if base.table.bias is None else np.asarray(base.table.bias)
-        self._turns = TurnedTexts(base, length) if config.data.turns else None
+        self._turns = None
+        if config.data.turns:
+            chats = config.data.chats and open_chats(config.data.chats, stream_bytes=config.data.stream_bytes)
+            self._turns = TurnedTexts(base, length, chats or None)
         self._special = 0 if self._turns is None else len(self._turns.sources)
 
     def __call__(self, step: int, rows: np.ndarray | None = None) -> dict:
@@ -100,8 +104,9 @@ class Batches:
         excerpts = [_excerpt(texts[b], np.random.default_rng([*seed, b]), self._length) for b in map(int, rows)]
         ids, lengths = draw.encode(excerpts, self._length)
         for row, b in enumerate(map(int, rows)):
-            if self._turns is not None and np.random.default_rng([*seed[:2], 9, b]).random() < self.config.data.turns:
-                turned = self._turns.encode(draw, excerpts[row])
+            rng = np.random.default_rng([*seed[:2], 9, b])
+            if self._turns is not None and rng.random() < self.config.data.turns:
+                turned = self._turns.encode(draw, excerpts[row], rng)
                 if len(turned):
                     ids[row, : len(turned)], lengths[row] = turned, len(turned)
         inside = np.arange(self._length) < np.maximum(lengths, 1)[:, None]

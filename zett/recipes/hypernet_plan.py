@@ -57,6 +57,7 @@ def check_config(config: Config, checks: Checks) -> None:
     if config.start is not None:
         checks(_check_init, checks, config)
     checks.texts(config.data.text, config.data.valid_text, *config.sampler.texts)
+    checks.chats(config.data.chats)
 
 
 def _check_target(checks: Checks, spec: str) -> None:

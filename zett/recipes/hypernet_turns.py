@@ -9,7 +9,8 @@ import re
 
 import numpy as np
 
-from zett.data.turns import conversations
+from zett.data.chats import Chats, framed_chat
+from zett.data.turns import framed_text
 from zett.generate import chat_writer
 from zett.lms.base import BaseModel, check_causal
 from zett.vocab.alignment import SPECIAL, Spelling
@@ -25,12 +26,12 @@ class TurnedTexts:
     """Turns by the base model's chat template, in any drawn tokenizer.
 
     sources: `[K]`, the base's ids of the special tokens that the template writes. UserError for a base without a template, and
-    for an encoder. length: tokens of a row.
+    for an encoder. length: tokens of a row. chats: conversations to read; None: the paragraphs of texts.
     """
 
-    def __init__(self, base: BaseModel, length: int):
+    def __init__(self, base: BaseModel, length: int, chats: Chats | None = None):
         check_causal(base)
-        self._write, self._length = chat_writer(base.vocab, answered=True), length
+        self._write, self._length, self._chats = chat_writer(base.vocab, answered=True), length, chats
         [sample] = self._write([_SAMPLE])
         found = {text: i for text, i in structural(base.vocab).items() if text in sample}
         self.sources = np.asarray(list(found.values()), np.int32)
@@ -49,9 +50,12 @@ class TurnedTexts:
         starts = np.append(draw.tokens.starts, np.full(extra, draw.tokens.starts[-1]))
         return dataclasses.replace(draw, forms=SurfaceForms(*both), tokens=PackedTokens(draw.tokens.data, starts))
 
-    def encode(self, draw: Draw, text: str) -> np.ndarray:
-        """The first ids of the text in turns, in the extended tokenizer; none if there are not two words in it."""
-        whole = "".join(self._write(conversations(text, self._length)))
+    def encode(self, draw: Draw, text: str, rng: np.random.Generator) -> np.ndarray:
+        """The first ids of the text in turns, in the extended tokenizer; none if there are not two words in it.
+
+        With `chats`, of some of these from a random one on instead.
+        """
+        whole = framed_text(text, self._length, self._write) if self._chats is None else self._some_chats(self._chats, rng)
         first = len(draw.forms) - len(self.sources)
         sections, marks, at = [], [], 0
         for match in self._special.finditer(whole):
@@ -61,6 +65,15 @@ class TurnedTexts:
         ids, lengths = draw.encode([*sections, whole[at:]], self._length)
         parts = [np.append(row[:length], mark) for row, length, mark in zip(ids, lengths, marks)]
         return np.concatenate([*parts, ids[-1, : lengths[-1]]])[: self._length].astype(np.int64)
+
+    def _some_chats(self, chats: Chats, rng: np.random.Generator) -> str:
+        number, whole = int(rng.integers(len(chats))), ""
+        for _ in range(len(chats)):
+            whole += framed_chat(chats[number], self._write)
+            if len(whole) > 12 * self._length:  # more characters than any tokenizer packs into a token on average
+                break
+            number = (number + 1) % len(chats)
+        return whole
 
     def spelling(self, draw: Draw) -> Spelling:
         """What the tokens of the extended tokenizer spell: special ones stand for the base's."""

@@ -17,11 +17,12 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from zett.config import Config
+from zett.data.chats import framed_chat, open_chats
 from zett.data.documents import Documents, first_bytes
 from zett.data.rows import RowTexts
 from zett.data.sources import open_text
 from zett.data.token_windows import LMBatches, Splits, token_stream
-from zett.data.turns import Turns
+from zett.data.turns import Turns, framed_text
 from zett.errors import UserError
 from zett.evaluate.cutting import byte_windows
 from zett.evaluate.tasks import reading_task
@@ -184,10 +185,16 @@ class LanguageModelRecipe:
             self.batches[number] = self._batches(documents, vocab.roles.get("eos", bos))
         if data.turns:
             write, key = chat_writer(vocab, answered=True), str(chat_template(vocab.folder))
-            # Messages are so short that some turns begin and end in each row: about a quarter of it.
-            # A turn ends with a token of its own, so that nothing has to separate documents.
+            chats = None if data.chats is None else open_chats(data.chats, stream_bytes=data.stream_bytes)
             for number, documents in self.texts.parts.items():
-                self.turned[number] = self._batches(Turns(documents, data.length, write, key), None)
+                if chats is not None:
+                    turns = Turns(chats, functools.partial(framed_chat, write=write), key)
+                else:
+                    # Messages are so short that some turns begin and end in each row: about a quarter of it.
+                    frame = functools.partial(framed_text, limit=data.length, write=write)
+                    turns = Turns(documents, frame, f"{data.length} {key}")
+                # A turn ends with a token of its own, so that nothing has to separate documents.
+                self.turned[number] = self._batches(turns, None)
         text = text_to_measure(data.valid_text or data.text, [data.text], self._open, data.text_column)
         held_out = byte_windows(text, count=config.train.eval_windows)
         if jax.process_count() > 1 and not same_everywhere(held_out):

@@ -19,6 +19,7 @@ from zett.plan.time import Cost, optimizer_cost
 def check_config(config: Config, checks: Checks) -> None:
     """Note what is wrong with the texts that the run reads."""
     checks.texts(config.data.text, config.data.valid_text)
+    checks.chats(config.data.chats)
 
 
 def _base(config: Config) -> BaseShapes:
