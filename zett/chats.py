@@ -55,8 +55,8 @@ def write_chats(
                 some = [chat for chat in _some(base, min(BATCH, number), max_tokens, temperature, rng) if chat is not None]
                 if not some:
                     raise UserError(
-                        f"{base.name} does not go on in the turns of its chat template by itself: none of {min(BATCH, number)} texts has a "
-                        "question and an answer; use conversations from elsewhere (a file with a column of messages)"
+                        f"{base.name} does not go on in the turns of its chat template by itself: none of {min(BATCH, number)} "
+                        "texts has a question and an answer; use others' conversations (a file with a column of messages)"
                     )
                 advance(len(some[: number - len(found)]))
                 found += some
