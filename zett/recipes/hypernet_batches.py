@@ -60,8 +60,9 @@ class Batches:
         self._bias = None if base.table.bias is None else np.asarray(base.table.bias)
         self._turns = None
         if config.data.turns:
-            chats = config.data.chats and open_chats(config.data.chats, stream_bytes=config.data.stream_bytes)
-            self._turns = TurnedTexts(base, length, chats or None)
+            spec = config.data.chats
+            chats = None if spec is None else open_chats(spec, stream_bytes=config.data.stream_bytes)
+            self._turns = TurnedTexts(base, length, chats)
         self._special = 0 if self._turns is None else len(self._turns.sources)
 
     def __call__(self, step: int, rows: np.ndarray | None = None) -> dict:
