@@ -23,11 +23,13 @@ from zett.hypernet.network import predict_rows
 from zett.hypernet.release import load_hypernet, save_hypernet
 from zett.lms import load_base_model
 from zett.mesh import make_mesh
+from zett.optim import make_optimizer
 from zett.plan.choose import chosen
 from zett.recipes.hypernet import HypernetRecipe, HypernetStep, trained_for
 from zett.recipes.hypernet_batches import SPARE, Batches
 from zett.train import loop
 from zett.train.run import train
+from zett.train.step import abstract_state, initial_state
 from zett.vocab import load_tokenizer
 from zett.vocab.forms import with_distance
 from zett.vocab.train import save_tokenizer
@@ -234,6 +236,19 @@ def test_training_may_go_on_with_the_distance_of_vocabularies(folder, recipe, tm
     assert batch["forms"].features.shape[-1] == 7
     np.testing.assert_allclose(batch["forms"].features[:, 5:], np.broadcast_to(forms.features[0, 5:], (len(batch["same"]), 2)))
     assert np.isfinite(far.loss(far.init(), far.frozen, batch)[0])
+
+
+@pytest.mark.parametrize("weights", ["int8", "bfloat16"])
+def test_what_was_stored_in_fewer_bits_is_trained_in_float32(recipe, tmp_path, weights):
+    """Else small updates of it would be lost, and no checkpoint would fit."""
+    save_hypernet(tmp_path, trained_for(recipe.base, recipe.config, recipe.init()), recipe.base.vocab, {}, weights)
+    go_on = dataclasses.replace(recipe.config, start=str(tmp_path))
+    further, optimizer = HypernetStep(go_on, recipe.base, recipe.mesh), make_optimizer(go_on.optim, 6)
+    assert any(x.dtype != np.float32 for x in jax.tree.leaves(further.start()))
+    abstract = abstract_state(further, optimizer, recipe.mesh)
+    state = initial_state(further, optimizer, abstract)
+    jax.tree.map(lambda x, wanted: np.testing.assert_equal((x.dtype, x.shape), (wanted.dtype, wanted.shape)), state, abstract)
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}
 
 
 def test_training_may_start_from_the_hypernetwork_of_a_variant(recipe, tmp_path):

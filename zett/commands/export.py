@@ -9,7 +9,7 @@ DESCRIPTION = "Write a hypernetwork in the form that zett releases."
 EXAMPLES = """\
 examples:
   zett export --hypernet path/to/published/checkpoint --output my-hypernet
-  zett export --hypernet runs/pico --checkpoint latest --output my-hypernet     # of a run that has not ended
+  zett export --hypernet runs/pico --checkpoint latest --output my-hypernet     # of a run that was stopped
   zett export --hypernet old --base path/to/model --output new      # made before hypernetworks had rows of their base model
 
 What comes out is used by `zett transfer --hypernet`. That reads published checkpoints as they are, too.

@@ -61,6 +61,8 @@ def initial_state(recipe: Recipe, optimizer: optax.GradientTransformation, abstr
     if given is None:
         params = jax.jit(recipe.init, out_shardings=shardings.params)()
     else:
+        # What was stored in fewer bits is trained like all else; in bfloat16, small updates would be lost.
+        given = jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), given, abstract.params)
         params = place(given, shardings.params)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
     step = place(jnp.zeros((), jnp.int32), shardings.step)
