@@ -71,13 +71,14 @@ class Embedder:
         found = {token: self._rows.pop(token) for token in dict.fromkeys(asked) if token in self._rows}
         missing = [token for token in dict.fromkeys(asked) if token not in found]
         found |= zip(missing, self._made(missing)) if missing else ()
-        self._keep(found)
+        self._keep({token: found[token] for token in reversed(dict.fromkeys(reversed(asked)))})
         width, d = self._columns + (self._bias is not None), self.hypernet.hidden_size
         rows = np.stack([found[token] for token in asked]) if asked else np.zeros((0, width), np.float32)
         output = rows[:, d : self._columns] if self.hypernet.kinds == 2 else None
         return EmbeddingTable.of(rows[:, :d], output, None if self._bias is None else rows[:, -1])
 
     def _keep(self, found: dict[bytes, np.ndarray]) -> None:
+        """Rows by token, the last asked for at the end."""
         self._rows.update(list(found.items())[-self.kept :] if self.kept else ())
         while len(self._rows) > self.kept:
             self._rows.popitem(last=False)
