@@ -1,6 +1,7 @@
 """Merging in a batch: the same bytes in fewer tokens, by plain counting."""
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_bytes_stay_and_ids_are_those_of_the_tokenizer(kind, across):
         assert spelled(merged, row) == original(batch, row)
         # Each token stands where it says.
         begins = [*merged.begins[row, : merged.lengths[row]].tolist(), int(batch.lengths[row])]
-        parts = [batch.ids[row, a:b].tolist() for a, b in zip(begins, begins[1:])]
+        parts = [batch.ids[row, a:b].tolist() for a, b in itertools.pairwise(begins)]
         assert [b"".join(vocab.tokens[i] for i in part) for part in parts] == merged.token_bytes(row)
         assert all(len(part) <= 8 for part in parts)
 
@@ -69,7 +70,8 @@ def test_as_a_plain_loop_merges(rows, number, least, most, data):
 def _plain(vocab, batch, number, least, most):
     numbers = {}  # of new tokens, in the order that they are made
     texts = [
-        [(vocab.tokens[i], 1, word) for i, word in zip(batch.ids[r, :n], batch.words[r, :n])] for r, n in enumerate(batch.lengths)
+        [(vocab.tokens[i], 1, word) for i, word in zip(batch.ids[r, :n], batch.words[r, :n])]
+        for r, n in enumerate(batch.lengths)
     ]
 
     def key(token):
@@ -77,7 +79,7 @@ def _plain(vocab, batch, number, least, most):
 
     for done in range(number):
         pairs = collections.Counter(
-            (a[0], b[0]) for text in texts for a, b in zip(text, text[1:]) if a[2] == b[2] >= 0 and a[1] + b[1] <= most
+            (a[0], b[0]) for text in texts for a, b in itertools.pairwise(text) if a[2] == b[2] >= 0 and a[1] + b[1] <= most
         )
         if not pairs or max(pairs.values()) < least:
             return [[token for token, _, _ in text] for text in texts], done

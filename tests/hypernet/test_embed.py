@@ -34,12 +34,13 @@ def same(found: EmbeddingTable, table: EmbeddingTable, ids) -> None:
             np.testing.assert_allclose(mine, np.asarray(theirs)[ids], **TOL)
 
 
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
-@pytest.mark.parametrize("setting", ["tied", "untied", "distance", "bias"])
+@pytest.mark.parametrize(
+    ("setting", "kind"), [("plain", "unigram"), ("untied", "bpe"), ("distance", "bpe"), ("bias", "unigram")]
+)
 def test_rows_are_those_of_the_whole_table(setting, kind):
     """Of tokens that stand in the vocabulary around them, whichever number of them is asked for."""
     source, target = vocabulary("bpe", 400), vocabulary(kind, 600)
-    table = table_for(source, tied=setting in ("tied", "untied", "bias"))
+    table = table_for(source, tied=setting in ("untied", "bias"))
     if setting == "bias":
         table = EmbeddingTable.of(table.input, None, np.random.default_rng(2).normal(size=len(source)).astype(np.float32))
     config = {
@@ -94,19 +95,18 @@ def test_what_is_kept_is_bounded_and_the_last(base):
 
 
 def test_few_programs_are_compiled(base):
-    """Seventeen numbers of tokens make a handful of shapes."""
+    """Eight numbers of tokens make a handful of shapes."""
     embedder = Embedder(trained_for(base), base, kept=0)
     before, tokens = predict_rows._cache_size(), [f"{a}{b}q" for a in "abcdefgh" for b in "stuvwxyz"]
-    for number in range(1, 18):
+    for number in range(1, 9):
         embedder(tokens[:number])
-    assert predict_rows._cache_size() - before <= 8
+    assert predict_rows._cache_size() - before <= 6
 
 
 @pytest.mark.parametrize("case", golden.CASES)
 def test_published_ones(case, folder):
-    """Against what the authors' own code computed; theirs reads no features, so it makes no difference what is around."""
-    hypernet, content = load_hypernet(folder(case)), stored(case)
-    given, expected = ({k.partition(".")[2]: x for k, x in content.items() if k.startswith(p)} for p in ("inputs.", "outputs."))
+    """They read no features, so that it makes no difference what is around; some know languages."""
+    hypernet, given = load_hypernet(folder(case)), stored(case)
     bias = np.zeros(len(given["source_embeddings"]), np.float32) if hypernet.config.bias else None
     language = int(given["lang_index"].reshape(-1)[0]) if hypernet.config.languages else None
     base = base_with(given, hypernet, bias)

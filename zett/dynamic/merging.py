@@ -106,7 +106,7 @@ def merge(
     batch: TokenBatch, number: int | None = None, *, reduction: float | None = None, least: int = LEAST,
     most_pieces: int = MOST_PIECES,
 ) -> Merged:  # fmt: skip
-    """The batch after `number` merges, or fewer where the texts are shorter by the share `reduction` before, or no pair is left.
+    """The batch after `number` merges, or fewer where texts are shorter by the share `reduction` before, or no pair is left.
 
     Each time all occurrences of the pair that is most frequent become one token; of equally frequent ones it is the one with
     the lowest ids. A token that spells one of the vocabulary's is that one. least: how often a pair has to stand in the batch;

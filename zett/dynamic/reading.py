@@ -42,7 +42,11 @@ def merge_texts(
     """
     before, after = around(model.vocab)
     batch = read_texts(
-        model.vocab, [texts] if isinstance(texts, str) else texts, before=before, after=() if model.causal else after, across=across
+        model.vocab,
+        [texts] if isinstance(texts, str) else texts,
+        before=before,
+        after=() if model.causal else after,
+        across=across,
     )
     return merge(batch, number, reduction=reduction, least=least, most_pieces=most_pieces)
 

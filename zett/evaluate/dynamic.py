@@ -23,7 +23,7 @@ from zett.methods.hypernet import HypernetMethod
 from zett.progress import phase
 from zett.values import check_seed
 
-__all__ = ["DynamicReport", "MergedScore", "evaluate_dynamic", "save", "table"]
+__all__ = ["MERGES", "DynamicReport", "MergedScore", "evaluate_dynamic", "save", "table"]
 METHODS = ("fvt",)
 MERGES = (25, 50, 100, 200, 400)
 
@@ -74,8 +74,8 @@ def evaluate_dynamic(
 
     Of each window of text the first three quarters of its tokens are read, after so many `merges` in each batch of `batch_size`
     texts, and the rest is predicted; an encoder reads whole windows, and predicts the words that are hidden in them. across:
-    neighbouring words are merged, too. The new tokens' rows are made by each of the `methods` (None: fvt) and `hypernets`; these,
-    language, text, text_bytes and window are as in `evaluate`. Raises UserError.
+    neighbouring words are merged, too. The new tokens' rows are made by each of the `methods` (None: fvt) and `hypernets`;
+    these, language, text, text_bytes and window are as in `evaluate`. Raises UserError.
     """
     check_seed(seed)
     numbers = [merges] if isinstance(merges, int) else list(merges)
@@ -83,9 +83,7 @@ def evaluate_dynamic(
         if type(number) is not int or number < 1:
             raise UserError(f"merges is {number!r}; it has to be a whole number, at least 1")
     dtype = product_dtype(dtype).name
-    windows, record = measured_windows(
-        text, text_bytes, window, text_column=text_column, prose="prose", specs=(), seed=seed
-    )
+    windows, record = measured_windows(text, text_bytes, window, text_column=text_column, prose="prose", specs=(), seed=seed)
     methods = METHODS if methods is None else methods if isinstance(methods, Mapping) else several(methods)
     source, chosen, _ = opened(model, dtype, hypernets, methods, HypernetMethod.shipped(language, None, None))
     task = Dynamic(dtype=dtype, batch_size=batch_size, across=across)
@@ -129,12 +127,14 @@ def table(report: DynamicReport) -> str:
         f"{settings['batch_size']} texts",
         "",
         " " * 32 + "".join(f"  {f' {name} ':─^{width}}" for name in names),
-        f"{'merges':>6}  {'tokens':>7}  {'new':>5}  {'shorter':>8}" + "".join(f"  {'bpb':>7}  {'ratio':<{width - 9}}" for _ in names),
+        f"{'merges':>6}  {'tokens':>7}  {'new':>5}  {'shorter':>8}"
+        + "".join(f"  {'bpb':>7}  {'ratio':<{width - 9}}" for _ in names),
     ]
     lines.append("─" * len(lines[-1].rstrip()))
     for s in report.targets:
         cells = (
-            f"  {s.bits_per_byte[name]:7.3f}  {f'{s.ratio[name]:.3f} ±{s.ratio_error[name]:.3f}':<{width - 9}}" for name in names
+            f"  {s.bits_per_byte[name]:7.3f}  {f'{s.ratio[name]:.3f} ±{s.ratio_error[name]:.3f}':<{width - 9}}"
+            for name in names
         )
         lines.append(f"{s.merges:>6}  {s.left:>7,}  {s.new:>5,}  {s.reduction:>8.1%}{''.join(cells)}".rstrip())
     lines += ["", "ratio: bits per byte over those without merges, ± one standard error"]

@@ -167,9 +167,7 @@ class TrainedHypernet(Method):
         target = tokenizer if isinstance(tokenizer, Vocabulary) else load_tokenizer(tokenizer)
         return self(model, target, language=language)
 
-    def embed(
-        self, tokens: Sequence[str | bytes], model: Any = None, *, language: str | int | None = None
-    ) -> EmbeddingTable:
+    def embed(self, tokens: Sequence[str | bytes], model: Any = None, *, language: str | int | None = None) -> EmbeddingTable:
         """Rows of single tokens, as they stand in a text (" world") or as bytes; those of the last tokens are kept.
 
         They are the rows that the tokens would have as parts of the base model's vocabulary; see `Embedder`, which has more
@@ -225,7 +223,11 @@ class TrainedHypernet(Method):
         predicted[special, :columns] = np.tile(side_by_side(sides, forms.same[special]), times)
         means = np.concatenate([side.mean(0, dtype=np.float32) for side in sides])
         predicted[forms.lengths == 0, :columns] = np.tile(means, times)
-        bias = None if table.bias is None else self.output_bias(np.asarray(table.bias, np.float32)[:size], predicted, forms, special)
+        bias = (
+            None
+            if table.bias is None
+            else self.output_bias(np.asarray(table.bias, np.float32)[:size], predicted, forms, special)
+        )
         return EmbeddingTable.of(predicted[:, :d], predicted[:, d:columns] if self.kinds == 2 else None, bias)
 
     def source_of(self, base: BaseModel) -> Vocabulary:
