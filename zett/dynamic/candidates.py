@@ -24,7 +24,7 @@ from zett.lms.body import Body
 from zett.lms.cache import Cache
 from zett.table import EmbeddingTable
 
-PROBES = 128  # clusters that a search reads
+PROBES = 256  # clusters that a search reads
 TRAINED = 40  # rows for each cluster by which these are found
 
 
