@@ -70,9 +70,8 @@ class Dynamic:
         else:
             frame = len(frame_of(base))
             found = hidden_tokens(Items(tuple(texts), np.ones(len(texts))), base.vocab)
-            chosen = np.zeros(batch.ids.shape, np.bool_)
-            width = min(found.shape[1], chosen.shape[1])
-            chosen[:, :width] = found[:, :width]
+            width = batch.ids.shape[1]
+            chosen = np.pad(found, ((0, 0), (0, max(width - found.shape[1], 0))))[:, :width]
         longest = int(batch.lengths.max(initial=0)) + frame
         if longest > base.config.room:
             raise UserError(
@@ -91,7 +90,7 @@ class Dynamic:
         words = np.where(chosen, -1, batch.words)
         lengths = batch.lengths - counts if base.causal else batch.lengths
         read = TokenBatch(batch.vocab, np.where(chosen, MASK, batch.ids), lengths.astype(np.int32), words)
-        return DynamicItems(tuple(texts[i] for i in kept), weights, read, targets, counts)
+        return DynamicItems(tuple(texts[i] for i in kept.tolist()), weights, read, targets, counts)
 
     def score(self, model: BaseModel, items: Items) -> np.ndarray:
         """Without merges. UserError if the model has another vocabulary than the one whose tokens the items are."""
@@ -131,8 +130,8 @@ def _ends(batch: TokenBatch) -> np.ndarray:
     ends = np.zeros(batch.ids.shape, np.bool_)
     for row, length in enumerate(batch.lengths):
         at = int(PROMPT * length)
-        later = np.flatnonzero(np.diff(_word_of(batch.vocab, batch.ids[row, at - 1 : length]))) if at else []
-        if len(later):
+        later = np.flatnonzero(np.diff(_word_of(batch.vocab, batch.ids[row, max(at - 1, 0) : length])))
+        if at and len(later):
             ends[row, at + later[0] : length] = True
     return ends
 
