@@ -9,6 +9,9 @@ Everything heavy is imported on first use: `import zett` loads neither JAX nor T
     add_tokens       a model with more tokens, which its tokenizer really uses
     evaluate         how much a model loses with tokenizers that it was not trained with, by method
     evaluate_drafts  how much of what a draft model writes ahead a big model keeps (speculative decoding)
+    evaluate_dynamic how much shorter texts become in tokens merged for a batch, and what the model loses
+    merge_texts      a batch of texts in fewer tokens; merged_inputs and generate_merged read them, with rows made on the fly
+    Candidates       a million tokens to write from, by an approximate index; write_from writes
     generate         what a model writes after a prompt, whatever vocabulary it has
     inspect          what changes with another tokenizer, before anything is trained or transferred
     load_hypernet    a trained hypernetwork; its rows(tokenizer) are what transfer writes, as arrays
@@ -28,20 +31,26 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it.
 _PUBLIC = {
     "EmbeddingTable": "zett.table",
+    "Candidates": "zett.dynamic.candidates",
     "UserError": "zett.errors",
     "add_tokens": "zett.surgery.add_tokens",
     "evaluate": "zett.evaluate.evaluate",
     "evaluate_drafts": "zett.evaluate.drafts",
+    "evaluate_dynamic": "zett.evaluate.dynamic",
     "generate": "zett.generate",
+    "generate_merged": "zett.dynamic.reading",
     "inspect": "zett.inspect.compare",
     "load_base_model": "zett.lms.base",
     "load_hydra": "zett.hydra",
     "load_hypernet": "zett.hypernet.release",
     "load_tokenizer": "zett.vocab.load",
+    "merge_texts": "zett.dynamic.reading",
+    "merged_inputs": "zett.dynamic.reading",
     "refine": "zett.refine",
     "transfer": "zett.transfer",
     "trim": "zett.surgery.trim",
     "write_chats": "zett.chats",
+    "write_from": "zett.dynamic.candidates",
 }
 
 

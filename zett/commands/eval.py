@@ -25,11 +25,15 @@ examples:
   # a draft model for speculative decoding: how much of what it writes ahead BIG keeps; or which method makes the best draft
   zett eval --task drafts --model my-draft --target-model BIG
   zett eval --task drafts --model SMALL --target-model BIG --method fvt first_last weighted
+
+  # tokens merged for each batch of texts: how much shorter they become, and how much worse the rest of a text is predicted
+  zett eval --task dynamic --model MODEL --text TEXT --merges 50 200 --across-words
+
   zett eval --task agreement --model path/to/chat-model --tokenizer path/to/tokenizer   # are its answers the original's?
 """
 DEFAULT_OUTPUT = "runs/eval"
 METHODS = ["fvt", "mean", "random"]
-DRAFTS = "drafts"
+DRAFTS, DYNAMIC = "drafts", "dynamic"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,11 +84,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--text-bytes", "the most bytes to measure (default: a whole file or folder, 131072 of a held-out split)", type=int)
     what = (
         "bits_per_byte, masked_bits_per_byte; agreement: answers to prompts beside the original's; drafts: how much of what "
-        "--model writes ahead --target-model keeps (default: by the model, how well it reads)"
+        "--model writes ahead --target-model keeps; dynamic: texts in tokens merged for each batch (default: "
+        "by the model, how well it reads)"
     )
     add("--task", what, metavar="NAME")
     _more_arguments(add)
     _draft_arguments(parser.add_argument_group("speculative decoding (--task drafts)"))
+    _dynamic_arguments(parser.add_argument_group("merged tokens (--task dynamic)"))
 
 
 def _more_arguments(add: Callable[..., None]) -> None:
@@ -120,6 +126,12 @@ def _draft_arguments(group) -> None:
     group.add_argument("--temperature", type=float, default=1.0, help="of sampling (default: %(default)s)")
 
 
+def _dynamic_arguments(group) -> None:
+    what = "pairs of tokens that are merged in each batch of texts, one or more numbers (default: 25 50 100 200 400)"
+    group.add_argument("--merges", type=int, nargs="+", metavar="N", help=what)
+    group.add_argument("--across-words", action="store_true", help="merge tokens of neighbouring words, too")
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate as the arguments say; print the table, write report.json and report.png. Raises UserError."""
     from zett.evaluate.saving import check_output
@@ -137,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
         check_belongs(args.model, folder)
     clock = time.perf_counter()
     with shown(not args.json):
-        result, save, table = (_drafts if args.task == DRAFTS else _reading)(args, hypernets)
+        result, save, table = {DRAFTS: _drafts, DYNAMIC: _dynamic}.get(args.task, _reading)(args, hypernets)
     result.settings["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     result.settings["seconds"] = round(time.perf_counter() - clock, 1)
     files = save(result, output)
@@ -150,6 +162,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_task(args: argparse.Namespace) -> None:
+    if args.task != DYNAMIC and (args.merges or args.across_words):
+        given = f"--merges {args.merges[0]}" if args.merges else "--across-words"
+        raise UserError(f"{given} is of --task dynamic; give that task, or leave it out")
+    unused = {"--tokenizer": args.tokenizer, "--prompts": args.prompts, "--special": args.special, "--base": args.base}
+    for name, value in unused.items() if args.task == DYNAMIC else ():
+        if value:
+            raise UserError(
+                f"--task dynamic has no use for {name} {value[0] if isinstance(value, list) else value}; leave it out"
+            )
     if args.task == DRAFTS and (args.prompts or args.special):
         given = f"--prompts {args.prompts}" if args.prompts else f"--special {args.special}"
         raise UserError(f"--task drafts has no use for {given}; leave it out")
@@ -189,6 +210,20 @@ def _drafts(args: argparse.Namespace, hypernets: dict[str, str] | None) -> tuple
         hypernets=hypernets, language=args.language, base=args.base, variant=args.variant, text=args.text,
         prompts=args.prompt_count, window=args.window, text_column=args.text_column, prompt_tokens=args.prompt_tokens,
         new_tokens=args.new_tokens, draft_tokens=args.draft_tokens, temperature=args.temperature,
+        batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
+    )  # fmt: skip
+    return report, save, table
+
+
+def _dynamic(args: argparse.Namespace, hypernets: dict[str, str] | None) -> tuple:
+    """The report, and what saves and shows it."""
+    with phase("loading JAX"):
+        from zett.evaluate.dynamic import MERGES, evaluate_dynamic, save, table
+
+    report = evaluate_dynamic(
+        args.model, merges=args.merges or MERGES, across=args.across_words,
+        methods=None if args.method is None else list(dict.fromkeys(args.method)), hypernets=hypernets,
+        language=args.language, text=args.text, text_bytes=args.text_bytes, window=args.window, text_column=args.text_column,
         batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
     )  # fmt: skip
     return report, save, table

@@ -180,7 +180,7 @@ def table(report: DraftReport) -> str:
     return "\n".join([*lines, "", *notes])
 
 
-def save(report: DraftReport, folder: Path) -> list[Path]:
+def save(report, folder: Path) -> list[Path]:
     """Write report.json into `folder`, made if missing; returns its path. The plot of another report goes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PLOT_NAME).unlink(missing_ok=True)

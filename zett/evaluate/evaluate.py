@@ -101,6 +101,8 @@ def _check_task(name: str | None, prompts, special: str | None) -> None:
         check_task(name)
     if name == "drafts":
         raise UserError("the task 'drafts' takes a second model; it is zett.evaluate.drafts.evaluate_drafts that measures it")
+    if name == "dynamic":
+        raise UserError("the task 'dynamic' takes no tokenizer; it is zett.evaluate.dynamic.evaluate_dynamic that measures it")
     if special is not None:
         check_mode(special)
     if prompts is not None and name != "agreement":

@@ -75,7 +75,7 @@ class _Network:
             return
         packed = pack_forms(forms.take(ids), multiple=1, language=language)
         number, width = packed.packed.shape
-        at_once = max(min(chunk // width, _power_of_two(number)), 1)
+        at_once = max(min(chunk // width, power_of_two(number)), 1)
         packed = with_rows(packed, -(-number // at_once) * at_once)
         numbers, table = self._placed(packed, len(ids), chunk)
         # A row holds tokens of two positions or more, so that it has at most half as many tokens as positions.
@@ -105,13 +105,13 @@ class _Network:
 
 def _parts(items: np.ndarray, chunk: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """`items` in parts, and each part filled up with some of its own, to one size for all."""
-    size = min(chunk, _power_of_two(len(items)))
+    size = min(chunk, power_of_two(len(items)))
     for start in range(0, len(items), size):
         part = items[start : start + size]
         yield part, np.resize(part, size)
 
 
-def _power_of_two(number: int) -> int:
+def power_of_two(number: int) -> int:
     """The least that is not below `number`: few shapes are compiled."""
     return 1 << (number - 1).bit_length()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.files.resolve import SOURCE_TOKENIZER
 from zett.hypernet.base_rows import ALIKE, SAME, BaseRows, Fit, how_alike, same_ids
+from zett.hypernet.embed import Embedder
 from zett.hypernet.emission import emitted, side_by_side
 from zett.hypernet.network import hypernet_graph, kinds_of_rows, shape_words
 from zett.hypernet.packing import limit_pieces
@@ -160,11 +162,33 @@ class TrainedHypernet(Method):
         model: the base model, as a `BaseModel` or what `load_base_model` takes; None: the one whose name the hypernetwork
         knows. output is None where the output rows are the input rows. UserError if the hypernetwork belongs to another model.
         """
-        if model is None or isinstance(model, str | Path):
-            model = load_base_model(self.base["name"] if model is None else model, body=False)
+        model = self._model(model)
         progress.say(self.about(model))
         target = tokenizer if isinstance(tokenizer, Vocabulary) else load_tokenizer(tokenizer)
         return self(model, target, language=language)
+
+    def embed(self, tokens: Sequence[str | bytes], model: Any = None, *, language: str | int | None = None) -> EmbeddingTable:
+        """Rows of single tokens, as they stand in a text (" world") or as bytes; those of the last tokens are kept.
+
+        They are the rows that the tokens would have as parts of the base model's vocabulary; see `Embedder`, which has more
+        settings. float32 arrays on the host, row i that of token i; output is None where the output rows are the input rows.
+        model, language: as in `rows`. UserError.
+        """
+        key = (str(model) if isinstance(model, str | Path) else id(model), language)
+        if key not in self._embedders:  # an embedder keeps its model, so that no other one gets this id
+            self._embedders.clear()
+            self._embedders[key] = Embedder(self, self._model(model), language=language)
+        return self._embedders[key](tokens)
+
+    @functools.cached_property
+    def _embedders(self) -> dict[tuple, Embedder]:
+        """The last that was used."""
+        return {}
+
+    def _model(self, model: Any) -> BaseModel:
+        if model is None or isinstance(model, str | Path):
+            return load_base_model(self.base["name"] if model is None else model, body=False)
+        return model
 
     def __call__(
         self, base: BaseModel, target: Vocabulary, *, seed: int = 0, language: str | int | None = None, dtype=jnp.float32,
@@ -182,7 +206,7 @@ class TrainedHypernet(Method):
         chunk: int | None = None,
     ) -> EmbeddingTable:  # fmt: skip
         """What calling it returns, for a `base` that has been checked, or whose rows another checked model's are mixed with."""
-        source, number = self._source(base), self.language_number(language)
+        source, number = self.source_of(base), self.language_number(language)
         with progress.phase(f"taking {len(target):,} tokens apart into pieces of the base model's tokenizer"):
             forms = limit_pieces(surface_forms(target, source, self.config.max_pieces), self.config.max_pieces)
             forms = with_distance(forms) if self.config.distance else forms
@@ -199,10 +223,14 @@ class TrainedHypernet(Method):
         predicted[special, :columns] = np.tile(side_by_side(sides, forms.same[special]), times)
         means = np.concatenate([side.mean(0, dtype=np.float32) for side in sides])
         predicted[forms.lengths == 0, :columns] = np.tile(means, times)
-        bias = None if table.bias is None else self._bias(np.asarray(table.bias, np.float32)[:size], predicted, forms, special)
+        bias = (
+            None
+            if table.bias is None
+            else self.output_bias(np.asarray(table.bias, np.float32)[:size], predicted, forms, special)
+        )
         return EmbeddingTable.of(predicted[:, :d], predicted[:, d:columns] if self.kinds == 2 else None, bias)
 
-    def _source(self, base: BaseModel) -> Vocabulary:
+    def source_of(self, base: BaseModel) -> Vocabulary:
         """The vocabulary whose pieces the hypernetwork reads."""
         if self.base["fingerprint"] is not None:
             return base.vocab
@@ -249,8 +277,8 @@ class TrainedHypernet(Method):
         most = 2048 if jax.default_backend() == "cpu" else 8192
         return max(512, min(most, 2**24 // (self.hidden_size * len(self.params["heads"]))))
 
-    def _bias(self, theirs, predicted, forms: SurfaceForms, special) -> np.ndarray:
-        """Output bias `[V]` of a masked language model, with or without a head for it."""
+    def output_bias(self, theirs, predicted, forms: SurfaceForms, special) -> np.ndarray:
+        """Output bias `[V]` of a masked language model, with or without a head for it; special: tokens that keep theirs."""
         bias = bias_residual(self.config, theirs, forms)
         if self.config.bias:
             bias += np.where(forms.lengths > 0, predicted[:, -1], 0.0)

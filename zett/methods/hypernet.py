@@ -11,6 +11,7 @@ from zett.belongs import check_belongs, shipped_candidates
 from zett.choices import VARIANTS
 from zett.errors import UserError
 from zett.hypernet.base_rows import Fit
+from zett.hypernet.embed import Embedder
 from zett.hypernet.release import load_hypernet
 from zett.hypernet.shipped import shipped_for
 from zett.hypernet.trained import TrainedHypernet
@@ -86,6 +87,13 @@ class HypernetMethod(Method):
             self._fits(base)
             table = variant_table(trained, base, own, target, self.way, language=self.language, dtype=dtype)
         return towards_own(table, base, target, self.shared) if self.shared else table
+
+    def embedder(self, base: BaseModel) -> Embedder:
+        """What makes rows of single tokens. UserError where the settings ask for more than the hypernetwork's own rows."""
+        for name, value in {"base": self.base, "fit_scale": self.fit_scale, "shared": self.shared or None}.items():
+            if value is not None:
+                raise UserError(f"{name} is {value!r}, which single tokens make no use of; leave it out")
+        return Embedder(self._trained(base), base, language=self.language)
 
     @property
     def reads_body(self) -> bool:

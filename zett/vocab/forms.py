@@ -67,9 +67,15 @@ def token_features(tokens: Sequence[bytes], log_prior: np.ndarray) -> np.ndarray
     return feature_columns(lengths, extensions(data, starts), extensions(data, starts, backwards=True), log_prior)
 
 
-def feature_columns(lengths: np.ndarray, prefixes: np.ndarray, suffixes: np.ndarray, log_prior: np.ndarray) -> np.ndarray:
-    """`[V, 5]` float32; lengths in bytes; prefixes, suffixes: how many longer tokens begin or end with the token."""
-    log_size = np.full(len(lengths), np.log(max((lengths > 0).sum(), 1)))
+def feature_columns(
+    lengths: np.ndarray, prefixes: np.ndarray, suffixes: np.ndarray, log_prior: np.ndarray, sizes=None
+) -> np.ndarray:
+    """`[V, 5]` float32; lengths in bytes; prefixes, suffixes: how many longer tokens begin or end with the token.
+
+    sizes: of the vocabulary that a token is in, for each (None: these tokens are the vocabulary).
+    """
+    sizes = max((lengths > 0).sum(), 1) if sizes is None else sizes
+    log_size = np.broadcast_to(np.log(sizes), lengths.shape)
     columns = [(log_prior + 9) / 2, log_size - 8.5, np.log1p(prefixes) - 1, np.log1p(suffixes) - 1, np.log1p(lengths) - 1.5]
     return np.stack(columns, 1).astype(np.float32)
 

@@ -38,6 +38,7 @@ TASKS = {
     "agreement": "zett.evaluate.tasks.agreement:Agreement",
     "bits_per_byte": "zett.evaluate.tasks.bits_per_byte:BitsPerByte",
     "drafts": "zett.evaluate.tasks.drafts:Drafts",
+    "dynamic": "zett.evaluate.tasks.dynamic:Dynamic",
     "masked_bits_per_byte": "zett.evaluate.tasks.masked_bits_per_byte:MaskedBitsPerByte",
 }
 

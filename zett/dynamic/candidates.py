@@ -1,0 +1,157 @@
+"""Writing from a million candidates: the next token is found by an approximate index, without a product over all rows.
+
+The candidates are any tokens with output rows, such as `embed` of a hypernetwork makes. The index is one of the library faiss:
+the rows are in clusters, and those of the clusters that are nearest to a hidden state are compared with it (IVF; arXiv
+2401.08281). It names some candidates, and their logits are then computed as they are. Of 60,000 candidates for pico, graphs
+(HNSW, of faiss and voyager) took three to four times as long for the same share found, and as long to build.
+Shapes: V candidates, B hidden states, k of the candidates, D columns.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zett.errors import UserError
+from zett.generate import CACHE, PROMPT, doubled, encode_prompt
+from zett.lms.base import BaseModel, check_causal
+from zett.lms.body import Body
+from zett.lms.cache import Cache
+from zett.table import EmbeddingTable
+
+PROBES = 256  # clusters that a search reads
+TRAINED = 40  # rows for each cluster by which these are found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidates:
+    """Tokens to write from.
+
+    tokens: `[V]` bytes. input: `[V, D]`, the rows by which they are read. output: `[V, D]`, bias `[V]` or None, and softcap:
+    of their logits. index: None to compute all logits.
+    """
+
+    tokens: tuple[bytes, ...]
+    input: np.ndarray
+    output: np.ndarray
+    bias: np.ndarray | None
+    softcap: float | None
+    index: Any
+
+    @classmethod
+    def of(
+        cls, tokens: Sequence[bytes], table: EmbeddingTable, *, softcap: float | None = None, exact: bool = False, seed: int = 0
+    ) -> "Candidates":
+        """Candidates with the rows of `table`, one each. softcap: the model's `config.logit_softcap`.
+
+        exact: without an index. UserError where the library is missing, or rows and tokens are not equally many.
+        """
+        rows, output = np.asarray(table.input, np.float32), np.asarray(table.output_rows, np.float32)
+        if len(tokens) != len(rows) or not len(tokens):
+            raise UserError(f"there are {len(tokens):,} candidates and {len(rows):,} rows; there has to be one for each")
+        bias = None if table.bias is None else np.asarray(table.bias, np.float32)
+        index = None if exact else _index(output if bias is None else np.concatenate([output, bias[:, None]], 1), seed)
+        return cls(tuple(tokens), rows, output, bias, softcap, index)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        return f"Candidates({len(self):,} tokens, {'all of them computed' if self.index is None else 'by an index'})"
+
+    def top(self, h_BD: np.ndarray, k: int = 1, *, probes: int = PROBES) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers `[B, k]` of the candidates with the largest logits, and these logits, in falling order.
+
+        Which are found is approximate; their logits are exact. probes: clusters of the index that are read: more find
+        better ones, and take longer.
+        """
+        h_BD = np.asarray(h_BD, np.float32)
+        if not 1 <= k <= len(self):
+            raise UserError(f"k is {k!r}; it has to be from 1 to {len(self):,}, the number of candidates")
+        if self.index is None:
+            logits_BV = self._logits(h_BD, self.output, self.bias)
+            ids = np.argpartition(-logits_BV, k - 1)[:, :k]
+            logits = np.take_along_axis(logits_BV, ids, 1)
+        else:
+            query = h_BD if self.bias is None else np.pad(h_BD, ((0, 0), (0, 1)), constant_values=1)
+            found = self.index.search(query, min(max(4 * k, 16), len(self)), params=_settings(probes))[1]
+            ids = np.where(found < 0, found[:, :1], found)  # where the clusters that were read hold too few
+            k = min(k, ids.shape[1])
+            logits = self._logits(h_BD[:, None], self.output[ids].swapaxes(1, 2), None if self.bias is None else self.bias[ids])
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(ids, order, 1), np.take_along_axis(logits, order, 1)
+
+    def _logits(self, h, rows, bias) -> np.ndarray:
+        products = (h @ rows)[:, 0] if rows.ndim == 3 else h @ rows.T
+        if self.softcap is not None:
+            products = self.softcap * np.tanh(products / self.softcap)
+        return products if bias is None else products + bias
+
+
+def _faiss():
+    try:
+        import faiss
+    except ImportError:
+        raise UserError(
+            'an index of candidates needs the library faiss: pip install "zett[candidates]", or take exact=True'
+        ) from None
+    return faiss
+
+
+def _settings(probes: int):
+    return _faiss().SearchParametersIVF(nprobe=probes)
+
+
+def _index(rows: np.ndarray, seed: int):
+    faiss = _faiss()
+    clusters = max(int(4 * math.sqrt(len(rows))) if len(rows) >= 4096 else len(rows) // TRAINED, 1)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(rows.shape[1]), rows.shape[1], clusters, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.seed = 8, seed
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, TRAINED
+    index.train(rows)
+    index.add(rows)
+    return index
+
+
+def write_from(
+    model: BaseModel, candidates: Candidates, prompt: str, *, max_tokens: int = 64, probes: int = PROBES
+) -> Iterator[bytes]:
+    """The most probable candidate, again and again, after `prompt`, which is read in the model's own tokens.
+
+    It ends after `max_tokens`, or where the model has no more positions. UserError for an encoder, or where none is left.
+    """
+    check_causal(model)
+    ids = encode_prompt(model.vocab, prompt)
+    if len(ids) >= model.config.room:
+        raise UserError(f"the prompt has {len(ids):,} tokens; {model.name} has {model.config.room:,} positions: give less text")
+    return _written(model, candidates, ids, min(max_tokens, model.config.room - len(ids)), probes)
+
+
+def _written(model: BaseModel, candidates: Candidates, ids: list[int], number: int, probes: int) -> Iterator[bytes]:
+    body = Body(model.graphdef, model.params)
+    size = doubled(CACHE, len(ids) + number)
+    cache, x_LD = Cache.empty(model.config, size), np.asarray(model.table.input)[np.asarray(ids)].astype(np.float32)
+    read = list(x_LD)
+    for _ in range(number):
+        if len(read) - 1 in model.config.restarts:
+            cache, x_LD = Cache.empty(model.config, size), np.stack(read)
+        room = min(doubled(PROMPT, len(x_LD)), model.config.room) if len(x_LD) > 1 else 1
+        padded = np.pad(x_LD, ((0, room - len(x_LD)), (0, 0)))[None]
+        h_BD, cache = _read(body, cache, padded, np.int32(len(x_LD)))
+        chosen = int(candidates.top(np.asarray(h_BD), probes=probes)[0][0, 0])
+        yield candidates.tokens[chosen]
+        x_LD = candidates.input[chosen][None]
+        read.append(x_LD[0])
+
+
+@functools.partial(jax.jit, donate_argnames="cache")
+def _read(body: Body, cache: Cache, x_BLD, number):
+    """Hidden states `[B, D]` after the first `number` rows, and the cache with these; see `zett.generate.read_tokens`."""
+    positions_BL = jnp.minimum(cache.columns(x_BLD.shape[1]), cache.used[:, None] + number - 1)
+    h_BLD, read = body(x_BLD, positions_BL=positions_BL, cache=cache)
+    return h_BLD[:, number - 1], dataclasses.replace(read, used=cache.used + number)
