@@ -1,10 +1,10 @@
-"""A model folder with an edited vocabulary as a GGUF file, by llama.cpp's own converter.
+"""A model folder with an edited vocabulary as a GGUF file, by llama.cpp's own converter:
 
     python -m zett.gguf.llama_cpp LLAMA_CPP FOLDER OUT.gguf [--outtype f32 ...]
 
-LLAMA_CPP: the folder with convert_hf_to_gguf.py, such as vendor/llama.cpp in the source of llama-cpp-python. The converter knows
-how a byte-level tokenizer cuts words by a hash of the ids of one text. Trimmed and extended vocabularies have other ids, so that
-it stops with "BPE pre-tokenizer was not recognized"; here it is told the name, which follows from tokenizer.json.
+LLAMA_CPP: the folder with convert_hf_to_gguf.py, such as vendor/llama.cpp in the source of llama-cpp-python. The converter
+knows how a byte-level tokenizer cuts words by a hash of the ids of one text. Trimmed and extended vocabularies have other ids,
+so that it stops with "BPE pre-tokenizer was not recognized"; here it is told the name, which follows from tokenizer.json.
 """
 
 import json
