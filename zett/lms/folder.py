@@ -66,7 +66,7 @@ def write_model(
     hf_config = _follow_other_ids(follow_ids({**ids, **config}, target, base.vocab), base, target)
     if like is not None:
         hf_config, table, size = like.follow(hf_config, like.config, target), with_padding(table, like.rows), like.rows
-        per_layer = None if per_layer is None else with_padding(EmbeddingTable.of(per_layer), like.rows).input
+        per_layer = None if per_layer is None else np.asarray(with_padding(EmbeddingTable.of(per_layer), like.rows).input)
         like.write_template(folder)
     owner = vocabulary_config(hf_config, folder / "config.json")
     set_vocabulary_size(hf_config, size, folder / "config.json", base.names)

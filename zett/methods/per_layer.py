@@ -28,4 +28,4 @@ def rows_per_layer(method: Method, base: BaseModel, target: Vocabulary, *, seed:
     if not base.names.per_layer:
         return None
     rows = per_layer_rows(stored_tensors(base.folder), base.names, len(base.vocab))
-    return method(dataclasses.replace(base, table=EmbeddingTable.of(rows)), target, seed=seed).input
+    return np.asarray(method(dataclasses.replace(base, table=EmbeddingTable.of(rows)), target, seed=seed).input)

@@ -44,7 +44,7 @@ def trim(
     settings the text that the card shows as what was run. Bad input is a UserError, with nothing written.
     """
     output = folders.output_path(output)
-    source = "|".join([text] * (text is not None) + [language_source(languages, languages_from)] * bool(languages)) or None
+    source = "|".join(([text] if text else []) + ([language_source(languages, languages_from)] if languages else [])) or None
     if source is None and keep is None:
         raise UserError("nothing says which tokens stay; give a text (--text), languages, or a file of tokens (--keep)")
     check_whole("pad_to_multiple_of", pad_to_multiple_of)
