@@ -11,6 +11,7 @@ from llama_runner import Runner, converter, to_gguf
 from surgery.shapes import LINES, model_folder, tokenizer
 
 import zett
+from zett.gguf.llama_cpp import merge_scores
 from zett.gguf.pretokenisers import PRE_TOKENISERS, as_json, name_of
 
 TEXT = "\n".join(LINES)
@@ -60,3 +61,8 @@ def test_names_of_pre_tokenizers(name):
 
 def test_the_name_of_a_tokenizer_of_the_library():
     assert name_of(json.loads(tokenizer("gpt2").to_str())) == "gpt-2"
+
+
+def test_scores_follow_merges():
+    spec = {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "aba": 3}, "merges": ["a b", ["ab", "a"]]}}
+    assert merge_scores(spec) == {2: -1.0, 3: -2.0} and merge_scores({"model": {"type": "Unigram"}}) == {}

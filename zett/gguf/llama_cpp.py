@@ -4,7 +4,9 @@
 
 LLAMA_CPP: the folder with convert_hf_to_gguf.py, such as vendor/llama.cpp in the source of llama-cpp-python. The converter
 knows how a byte-level tokenizer cuts words by a hash of the ids of one text. Trimmed and extended vocabularies have other ids,
-so that it stops with "BPE pre-tokenizer was not recognized"; here it is told the name, which follows from tokenizer.json.
+so that it stops with "BPE pre-tokenizer was not recognized"; here it is told the name, which follows from tokenizer.json. Of a
+SentencePiece BPE without its tokenizer.model it writes the same score for all tokens, so that llama.cpp, which merges by scores,
+cuts texts anyhow; here tokens get scores by their merges.
 """
 
 import json
@@ -13,6 +15,7 @@ import sys
 from pathlib import Path
 
 from zett.gguf.pretokenisers import name_of
+from zett.surgery.keep import pairs_of
 
 
 def convert(llama_cpp: Path, folder: Path, *arguments: str) -> None:
@@ -20,6 +23,7 @@ def convert(llama_cpp: Path, folder: Path, *arguments: str) -> None:
     spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     sys.path[:0] = [str(llama_cpp / "gguf-py"), str(llama_cpp)]
     from conversion.base import TextModel
+    from gguf.vocab import LlamaHfVocab
 
     known = TextModel.get_vocab_base_pre
 
@@ -31,9 +35,22 @@ def convert(llama_cpp: Path, folder: Path, *arguments: str) -> None:
                 raise
             return found
 
+    scores = merge_scores(spec)
     TextModel.get_vocab_base_pre = name
+    LlamaHfVocab.get_token_score = lambda self, i: scores.get(i, -1000.0)
     sys.argv = ["convert_hf_to_gguf.py", str(folder), *arguments]
     runpy.run_path(str(llama_cpp / "convert_hf_to_gguf.py"), run_name="__main__")
+
+
+def merge_scores(spec: dict) -> dict[int, float]:
+    """By id, how early a BPE of a tokenizer.json, read as `spec`, merges a token: -1 for the first, as SentencePiece counts."""
+    if spec["model"]["type"] != "BPE":
+        return {}
+    vocab = spec["model"]["vocab"]
+    scores: dict[int, float] = {}
+    for rank, (a, b) in enumerate(pairs_of(spec["model"]), 1):
+        scores.setdefault(vocab[a + b], -float(rank))
+    return scores
 
 
 if __name__ == "__main__":
