@@ -5,8 +5,8 @@
 LLAMA_CPP: the folder with convert_hf_to_gguf.py, such as vendor/llama.cpp in the source of llama-cpp-python. The converter
 knows how a byte-level tokenizer cuts words by a hash of the ids of one text. Trimmed and extended vocabularies have other ids,
 so that it stops with "BPE pre-tokenizer was not recognized"; here it is told the name, which follows from tokenizer.json. Of a
-SentencePiece BPE without its tokenizer.model it writes the same score for all tokens, so that llama.cpp, which merges by scores,
-cuts texts anyhow; here tokens get scores by their merges.
+SentencePiece BPE without its tokenizer.model it writes one score for all tokens, and llama.cpp merges by scores; here tokens
+get scores by their merges.
 """
 
 import json
@@ -36,8 +36,8 @@ def convert(llama_cpp: Path, folder: Path, *arguments: str) -> None:
             return found
 
     scores = merge_scores(spec)
-    TextModel.get_vocab_base_pre = name
-    LlamaHfVocab.get_token_score = lambda self, i: scores.get(i, -1000.0)
+    setattr(TextModel, "get_vocab_base_pre", name)  # noqa: B010
+    setattr(LlamaHfVocab, "get_token_score", lambda self, token_id: scores.get(token_id, -1000.0))  # noqa: B010
     sys.argv = ["convert_hf_to_gguf.py", str(folder), *arguments]
     runpy.run_path(str(llama_cpp / "convert_hf_to_gguf.py"), run_name="__main__")
 
