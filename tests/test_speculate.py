@@ -11,7 +11,7 @@ from zett import load_base_model
 from zett.errors import UserError
 from zett.evaluate.tasks.drafts import drafted
 from zett.generate import generate_ids
-from zett.speculate import speculate
+from zett.speculate import speculate, verified
 
 START = [7, 11, 23, 8, 30]
 
@@ -50,6 +50,51 @@ def test_it_writes_what_the_model_writes(big, draft_tokens):
         assert (found.drafts, found.drafted, found.accepted) == (counted.drafts, counted.drafted, counted.accepted)
         kept.append(found.accepted / found.drafted)
     assert kept[0] == 1.0 and kept[0] > kept[1] > kept[-1]
+
+
+def test_what_is_kept_has_the_models_distribution():
+    """Whatever the draft's is: of two drafted tokens and the one after them, in many draws."""
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.dirichlet(np.ones(5), 3), rng.dirichlet(np.ones(5), 2)
+    counts, number = np.zeros((3, 5)), 20_000
+    for _ in range(number):
+        ahead = [int(rng.choice(5, p=chances)) for chances in theirs]
+        agreed, token = verified(ahead, theirs, ours, rng)
+        for place, one in enumerate([*ahead[:agreed], token]):
+            counts[place, one] += 1
+    totals = counts.sum(1, keepdims=True)
+    assert totals[0] == number and (totals[1:] < number).all() and (totals > 1000).all()
+    deviations = (counts - totals * ours) / np.sqrt(totals * ours * (1 - ours))
+    assert np.abs(deviations).max() < 4
+
+
+def test_sampled_tokens_have_the_models_chances(big, tmp_path):
+    """Those that Transformers computes, of pairs of tokens in many texts; and the draft's own would be far off."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(big.folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        first = (model(torch.tensor([START])).logits[0, -1].double() / 0.7).softmax(-1).numpy()
+        best = int(first.argmax())
+        second = (model(torch.tensor([[*START, best]])).logits[0, -1].double() / 0.7).softmax(-1).numpy()
+    draft, settings = noisy(big, 0.3), dict(max_tokens=2, draft_tokens=2, temperature=0.7)
+    pairs = [speculate(big, draft, START, seed=seed, **settings).ids for seed in range(120)]
+    assert pairs[0] == speculate(big, draft, START, seed=0, **settings).ids
+    for token in np.argsort(-first)[:3]:
+        n = sum(pair[0] == token for pair in pairs)
+        assert abs(n - 120 * first[token]) < 4 * np.sqrt(120 * first[token] * (1 - first[token]))
+    after = [pair[1] for pair in pairs if pair[0] == best]
+    token = int(second.argmax())
+    n, expected = sum(one == token for one in after), len(after) * second[token]
+    assert len(after) > 20 and abs(n - expected) < 4 * np.sqrt(expected * (1 - second[token]))
+
+
+def test_a_draft_like_the_model_is_always_kept(big):
+    found = speculate(big, big, START, max_tokens=20, temperature=1.0, seed=3)
+    assert found.accepted == found.drafted > 10
+    with pytest.raises(UserError, match="temperature is -1; it has to be a number, at least 0"):
+        speculate(big, big, START, temperature=-1)
 
 
 def test_drafts_of_another_shape(big, tmp_path):

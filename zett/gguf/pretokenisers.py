@@ -64,3 +64,22 @@ def as_json(chosen: PreTokeniser) -> dict:
     """The "pre_tokenizer" of a tokenizer.json."""
     spelling = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": chosen.words}
     return {"type": "Sequence", "pretokenizers": [*chosen.steps, spelling]} if chosen.steps else spelling
+
+
+def name_of(spec: dict) -> str | None:
+    """The name in llama.cpp for how a byte-level tokenizer.json, read as `spec`, cuts words; None if none of them does.
+
+    llama.cpp's converter knows it by a hash of the ids of one text, which are others in an edited vocabulary.
+    """
+
+    def steps(given: dict) -> list:
+        parts = given["pretokenizers"] if given["type"] == "Sequence" else [given]
+        return [{k: v for k, v in part.items() if k != "trim_offsets"} for part in parts]
+
+    def key(pre_tokenizer: dict, ignore_merges: bool) -> tuple:
+        return steps(pre_tokenizer), ignore_merges
+
+    if spec["model"]["type"] != "BPE" or not spec["pre_tokenizer"]:
+        return None
+    own = key(spec["pre_tokenizer"], bool(spec["model"].get("ignore_merges")))
+    return next((name for name, known in PRE_TOKENISERS.items() if key(as_json(known), known.ignore_merges) == own), None)

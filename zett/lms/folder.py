@@ -31,6 +31,7 @@ from zett.files.tensors import (
     write_tensors,
 )
 from zett.lms.base import BaseModel, added_output
+from zett.lms.class_defaults import with_defaults
 from zett.lms.family import family_of, is_tied
 from zett.lms.like import Like, with_padding
 from zett.lms.unported import PADDED_POSITIONS, set_vocabulary_size, vocabulary_config
@@ -43,13 +44,14 @@ from zett.vocab.train import END_OF_TEXT, PAD, save_tokenizer
 
 
 def write_model(
-    folder: Path, base: BaseModel, target: Vocabulary, table: EmbeddingTable, *, tokenizer_file: Path | None = None,
-    like: Like | None = None,
+    folder: Path, base: BaseModel, target: Vocabulary, table: EmbeddingTable, *, per_layer: np.ndarray | None = None,
+    tokenizer_file: Path | None = None, like: Like | None = None,
 ) -> None:  # fmt: skip
     """Write into `folder` the model `base` with the rows of `table` and the tokenizer `target`, in Hugging Face's format.
 
-    tokenizer_file: a tokenizer.json that was given alone; None: the tokenizer's files come from `target.folder`. like: the
-    model that it drafts for, whose number of rows, ids and chat template it gets.
+    per_layer: the rows of `base.names.per_layer`, if it has any. tokenizer_file: a tokenizer.json that was given alone; None:
+    the tokenizer's files come from `target.folder`. like: the model that it drafts for, whose number of rows, ids and chat
+    template it gets.
     """
     size = int(table.num_valid)
     if size != len(target):
@@ -60,22 +62,24 @@ def write_model(
     copy_files(companions(base.folder), folder)
     # An id that the target lacks is written as null: without the key, Transformers would assume Llama's ids.
     ids = dict.fromkeys(f"{role}_token_id" for role in ("bos", "eos", "pad"))
-    hf_config = _follow_other_ids(follow_ids({**ids, **base.hf_config}, target, base.vocab), base, target)
+    config = with_defaults(base.hf_config, base.vocab)
+    hf_config = _follow_other_ids(follow_ids({**ids, **config}, target, base.vocab), base, target)
     if like is not None:
         hf_config, table, size = like.follow(hf_config, like.config, target), with_padding(table, like.rows), like.rows
+        per_layer = None if per_layer is None else np.asarray(with_padding(EmbeddingTable.of(per_layer), like.rows).input)
         like.write_template(folder)
     owner = vocabulary_config(hf_config, folder / "config.json")
-    set_vocabulary_size(hf_config, size, folder / "config.json")
+    set_vocabulary_size(hf_config, size, folder / "config.json", base.names)
     if (table.output is None) != (base.table.output is None):
         for part in (hf_config, owner):
             part["tie_word_embeddings"] = table.output is None
-    hf_config |= _write_weights(folder, base, table, size, hf_config)
+    hf_config |= _write_weights(folder, base, table, per_layer, size, hf_config)
     # Without this field, AutoTokenizer would guess the class from model_type, and turn the tokenizer into a Llama's.
     hf_config["tokenizer_class"] = tokenizer_class
     write_json(folder / "config.json", hf_config)
     generation = base.folder / "generation_config.json"
     settings = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
-    own_ends = {"eos_token_id": base.hf_config.get("eos_token_id")}
+    own_ends = {"eos_token_id": config.get("eos_token_id")}
     settings = {k: v for k, v in {**ids, **own_ends, **settings}.items() if k not in OLD_TOKEN_SETTINGS}
     settings = _follow_other_ids(follow_ids(settings, target, base.vocab, several=True), base, target)
     if like is not None:
@@ -152,14 +156,14 @@ def companions(folder: Path) -> list[Path]:
     return paths
 
 
-def _write_weights(folder: Path, base, table, size: int, hf_config: dict) -> dict:
+def _write_weights(folder: Path, base, table, per_layer, size: int, hf_config: dict) -> dict:
     """Write the base's safetensors files, shard by shard, with new vocabulary rows in the dtype of the old ones.
 
     Returns fields of config.json that change with the padding id, if positions count from it.
     """
     stored = stored_tensors(base.folder)
     positions, fields = follow_padding(base, stored, hf_config["pad_token_id"])
-    new = _vocabulary_rows(base, stored, table, size) | positions
+    new = _vocabulary_rows(base, stored, table, size) | dict.fromkeys(base.names.per_layer, per_layer) | positions
     write_shards(folder, base, stored, new)
     return fields
 

@@ -63,7 +63,7 @@ def try_tokenizer(folder: Path, base: BaseModel, target: Vocabulary, file: Path 
 
 def _check_rows(folder: Path, names: VocabularyNames, tokens: int, rows: int, ported: bool) -> None:
     stored = stored_tensors(folder)
-    for name in (*names.input, *names.output, *names.bias):
+    for name in (*names.input, *names.output, *names.bias, *names.per_layer):
         if stored[name].shape[0] != rows:
             wanted = "" if rows == tokens else f" instead of {rows}"
             raise UserError(f"{name} has {stored[name].shape[0]} rows{wanted} for a tokenizer of {tokens} ids")

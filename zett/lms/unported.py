@@ -7,8 +7,10 @@ refused.
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from zett.errors import UserError
-from zett.files.tensors import FLOATS, Stored, listed, same
+from zett.files.tensors import FLOATS, Stored, listed, read_tensor, same
 from zett.lms.weights import VocabularyNames
 
 # The part of a name before ".weight" or ".bias", which says in nearly every architecture what a tensor is for.
@@ -17,6 +19,7 @@ INPUT = (
     "token_embeddings", "tokens_embed", "embeddings", "embedding", "embed", "shared",
 )  # fmt: skip
 OUTPUT = ("lm_head", "output", "embed_out", "head", "decoder", "output_layer", "vocab_projector", "generator_lm_head", "proj")
+PER_LAYER = "embed_tokens_per_layer"
 # Model types whose positions count from the padding id, as RoBERTa's do.
 PADDED_POSITIONS = (
     "camembert data2vec-text esm ibert layoutlmv3 lilt longformer luke m2m_100 markuplm mpnet nllb-moe roberta "
@@ -32,24 +35,31 @@ def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> V
     where = folder / "config.json"
     owner = vocabulary_config(hf_config, where)
     size = owner["vocab_size"]
-    shaped = {name: t for name, t in stored.items() if size in t.shape}
-    by_use: dict[str, list[str]] = {"input": [], "output": [], "bias": [], "flat": [], "unknown": []}
+    shaped = {name: t for name, t in stored.items() if size in t.shape or f"{PER_LAYER}." in name}
+    by_use: dict[str, list[str]] = {"input": [], "output": [], "bias": [], "flat": [], "per_layer": [], "unknown": []}
     for name, tensor in shaped.items():
         *path, last = name.split(".")
         module = path[-1] if path and last in ("weight", "bias") else last
         use = "unknown"
-        if len(tensor.shape) == 2 and tensor.shape[0] == size:
+        if len(tensor.shape) == 2 and tensor.shape[0] <= size and module == PER_LAYER:
+            use = "per_layer"
+        elif len(tensor.shape) == 2 and tensor.shape[0] == size:
             use = "input" if module in INPUT else "output" if module in OUTPUT else "unknown"
         elif len(tensor.shape) == 1 and last == "bias" and module in (*OUTPUT, "predictions"):
             use = "bias"
         elif tensor.shape == (1, size) and last == "final_logits_bias":
             use = "flat"
         by_use[use].append(name)
-    per_layer = [name for name in stored if "embed_tokens_per_layer" in name and name not in shaped]
-    if by_use["unknown"] or per_layer or not by_use["input"]:
+    if by_use["unknown"] or not by_use["input"]:
         raise UserError(
             f"{folder}: cannot tell which tensors have a row for each of the {size} tokens; "
-            f"of the right size or name: {listed([*shaped, *per_layer]) or 'none'}"
+            f"of the right size or name: {listed(list(shaped)) or 'none'}"
+        )
+    if hf_config["model_type"] == "gemma3n":
+        raise UserError(
+            f"{where}: in a model of type 'gemma3n', ids from a vocab_offset on are those of images and sounds, which no other "
+            "tokenizer has; give its language model alone, as Gemma3nForCausalLM.from_pretrained(...).save_pretrained(...) "
+            "writes it"
         )
     coded = [f"{name} is {t.dtype}" for name, t in shaped.items() if t.dtype not in FLOATS]
     if coded:
@@ -62,13 +72,24 @@ def find_names(hf_config: dict, stored: Mapping[str, Stored], folder: Path) -> V
     if by_use["output"] and tied is not False:
         one, other = by_use["input"][0], by_use["output"][0]
         if same(stored, one, other):  # a copy of the input rows, to be changed with them
-            return VocabularyNames((*by_use["input"], *by_use["output"]), (), tuple(by_use["bias"]), tuple(by_use["flat"]))
-        if tied:
+            by_use["input"] += by_use.pop("output")
+        elif tied:
             raise UserError(
                 f"{where} says tie_word_embeddings, but {other} differs from {one}; "
                 "if the output rows are meant, set tie_word_embeddings to false"
             )
-    return VocabularyNames(*(tuple(by_use[use]) for use in ("input", "output", "bias", "flat")))
+    return VocabularyNames(**{use: tuple(names) for use, names in by_use.items() if use != "unknown"})
+
+
+def per_layer_rows(stored: Mapping[str, Stored], names: VocabularyNames, size: int) -> np.ndarray:
+    """The rows `[size, L * P]` of a model that has some for each layer."""
+    rows = read_tensor(stored, names.per_layer[0])
+    return rows[:size] if len(rows) >= size else rows[with_row(np.arange(size), len(rows))]
+
+
+def with_row(ids: np.ndarray, rows: int) -> np.ndarray:
+    """The ids, and 0 in place of those that have no row: Gemma 3n's table for each layer ends before the other."""
+    return np.where(ids < rows, ids, 0)
 
 
 # Names of modules that only vocabularies have; one of them is a part of the name of each of a vocabulary's tensors.
@@ -105,10 +126,12 @@ def vocabulary_config(hf_config: dict, where: Path) -> dict:
     return found[0]
 
 
-def set_vocabulary_size(hf_config: dict, size: int, where: Path) -> None:
-    """Change the vocabulary's size, also where the part of the language model repeats it."""
+def set_vocabulary_size(hf_config: dict, size: int, where: Path, names: VocabularyNames) -> None:
+    """Change the vocabulary's size, also where the part of the language model repeats it. names: of its tensors."""
     owner = vocabulary_config(hf_config, where)
     before = owner["vocab_size"]
     for part in (owner, *(hf_config.get(name) for name in TEXT_PARTS)):
         if isinstance(part, dict) and part.get("vocab_size") == before:
             part["vocab_size"] = size
+    if names.per_layer:
+        owner["vocab_size_per_layer_input"] = size

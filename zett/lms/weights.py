@@ -27,13 +27,15 @@ class VocabularyNames:
     """Names, as the files spell them, of the tensors with a row for each token; after the first of a kind come copies of it.
 
     input: of rows `[V, D]`. output: of rows `[V, D]`; (): tied, or no head. bias: of the output's bias `[V]`; (): it has none.
-    flat: of a bias `[1, V]` of which no method knows, as BART's relatives have one; nearly always zeros.
+    flat: of a bias `[1, V]` of which no method knows, as BART's relatives have one; nearly always zeros. per_layer: of rows
+    `[V, L * P]` with a part for each layer, as Gemma 3n has them; ids without a row compute with that of id 0.
     """
 
     input: tuple[str, ...]
     output: tuple[str, ...] = ()
     bias: tuple[str, ...] = ()
     flat: tuple[str, ...] = ()
+    per_layer: tuple[str, ...] = ()
 
 
 def names_of_family(family: Family, stored: Mapping[str, Stored]) -> VocabularyNames:

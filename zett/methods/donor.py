@@ -27,6 +27,7 @@ class DonorMethod(Method):
 
     name: ClassVar[str]
     needs: ClassVar[str] = "a model that was trained with the target tokenizer"
+    per_layer: ClassVar[bool] = True
     first: ClassVar[str] = "donor"
 
     def precheck(self, model: str | Path) -> None:

@@ -24,6 +24,7 @@ class FirstLast(Method):
     untie: bool = False
 
     baseline: ClassVar[bool] = True
+    per_layer: ClassVar[bool] = True
 
     def check(self, base: BaseModel) -> None:
         check_untie(base, self.untie)

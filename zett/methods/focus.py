@@ -37,6 +37,7 @@ class FOCUS(Method):
     least: int = 10
 
     needs: ClassVar[str] = "word or token vectors of the target language (vectors=FILE), or text in it (text=TEXT)"
+    per_layer: ClassVar[bool] = True
     first: ClassVar[str] = "vectors"
 
     def __post_init__(self) -> None:

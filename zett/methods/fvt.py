@@ -17,6 +17,7 @@ class FVT(Method):
     """The mean of the rows of a token's source pieces, or of all source rows if no piece has a row."""
 
     baseline: ClassVar[bool] = True
+    per_layer: ClassVar[bool] = True
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used."""

@@ -17,6 +17,7 @@ class Mean(Method):
     """The mean of all source rows, the same for every new token."""
 
     baseline: ClassVar[bool] = True
+    per_layer: ClassVar[bool] = True
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         """`seed` is not used."""

@@ -11,11 +11,14 @@ from zett.vocab import Vocabulary
 class Method(Protocol):
     """Base model and target vocabulary -> the target's table: `len(target)` valid rows.
 
-    baseline: whether it needs no training. Reports compare trained methods with the baselines. needs: in words, what it takes
-    beside a base model and a vocabulary. first: the setting that may be given without its name, as in "hypernet:DIR".
+    baseline: whether it needs no training. Reports compare trained methods with the baselines. per_layer: whether it makes rows
+    of any width from the rows in `base.table`, so that a table with a part for each layer can take its place
+    (`zett.methods.per_layer`). needs: in words, what it takes beside a base model and a vocabulary. first: the setting that may
+    be given without its name, as in "hypernet:DIR".
     """
 
     baseline: ClassVar[bool] = False
+    per_layer: ClassVar[bool] = False
     needs: ClassVar[str] = "nothing"
     first: ClassVar[str | None] = None
 

@@ -17,6 +17,7 @@ class Random(Method):
     """Normal random rows with the source rows' mean and standard deviation, column by column."""
 
     baseline: ClassVar[bool] = True
+    per_layer: ClassVar[bool] = True
 
     def __call__(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> EmbeddingTable:
         rng = np.random.default_rng(seed)

@@ -35,6 +35,7 @@ class TokenAdapt(Method):
     temperature: float = 0.3
 
     needs: ClassVar[str] = "a model that embeds texts"
+    per_layer: ClassVar[bool] = True
     first: ClassVar[str] = "embedder"
 
     def __post_init__(self) -> None:

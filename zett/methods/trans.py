@@ -36,6 +36,7 @@ class Trans(Method):
     least: int = 10
 
     needs: ClassVar[str] = "parallel text of the source and the target language (parallel=FILE)"
+    per_layer: ClassVar[bool] = True
     first: ClassVar[str] = "parallel"
 
     def __post_init__(self) -> None:

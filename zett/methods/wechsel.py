@@ -38,6 +38,7 @@ class WECHSEL(Method):
     words: int = 200_000
 
     needs: ClassVar[str] = "word vectors of the target and the source language (vectors=FILE), and a dictionary to align them"
+    per_layer: ClassVar[bool] = True
     first: ClassVar[str] = "vectors"
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ class Weighted(Method):
     untie: bool = False
 
     baseline: ClassVar[bool] = True
+    per_layer: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.decay not in DECAY:

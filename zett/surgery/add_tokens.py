@@ -15,6 +15,7 @@ from zett.files import folders, hub
 from zett.gguf import find_gguf
 from zett.lms.base import BaseModel, find_folder, load_base_model
 from zett.methods import Method, spec_of
+from zett.methods.per_layer import check_method, rows_per_layer
 from zett.surgery.edit import VocabularyEdit, growing
 from zett.surgery.grow import Growth, grown_from_list, grown_from_text
 from zett.surgery.lengths import compare
@@ -66,7 +67,7 @@ def add_tokens(
     with progress.phase(f"reading the model {model}"):
         base = load_base_model(model, revision=revision, body=False)
     chosen = chosen.settled(base) if method or hypernet else _usual(model, base)
-    chosen.check(base)
+    check_method(chosen, base)
     settings = {
         "model": str(model), "output": str(output), "tokens": str(file) if file else given or None,
         "from_text": from_text, "n": n, "method": spec_of(chosen), "skip": skip,
@@ -87,7 +88,7 @@ def _usual(model: str | Path, base: BaseModel) -> Method:
         chosen = choose_method("hypernet", None, None)
         chosen.precheck(model)
         chosen = chosen.settled(base)
-        chosen.check(base)
+        check_method(chosen, base)
     except UserError:
         progress.say("no hypernetwork in the package is for this model: rows are the means of their pieces' (fvt)")
         return choose_method("fvt", None, None)
@@ -131,8 +132,9 @@ def _write(
         check_used(target, edit)
         with progress.phase("making the rows of the new tokens"):
             table = method(base, target, seed=settings["seed"])
+            per_layer = rows_per_layer(method, base, target, seed=settings["seed"])
         with progress.phase(f"writing {output}"):
-            left_out = write_edited(folder, base, edit, sample(base.vocab, text), table)
+            left_out = write_edited(folder, base, edit, sample(base.vocab, text), table, per_layer)
         lengths = compare(base.vocab, target, edit, first_bytes(text, HELD_OUT)) if len(text) else None
         facts = report(base, folder, edit, lengths)
         if lengths is not None:

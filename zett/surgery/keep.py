@@ -16,8 +16,9 @@ import numpy as np
 
 from zett.errors import UserError
 from zett.lms.base import BaseModel
+from zett.lms.class_defaults import with_defaults
 from zett.lms.unported import PADDED_POSITIONS
-from zett.surgery.settings import named_ids, with_defaults
+from zett.surgery.settings import named_ids
 from zett.surgery.spec import read_spec, spec_ids
 from zett.vocab import Vocabulary
 from zett.vocab.bytes import BYTE_TOKEN, CHAR_TO_BYTE, RESERVED_TOKEN, TokenFormat, token_format

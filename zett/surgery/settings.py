@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from zett.errors import UserError
+from zett.lms.class_defaults import ID_KEY
 from zett.surgery.edit import VocabularyEdit
-from zett.vocab import Vocabulary
 from zett.vocab.adapt import OLD_TOKEN_SETTINGS
 
-ID_KEY = re.compile(r".+_token_(id|ids|index)|(bos|eos|pad|unk|mask|sep|cls)_index")
 BY_TEXT = re.compile(r"(?!label2).+_to_id|vocabulary_map")  # Whisper's lang_to_id: {"<|en|>": 50259}
 # Settings about tokens that may be gone: an entry about a token that no longer exists says nothing.
 OPTIONAL = {"bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens"}
@@ -48,38 +47,6 @@ def follow(settings: dict, edit: VocabularyEdit, rows: int, where: str) -> dict:
         raise UserError(f"{where}: {key} is {old}, which has a row but no token, or a token that would go; keep that token")
 
     return _mapped(settings, rows, new)
-
-
-def with_defaults(hf_config: dict, vocab: Vocabulary) -> dict:
-    """A config.json with the ids that it leaves out since they are those of its class; roles first as the tokenizer has them.
-
-    Without them, the class would put in the ids of before.
-    """
-    full = _filled(hf_config, _defaults(hf_config.get("model_type")), len(vocab))
-    for role in ("bos", "eos", "pad"):
-        key = f"{role}_token_id"
-        if key not in hf_config and not any(key in v for v in hf_config.values() if isinstance(v, dict)):
-            full[key] = vocab.roles.get(role, full.get(key))
-    return full
-
-
-def _defaults(model_type: Any) -> dict:
-    """The ids in the config that Transformers makes of nothing; {} for an architecture that it does not know."""
-    from transformers import CONFIG_MAPPING
-
-    with contextlib.suppress(Exception):  # some classes cannot be made of nothing
-        return CONFIG_MAPPING[model_type]().to_dict()
-    return {}
-
-
-def _filled(settings: dict, usual: dict, size: int) -> dict:
-    full = dict(settings)
-    for key, value in usual.items():
-        if isinstance(value, dict) and isinstance(full.get(key), dict):
-            full[key] = _filled(full[key], value, size)
-        elif key not in full and ID_KEY.fullmatch(key) and isinstance(value, int) and 0 <= value < size:
-            full[key] = value
-    return full
 
 
 def _mapped(settings: dict, rows: int, new: Callable[[str, int], int], path: str = "") -> dict:

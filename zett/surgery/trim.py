@@ -8,7 +8,8 @@ import numpy as np
 
 from zett import progress
 from zett.cards import edit_card
-from zett.data.documents import first_bytes
+from zett.data.documents import TextError, first_bytes
+from zett.data.languages import WIKIPEDIA, language_source
 from zett.data.sources import is_local, open_text, weighted_sources
 from zett.errors import UserError
 from zett.files import folders, hub
@@ -23,44 +24,50 @@ from zett.surgery.write import row_count, write_edited
 from zett.vocab import Vocabulary, load_tokenizer
 
 HELD_OUT = 1_000_000  # bytes that are cut before and after
+USUAL = {"pad_to_multiple_of": 1, "text_column": "text", "languages_from": WIKIPEDIA}
 
 
 def trim(
-    model: str | Path, output: str | Path, *, text: str | None = None, vocab_size: int | None = None,
-    keep: str | Path | None = None, pad_to_multiple_of: int = 1, text_column: str = "text", revision: str | None = None,
-    overwrite: bool = False, push: str | None = None, made_with: Callable[[dict], str] | None = None,
+    model: str | Path, output: str | Path, *, text: str | None = None, languages: Sequence[str] = (),
+    languages_from: str = WIKIPEDIA, vocab_size: int | None = None, keep: str | Path | None = None, pad_to_multiple_of: int = 1,
+    text_column: str = "text", revision: str | None = None, overwrite: bool = False, push: str | None = None,
+    made_with: Callable[[dict], str] | None = None,
 ) -> Path:  # fmt: skip
     """Write to the folder `output` the `model` with fewer tokens; returns `output`.
 
     model: any folder of safetensors with a tokenizer, a GGUF file, a Hub name or "pico"; its body is copied, whatever it is.
     text: a text source, as `zett.data.sources.open_text` takes it: what it uses most stays, and its held-out part is measured.
+    languages: codes; of each, a text from `languages_from` (see `zett.data.languages`) is read besides, all together 100 MB.
     vocab_size: of ids after; None: all that the text uses. keep: a file of tokens that stay, one a line as tokenizer.json
     spells them, or a JSON list of these or of ids. pad_to_multiple_of: of which the number of rows is. Special tokens, those
     that settings name, bytes, and what tokens are made of stay in any case, and ids keep their order. made_with: of the
     settings the text that the card shows as what was run. Bad input is a UserError, with nothing written.
     """
     output = folders.output_path(output)
-    if text is None and keep is None:
-        raise UserError("nothing says which tokens stay; give a text (--text) or a file of tokens (--keep)")
+    source = "|".join(([text] if text else []) + ([language_source(languages, languages_from)] if languages else [])) or None
+    if source is None and keep is None:
+        raise UserError("nothing says which tokens stay; give a text (--text), languages, or a file of tokens (--keep)")
     check_whole("pad_to_multiple_of", pad_to_multiple_of)
     if vocab_size is not None:
         check_whole("vocab_size", vocab_size)
     hub.check_push(push)
-    sources = [one for _, one in weighted_sources(text) if is_local(one)] if text else []
+    sources = [one for _, one in weighted_sources(source) if is_local(one)] if source else []
     read = [find_gguf(model) or find_folder(model, revision), keep, *sources]
     folders.check_output(output, overwrite=overwrite, inputs=read)
     parts: list[Sequence[str]] = [
-        open_text(text, split=split, text_column=text_column) if text else [] for split in ("train", "valid")
+        open_text(source, split=split, text_column=text_column) if source else [] for split in ("train", "valid")
     ]
+    _check_there(parts, languages)
     with progress.phase(f"reading the model {model}"):
         base = load_base_model(model, revision=revision, body=False)
     edit = _edit(base, parts[0], vocab_size, keep, pad_to_multiple_of)
     settings = {
-        "model": str(model), "output": str(output), "text": text, "vocab_size": vocab_size,
+        "model": str(model), "output": str(output), "text": text, "languages": list(languages) or None,
+        "languages_from": languages_from if languages else None, "vocab_size": vocab_size,
         "keep": None if keep is None else str(keep), "pad_to_multiple_of": pad_to_multiple_of, "text_column": text_column,
         "revision": revision,
     }  # fmt: skip
-    made = (made_with or call_of("zett.trim", {"pad_to_multiple_of": 1, "text_column": "text"}))(settings)
+    made = (made_with or call_of("zett.trim", USUAL))(settings)
     with folders.new_folder(output) as folder:
         with progress.phase(f"writing {output}"):
             left_out = write_edited(folder, base, edit, sample(base.vocab, parts[0]))
@@ -77,6 +84,18 @@ def trim(
     if push is not None:
         hub.push(output, push, "Vocabulary trimmed by zett")
     return output
+
+
+def _check_there(parts: Sequence[Sequence[str]], languages: Sequence[str]) -> None:
+    """UserError if the texts of the languages cannot be read, such as without a network."""
+    try:
+        for part in parts if languages else ():
+            len(part)
+    except TextError as error:
+        why = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"languages {', '.join(languages)}: {why}; give texts in them that are here, by text (--text de.txt|fr.txt)"
+        ) from error
 
 
 def _edit(base: BaseModel, text: Sequence[str], size: int | None, keep: str | Path | None, multiple: int) -> VocabularyEdit:

@@ -13,11 +13,12 @@ from zett.files.folders import copy_files, found
 from zett.files.jsonfile import read_json, write_json
 from zett.files.tensors import FLOATS, Stored, read_tensor, stored_tensors
 from zett.lms.base import BaseModel
+from zett.lms.class_defaults import with_defaults
 from zett.lms.folder import companions, follow_padding, write_shards
 from zett.lms.reopen import check_tokenizer, check_written
-from zett.lms.unported import set_vocabulary_size
+from zett.lms.unported import set_vocabulary_size, with_row
 from zett.surgery.edit import VocabularyEdit
-from zett.surgery.settings import follow, with_defaults
+from zett.surgery.settings import follow
 from zett.surgery.spec import write_tokenizer
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
@@ -58,7 +59,7 @@ class EditedRows:
         before = before[0] if self.flat else before
         rows = np.empty((len(old), *before.shape[1:]), self.dtype)
         kept, missing = np.flatnonzero(old >= 0), np.flatnonzero(old < 0)
-        rows[kept] = before[old[kept]]
+        rows[kept] = before[with_row(old[kept], len(before))]
         if self.made is not None:
             new, missing = missing[missing < size], missing[missing >= size]
             rows[new] = np.asarray(self.made)[new]
@@ -74,22 +75,24 @@ def row_count(base: BaseModel) -> int:
 
 
 def write_edited(
-    folder: Path, base: BaseModel, edit: VocabularyEdit, texts: Sequence[str], table: EmbeddingTable | None = None
-) -> list[str]:
+    folder: Path, base: BaseModel, edit: VocabularyEdit, texts: Sequence[str], table: EmbeddingTable | None = None,
+    per_layer: np.ndarray | None = None,
+) -> list[str]:  # fmt: skip
     """Write into `folder` the model `base` after the edit; returns the names of files that were left out, since they are stale.
 
-    table: of the edited vocabulary, for the rows of its new tokens. texts: some, which Transformers and zett have to cut alike,
-    and like before where no token went. UserError if the result would not work.
+    table, per_layer: of the edited vocabulary, for the rows of its new tokens. texts: some, which Transformers and zett have to
+    cut alike, and like before where no token went. UserError if the result would not work.
     """
     left_out = write_tokenizer(folder, base.vocab, edit)
     copy_files(companions(base.folder), folder)
     stored, rows = stored_tensors(base.folder), row_count(base)
     config = follow(with_defaults(base.hf_config, base.vocab), edit, rows, str(base.folder / "config.json"))
-    set_vocabulary_size(config, len(edit.old), base.folder / "config.json")
+    set_vocabulary_size(config, len(edit.old), base.folder / "config.json", base.names)
     positions, fields = follow_padding(base, stored, config.get("pad_token_id"))
     new: dict = dict(positions)
     columns = (None, None, None) if table is None else (table.input, table.output_rows, table.bias)
-    for names, made in zip((base.names.input, base.names.output, base.names.bias), columns):
+    kinds = (base.names.input, base.names.output, base.names.bias, base.names.per_layer)
+    for names, made in zip(kinds, (*columns, per_layer)):
         new |= {name: EditedRows(stored, name, edit, made) for name in names}
     new |= {name: EditedRows(stored, name, edit, flat=True) for name in base.names.flat}
     write_shards(folder, base, stored, new)
