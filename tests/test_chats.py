@@ -56,7 +56,7 @@ def test_what_is_no_conversation(base):
 
 
 def test_mistakes(base, tmp_path):
-    with pytest.raises(UserError, match=r"does not go on in the turns of its chat template by itself: none of 1 texts"):
+    with pytest.raises(UserError, match=r"does not go on in the turns of its chat template by itself: none of 32 texts"):
         write_chats(told(base, "!bcdefgh<|im_end|>"), tmp_path / "a", number=1, max_tokens=6)
     with pytest.raises(UserError, match=r"temperature is 0; it has to be a number above 0"):
         write_chats(base, tmp_path / "a", temperature=0)

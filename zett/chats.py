@@ -3,7 +3,6 @@
 import json
 import numbers
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,22 +40,24 @@ def write_chats(
     output = Path(output).expanduser()
     if output.is_dir() or (output.exists() and not overwrite):
         raise UserError(f"{output} is there already; give another output, or --overwrite if it is such a file")
-    output.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(model, BaseModel):
         base = model
     else:
         with phase(f"reading the model {model}"):
             base = load_base_model(model)
     check_causal(base)
-    rng, found = np.random.default_rng(seed), list[dict]()
+    template = Template(base)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    rng, found, tried, batch = np.random.default_rng(seed), list[dict](), 0, min(BATCH, number)
     try:
         with bar(number, "conversations", "chat") as advance:
             while len(found) < number:
-                some = [chat for chat in _some(base, min(BATCH, number), max_tokens, temperature, rng) if chat is not None]
-                if not some:
+                texts = _written(base, template, batch, max_tokens, temperature, rng)
+                some, tried = [chat for chat in map(template.read, texts) if chat is not None], tried + batch
+                if not found and not some and tried >= BATCH:
                     raise UserError(
-                        f"{base.name} does not go on in the turns of its chat template by itself: none of {min(BATCH, number)} "
-                        "texts has a question and an answer; use others' conversations (a file with a column of messages)"
+                        f"{base.name} does not go on in the turns of its chat template by itself: none of {tried} texts has a "
+                        "question and an answer; use others' conversations (a file with a column of messages)"
                     )
                 advance(len(some[: number - len(found)]))
                 found += some
@@ -70,9 +71,10 @@ def write_chats(
     return output
 
 
-def _some(base: BaseModel, number: int, max_tokens: int, temperature: float, rng: np.random.Generator) -> Iterator[dict | None]:
-    """That many conversations; None for a text that is none."""
-    template = Template(base)
+def _written(
+    base: BaseModel, template: "Template", number: int, max_tokens: int, temperature: float, rng: np.random.Generator
+) -> list[list[int]]:
+    """What the model writes, that many times, after the opening of a conversation."""
     written: list[list[int]] = [[] for _ in range(number)]
     ids = np.asarray([encode_prompt(base.vocab, template.opening)] * number)
     room = base.config.room - ids.shape[1]
@@ -81,7 +83,7 @@ def _some(base: BaseModel, number: int, max_tokens: int, temperature: float, rng
             row.append(token)
         if position % LOOK == 0 and all(template.ended(row) for row in written):
             break
-    return map(template.read, written)
+    return written
 
 
 class Template:
