@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 PRODUCT = ("zett", "configs", "train.py", "eval.py")  # what works without the extra `test`
 REST = ("tests", "benchmarks", "notebooks")
 # Imported only where they are used, after a look whether they are there.
-OPTIONAL = {"torch", "sentencepiece", "tensorboardX", "wandb", "gensim", "mergekit", "deepfocus", "wechsel"}
+OPTIONAL = {
+    "torch", "sentencepiece", "tensorboardX", "wandb", "gensim", "mergekit", "deepfocus", "wechsel", "faiss",
+    "sentence_transformers", "xllamacpp", "conversion",
+}  # fmt: skip
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text().splitlines()
@@ -45,7 +48,10 @@ def sources(place: str) -> Iterator[tuple[Path, str]]:
 
 
 def imports(tree: ast.AST, inside: ast.AST | None = None) -> Iterator[tuple[str, int, ast.AST | None]]:
-    """(top-level module, line, the innermost function around it or None) of each absolute import, importorskip included."""
+    """(top-level module, line, the innermost function around it or None) of each absolute import, importorskip included.
+
+    A test file that skips as a whole looks whether a library is there, as a function does.
+    """
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name.split(".")[0], node.lineno, inside) for alias in node.names)
@@ -53,7 +59,8 @@ def imports(tree: ast.AST, inside: ast.AST | None = None) -> Iterator[tuple[str,
             yield str(node.module).split(".")[0], node.lineno, inside
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("pytest.importorskip", "importlib.import_module"):
             if node.args and isinstance(node.args[0], ast.Constant):
-                yield node.args[0].value.split(".")[0], node.lineno, inside
+                looks = node if ast.unparse(node.func) == "pytest.importorskip" else inside
+                yield node.args[0].value.split(".")[0], node.lineno, looks
         yield from imports(node, node if isinstance(node, ast.FunctionDef) else inside)
 
 
