@@ -72,6 +72,12 @@ def test_shared_rows_go_back_towards_the_models_own(tmp_path, base_folder, targe
         np.testing.assert_allclose(getattr(own, side), expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(getattr(half, side), (rows + expected) / 2, rtol=1e-5, atol=1e-6)
         assert np.abs(rows - expected).max() > 0.1
+    spaces = make_method(f"hypernet:{tmp_path / 'hypernet'}", spaces=1.0)(base, target)
+    blank = np.asarray([bool(token) and not token.strip() for token in target.tokens]) & (same >= 0)
+    assert 0 < blank.sum() < (same >= 0).sum()
+    np.testing.assert_allclose(spaces.input, np.where(blank[:, None], own.input, predicted.input), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match=r"spaces is -1\.0; it has to be from 0"):
+        make_method("hypernet:spaces=-1")
     with pytest.raises(UserError, match=r"shared is 1\.5; it has to be from 0"):
         make_method("hypernet:shared=1.5")
     output = transfer(base_folder, target_folder, tmp_path / "out", method="hypernet:shared=0.5", hypernet=hypernet)
@@ -81,7 +87,7 @@ def test_shared_rows_go_back_towards_the_models_own(tmp_path, base_folder, targe
 def test_shared_output_rows_of_a_tied_model_go_back_to_its_input_rows(tmp_path):
     base = load_base_model(tiny.base_folder(tmp_path / "tied", tied=True))
     ones, twos = np.ones_like(base.table.input, np.float32), np.full_like(base.table.input, 2, np.float32)
-    back = towards_own(EmbeddingTable.of(ones, twos), base, base.vocab, 1.0)
+    back = towards_own(EmbeddingTable.of(ones, twos), base, base.vocab, 1.0, 1.0)
     text = np.asarray([bool(token) for token in base.vocab.tokens])
     for rows in (back.input, back.output):
         np.testing.assert_allclose(rows[text], np.asarray(base.table.input, np.float32)[text], rtol=1e-6)

@@ -38,8 +38,10 @@ class HypernetMethod(Method):
     a base), base, or difference (from the base's, plus how the variant's have moved from them). dtype: of matrix products;
     "bfloat16" changes rows by as much as storing them in it does; "auto" takes it where the hardware multiplies it. shared: how
     far the rows of tokens that the model has already go back to its own, from 0, as predicted, to 1, as they were: 0.5 keeps
-    the answers of SmolLM2 nearer to what they were, and reads near tokenizers better and far ones worse. fit_scale: a text file
-    or folder; how far the predictions go from FVT's rows is then chosen such that the model reads it best.
+    the answers of SmolLM2 nearer to what they were, and reads near tokenizers better and far ones worse. spaces: the same for
+    tokens of white space alone, where it is more than `shared`; near tokenizers are read much better by SmolLM2 with 1.
+    fit_scale: a text file or folder; how far the predictions go from FVT's rows is then chosen such that the model reads it
+    best.
     """
 
     path: str | None = None
@@ -48,14 +50,18 @@ class HypernetMethod(Method):
     variant: str | None = None
     dtype: str = "float32"
     shared: float = 0.0
+    spaces: float = 0.0
     fit_scale: str | None = None
 
     needs: ClassVar[str] = "a hypernetwork trained for the base model"
     first: ClassVar[str] = "path"
 
     def __post_init__(self):
-        if not 0 <= self.shared <= 1:
-            raise UserError(f"shared is {self.shared!r}; it has to be from 0, rows as predicted, to 1, the model's own")
+        for name in ("shared", "spaces"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(
+                    f"{name} is {getattr(self, name)!r}; it has to be from 0, rows as predicted, to 1, the model's own"
+                )
         if self.variant is None:
             return
         if self.variant not in VARIANTS:
@@ -86,14 +92,19 @@ class HypernetMethod(Method):
         else:
             self._fits(base)
             table = variant_table(trained, base, own, target, self.way, language=self.language, dtype=dtype)
-        return towards_own(table, base, target, self.shared) if self.shared else table
+        if not self.shared and not self.spaces:
+            return table
+        return towards_own(table, base, target, self.shared, max(self.shared, self.spaces))
 
     def embedder(self, base: BaseModel) -> Embedder:
         """What makes rows of single tokens. UserError where the settings ask for more than the hypernetwork's own rows."""
-        for name, value in {"base": self.base, "fit_scale": self.fit_scale, "shared": self.shared or None}.items():
+        for name, value in self._beyond_rows().items():
             if value is not None:
                 raise UserError(f"{name} is {value!r}, which single tokens make no use of; leave it out")
         return Embedder(self._trained(base), base, language=self.language)
+
+    def _beyond_rows(self) -> dict:
+        return {"base": self.base, "fit_scale": self.fit_scale, "shared": self.shared or None, "spaces": self.spaces or None}
 
     @property
     def reads_body(self) -> bool:
@@ -186,16 +197,21 @@ class HypernetMethod(Method):
             raise UserError(f"base is {self.base!r}, but {error}") from None
 
 
-def towards_own(table: EmbeddingTable, base: BaseModel, target: Vocabulary, share: float) -> EmbeddingTable:
-    """The table in which the rows of tokens that the model has, too, have gone this share of the way to its own rows."""
+def towards_own(table: EmbeddingTable, base: BaseModel, target: Vocabulary, share: float, spaces: float) -> EmbeddingTable:
+    """The table in which the rows of tokens that the model has, too, have gone this share of the way to its own rows.
+
+    spaces: the share of tokens of white space alone.
+    """
     theirs = np.asarray([base.vocab.id_of.get(token, -1) if token else -1 for token in target.tokens])
     ours = np.flatnonzero(theirs >= 0)
+    shares = np.asarray([share if target.tokens[i].strip() else spaces for i in ours], np.float32)
 
     def moved(predicted, own):
         if predicted is None:
             return None
         rows = np.array(predicted, np.float32)
-        rows[ours] += np.float32(share) * (np.asarray(own)[theirs[ours]].astype(np.float32) - rows[ours])
+        away = np.asarray(own)[theirs[ours]].astype(np.float32) - rows[ours]
+        rows[ours] += shares.reshape(-1, *(1,) * (away.ndim - 1)) * away
         return rows
 
     sides = ((table.input, base.table.input), (table.output, base.table.output_rows), (table.bias, base.table.bias))
