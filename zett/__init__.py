@@ -11,7 +11,7 @@ Everything heavy is imported on first use: `import zett` loads neither JAX nor T
     evaluate_drafts  how much of what a draft model writes ahead a big model keeps (speculative decoding)
     evaluate_dynamic how much shorter texts become in tokens merged for a batch, and what the model loses
     merge_texts      a batch of texts in fewer tokens; merged_inputs and generate_merged read them, with rows made on the fly
-    Candidates       a million tokens to write from, by an approximate index; write_from writes
+    Candidates       a great many tokens to write from, by an approximate index; write_from writes
     generate         what a model writes after a prompt, whatever vocabulary it has
     inspect          what changes with another tokenizer, before anything is trained or transferred
     load_hypernet    a trained hypernetwork; its rows(tokenizer) are what transfer writes, as arrays

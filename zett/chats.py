@@ -1,7 +1,6 @@
 """Conversations that a chat model writes by itself, to train it in its own turns where there are no others."""
 
 import json
-import numbers
 import os
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from zett.errors import UserError
 from zett.generate import UNFINISHED, chat_writer, encode_prompt, next_tokens
 from zett.lms.base import BaseModel, check_causal, load_base_model
 from zett.progress import bar, phase, say
-from zett.values import check_seed
+from zett.values import check_count, check_seed
 from zett.vocab.pairing import structural
 
 BATCH = 32  # conversations that are written at once
@@ -32,8 +31,7 @@ def write_chats(
     UserError for a model without a chat template, and for one that does not go on like that.
     """
     for name, value in (("number", number), ("max_tokens", max_tokens)):
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name} is {value!r}; it has to be a whole number, at least 1")
+        check_count(value, name)
     check_seed(seed)
     if not 0 < temperature < 100:
         raise UserError(f"temperature is {temperature!r}; it has to be a number above 0: otherwise all conversations are one")

@@ -19,7 +19,7 @@ from zett.lms.base import BaseModel, check_causal
 from zett.lms.body import Body
 from zett.lms.cache import Cache
 from zett.table import EmbeddingTable
-from zett.values import check_seed
+from zett.values import check_count, check_seed
 from zett.vocab import Vocabulary
 from zett.vocab.pairing import followed_ends
 from zett.vocab.prompts import around, chat_template
@@ -81,8 +81,7 @@ def generate_ids(
     check_causal(model)
     if model.params is None:
         raise UserError(f"{model.name} was loaded without its body (body=False), so it cannot write")
-    if not isinstance(max_tokens, numbers.Integral) or isinstance(max_tokens, bool) or max_tokens < 1:
-        raise UserError(f"max_tokens is {max_tokens!r}; it has to be a whole number, at least 1")
+    check_count(max_tokens, "max_tokens")
     check_sampling(temperature, seed)
     if not len(ids):
         raise UserError("there is no token to go on from; give a prompt with at least one")
@@ -203,13 +202,18 @@ def doubled(size: int, least: int) -> int:
 @functools.partial(jax.jit, static_argnames="softcap", donate_argnames="cache")
 def read_tokens(body: Body, table: EmbeddingTable, cache: Cache, ids_BL, number, softcap):
     """Logits `[B, V]` after the first `number` of the tokens, in float32, and the cache with these. The others are padding."""
+    h_BD, cache = read_rows(body, cache, table.embed(ids_BL).astype(jnp.float32), number)
+    with jax.default_matmul_precision("highest"):
+        return table.unembed(h_BD, softcap), cache
+
+
+def read_rows(body: Body, cache: Cache, x_BLD, number):
+    """Hidden states `[B, D]` after the first `number` input rows, and the cache with these. The others are padding."""
     last = number - 1
     # Frequencies may depend on the largest position, so padding has none of its own.
-    positions_BL = jnp.minimum(cache.columns(ids_BL.shape[1]), cache.used[:, None] + last)
-    h_BLD, read = body(table.embed(ids_BL).astype(jnp.float32), positions_BL=positions_BL, cache=cache)
-    with jax.default_matmul_precision("highest"):
-        logits = table.unembed(h_BLD[:, last], softcap)
-    return logits, dataclasses.replace(read, used=cache.used + number)
+    positions_BL = jnp.minimum(cache.columns(x_BLD.shape[1]), cache.used[:, None] + last)
+    h_BLD, read = body(x_BLD, positions_BL=positions_BL, cache=cache)
+    return h_BLD[:, last], dataclasses.replace(read, used=cache.used + number)
 
 
 def _choose(logits_V: np.ndarray, temperature: float, rng: np.random.Generator) -> int:

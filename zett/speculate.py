@@ -5,7 +5,6 @@ By Leviathan et al. (2023) and Chen et al. (2023): a reference, to compare clien
 
 import dataclasses
 import functools
-import numbers
 from collections.abc import Sequence
 
 import jax
@@ -20,6 +19,7 @@ from zett.lms.body import Body
 from zett.lms.cache import Cache
 from zett.lms.like import check_same_ids
 from zett.table import EmbeddingTable
+from zett.values import check_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,7 @@ def speculate(
     check_pair(model, draft)
     check_sampling(temperature, seed)
     for name, value in (("max_tokens", max_tokens), ("draft_tokens", draft_tokens)):
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name} is {value!r}; it has to be a whole number, at least 1")
+        check_count(value, name)
     written, start, ends = list(map(int, ids)), len(ids), ends_of(model)
     number = min(max_tokens, model.config.room - start)
     if not start or number < 1:

@@ -44,6 +44,12 @@ def check_seed(seed, where: str = "seed") -> None:
         raise UserError(f"{where} is {seed!r}; it has to be a whole number, {SEED}")
 
 
+def check_count(value, where: str) -> None:
+    """UserError unless `value` is a whole number from 1 on."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{where} is {value!r}; it has to be a whole number, at least 1")
+
+
 def nearest(name: str, valid, prefix: str = "") -> str:
     """A hint that names the valid choice closest to `name`, or all of them."""
     close = difflib.get_close_matches(name, list(valid), n=1)

@@ -78,7 +78,7 @@ def test_sources_are_checked(tmp_path):
     ("content", "error"),
     [
         ('{"messages": [\n', "line 1: not JSON"),
-        ("[]\n", "line 1: expected a JSON object with the field 'messages'"),
+        ("[]\n", "line 1: expected a JSON object, not"),
         ('{"text": "a"}\n', "no column 'messages'; columns: text"),
         ('{"messages": []}\n', "no conversation with an answer"),
     ],

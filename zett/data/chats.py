@@ -9,7 +9,7 @@ from typing import Any
 
 from zett.data.documents import Documents, TextError
 from zett.data.hub_stream import HubSource, hub_rows
-from zett.data.local import check_file, file_bytes, file_kind, file_text, text_files
+from zett.data.local import check_file, file_bytes, file_kind, file_text, json_lines, text_files
 from zett.progress import say
 
 COLUMN = "messages"
@@ -71,8 +71,9 @@ def framed_chat(text: str, write: Callable[[Sequence[Conversation]], list[str]])
     """One of the documents of `Chats` by a chat template; one that is cut off ends where its last message does."""
     chat = json.loads(text)
     [framed] = write([chat[COLUMN]])
-    last = chat[COLUMN][-1]["content"]
-    return framed if chat["complete"] else framed[: framed.rindex(last.strip()) + len(last.strip())]
+    last = chat[COLUMN][-1]["content"].strip()
+    at = -1 if chat["complete"] else framed.rfind(last)  # a template may write a message in another way
+    return framed if at < 0 else framed[: at + len(last)]
 
 
 def _checked(messages: Any, complete: Any) -> str | None:
@@ -115,14 +116,6 @@ def _rows(file: Path) -> Iterator[dict]:
         except pyarrow.ArrowInvalid as error:
             raise TextError(f"{file}: not a readable parquet file: {error}") from None
     elif file_kind(file) == ".jsonl":
-        for number, line in enumerate(file_text(file).split("\n"), 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise TextError(f"{file}, line {number}: not JSON: {error}") from None
-                if not isinstance(row, dict):
-                    raise TextError(f"{file}, line {number}: expected a JSON object with the field {COLUMN!r}")
-                yield row
+        yield from json_lines(file_text(file), file)
     else:
         raise TextError(f"{file}: conversations are in .jsonl and .parquet files")

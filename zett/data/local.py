@@ -4,6 +4,7 @@ import functools
 import gzip
 import json
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from zett.data.documents import VALID_SHARE, Files, TextError, held_out
@@ -130,6 +131,19 @@ def _parquet_column(file: Path, text_column: str) -> list[str]:
             return [text or "" for text in table.read(columns=[text_column])[text_column].to_pylist()]
     except pyarrow.ArrowInvalid as error:
         raise TextError(f"{file}: not a readable parquet file: {error}") from None
+
+
+def json_lines(text: str, file: Path) -> Iterator[dict]:
+    """The objects of a jsonl file that holds `text`; empty lines are left out. Raises TextError."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise TextError(f"{file}, line {number}: not JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise TextError(f"{file}, line {number}: expected a JSON object, not {line:.40}")
+            yield row
 
 
 def file_text(file: Path) -> str:

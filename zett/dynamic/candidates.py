@@ -1,4 +1,4 @@
-"""Writing from a million candidates: the next token is found by an approximate index, without a product over all rows.
+"""Writing from a great many candidates: the next token is found by an approximate index, without a product over all rows.
 
 The candidates are any tokens with output rows, such as `embed` of a hypernetwork makes. The index is one of the library faiss:
 the rows are in clusters, and those of the clusters that are nearest to a hidden state are compared with it (IVF; arXiv
@@ -8,17 +8,15 @@ Shapes: V candidates, B hidden states, k of the candidates, D columns.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from zett.errors import UserError
-from zett.generate import CACHE, PROMPT, doubled, encode_prompt
+from zett.generate import CACHE, PROMPT, doubled, encode_prompt, read_rows
 from zett.lms.base import BaseModel, check_causal
 from zett.lms.body import Body
 from zett.lms.cache import Cache
@@ -149,9 +147,4 @@ def _written(model: BaseModel, candidates: Candidates, ids: list[int], number: i
         read.append(x_LD[0])
 
 
-@functools.partial(jax.jit, donate_argnames="cache")
-def _read(body: Body, cache: Cache, x_BLD, number):
-    """Hidden states `[B, D]` after the first `number` rows, and the cache with these; see `zett.generate.read_tokens`."""
-    positions_BL = jnp.minimum(cache.columns(x_BLD.shape[1]), cache.used[:, None] + number - 1)
-    h_BLD, read = body(x_BLD, positions_BL=positions_BL, cache=cache)
-    return h_BLD[:, number - 1], dataclasses.replace(read, used=cache.used + number)
+_read = jax.jit(read_rows, donate_argnames="cache")

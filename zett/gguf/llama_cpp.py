@@ -54,4 +54,7 @@ def merge_scores(spec: dict) -> dict[int, float]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4 or not (Path(sys.argv[1]) / "convert_hf_to_gguf.py").is_file():
+        print(f"zett: error: give LLAMA_CPP, a folder with convert_hf_to_gguf.py, and two names\n\n{__doc__}", file=sys.stderr)
+        sys.exit(2)
     convert(Path(sys.argv[1]), Path(sys.argv[2]), "--outfile", sys.argv[3], *sys.argv[4:])

@@ -2,13 +2,12 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from zett.data.documents import TextError
-from zett.data.local import PLAIN, SUFFIXES, file_bytes, file_text
+from zett.data.local import PLAIN, SUFFIXES, file_bytes, file_text, json_lines
 
 TABLES = (".parquet", ".jsonl", ".tsv", ".csv")
 # Language tags as in BCP 47, with two or three letters for the language: de, pt-BR, zh-Hans, es-419.
@@ -148,16 +147,7 @@ def read_table(file: Path) -> dict[str, list[str]]:
         return _parquet(file)
     text = file_text(file).removeprefix("\ufeff")
     if ending == ".jsonl":
-        rows = []
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise TextError(f"{file}, line {number}: not JSON: {error}") from None
-                if not isinstance(row, dict):
-                    raise TextError(f"{file}, line {number}: expected a JSON object, not {line:.40}")
-                rows.append(row)
+        rows = list(json_lines(text, file))
     else:
         csv.field_size_limit(2**31 - 1)
         lines = io.StringIO(text, newline="")

@@ -105,8 +105,10 @@ class Batches:
         excerpts = [_excerpt(texts[b], np.random.default_rng([*seed, b]), self._length) for b in map(int, rows)]
         ids, lengths = draw.encode(excerpts, self._length)
         for row, b in enumerate(map(int, rows)):
+            if self._turns is None:
+                break
             rng = np.random.default_rng([*seed[:2], 9, b])
-            if self._turns is not None and rng.random() < self.config.data.turns:
+            if rng.random() < self.config.data.turns:
                 turned = self._turns.encode(draw, excerpts[row], rng)
                 if len(turned):
                     ids[row, : len(turned)], lengths[row] = turned, len(turned)
