@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zett.arguments import several
+from zett.arguments import named_folders
 from zett.errors import UserError
 from zett.evaluate.tasks.encoded import rounded_up
 from zett.files.tensors import read_tensor, stored_tensors
@@ -90,7 +90,7 @@ def load_hydra(models: str | Path | Sequence[str | Path] | Mapping[str, str | Pa
     models: folders by the names of their tokenizers, or folders, which are called by their own names; the base model may be one
     of them. dtype: of the body's matrix products. UserError unless all have the same body, bit for bit.
     """
-    given = dict(models) if isinstance(models, Mapping) else _named(several(models))
+    given = named_folders(models)
     if not given:
         raise UserError("there is no model to load; give the folders of one or more")
     (name, folder), *others = given.items()
@@ -105,18 +105,6 @@ def load_hydra(models: str | Path | Sequence[str | Path] | Mapping[str, str | Pa
         table = EmbeddingTable.of(*(None if rows is None else jnp.asarray(rows, jnp.float32) for rows in columns))
         loaded[name] = dataclasses.replace(model, graphdef=first.graphdef, params=first.params, table=table)
     return HydraModel(loaded)
-
-
-def _named(folders: list) -> dict[str, str | Path]:
-    named: dict[str, str | Path] = {}
-    for folder in folders:
-        name = Path(folder).name
-        if name in named:
-            raise UserError(
-                f"two folders are called {name!r}: {named[name]} and {folder}; give names: {{'en': DIR, 'fr': DIR}}"
-            )
-        named[name] = folder
-    return named
 
 
 def _body_tensors(model: BaseModel) -> dict[str, np.ndarray]:

@@ -28,6 +28,11 @@ def test_command_line(tmp_path, capsys):
         run_command("eval", given, "zett eval")
     assert run_command("eval", [*given, "--overwrite", "--json"], "zett eval") == 0
     assert json.loads(capsys.readouterr().out)["base"]["name"] == model
+    given = ["--model", model, "--compare", model, "--text", corpus, "--text-bytes", "1024", "--window", "128"]
+    assert run_command("eval", [*given, "--output", str(tmp_path / "compared")], "zett eval") == 0
+    assert results.load(tmp_path / "compared").methods == ["as it is"]
+    with pytest.raises(UserError, match="drafts has no use for --compare"):
+        run_command("eval", [*given, "--task", "drafts"], "zett eval")
 
 
 def test_hypernetworks_get_names():

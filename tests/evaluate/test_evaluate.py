@@ -1,14 +1,17 @@
 """Evaluation with a tiny random base model and small tokenizers trained here."""
 
 import pytest
+from encoders import encoder_folder
 from evaluate.lines import LINES
 
 from zett.errors import UserError
 from zett.evaluate.evaluate import evaluate
+from zett.evaluate.plot import figure
 from zett.evaluate.report import table
 from zett.evaluate.targets import load_target
 from zett.lms import base as lms_base
 from zett.methods import make_method
+from zett.transfer import transfer
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,40 @@ def test_mistakes_are_named(base, corpus, arguments, message):
         evaluate(
             base, **{"targets": ["bpe-350"], "text": corpus, "text_bytes": 512, "window": 128, "progress": False} | arguments
         )
+
+
+def test_models_that_are_made_already(base, model, corpus, tmp_path):
+    """A transferred folder reads as its table does, and the original itself loses nothing; methods stand beside."""
+    target, made = load_target("bpe-350", corpus), tmp_path / "made"
+    transfer(model, target.folder, made, method="fvt")
+    measured = {"text": corpus, "text_bytes": 1024, "window": 128, "progress": False}
+    result = evaluate(base, compare=[made, model], methods="mean", **measured)
+    assert [t.name for t in result.targets] == ["made", "tiny"] and result.methods == ["as it is", "mean"]
+    theirs = evaluate(base, target.folder, methods=["fvt", "mean"], **measured).targets[0].scores
+    ours = result.targets[0].scores
+    assert ours["as it is"].bits_per_byte == pytest.approx(theirs["fvt"].bits_per_byte, rel=1e-4)
+    assert ours["mean"].bits_per_byte == pytest.approx(theirs["mean"].bits_per_byte, rel=1e-6)
+    assert result.targets[1].scores["as it is"].ratio == pytest.approx(1, abs=1e-6)
+    alone = evaluate(base, compare={"mine": made}, **measured)
+    assert alone.methods == ["as it is"] and "mine" in table(alone)
+    assert figure(alone).axes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tokenizer": ["bpe-350"]}, "tokenizer is .*bpe-350.*tokenizers of their own"),
+        ({"compare": []}, "no model to compare"),
+        ({"special": "keep-target"}, "special is 'keep-target'"),
+        ({"compare": ["a/b", "c/b"]}, "two folders are called 'b'"),
+    ],
+)
+def test_mistakes_with_models_to_compare(base, model, corpus, arguments, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(base, **{"compare": model, "text": corpus, "text_bytes": 512, "window": 128} | arguments)
+
+
+def test_an_encoder_is_not_compared_with_a_causal_model(base, corpus, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", "bert")
+    with pytest.raises(UserError, match=r"is an encoder and .* a causal model"):
+        evaluate(base, compare=encoder, text=corpus, text_bytes=512, window=128)

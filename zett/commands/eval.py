@@ -30,9 +30,12 @@ examples:
   zett eval --task dynamic --model MODEL --text TEXT --merges 50 200 --across-words
 
   zett eval --task agreement --model path/to/chat-model --tokenizer path/to/tokenizer   # are its answers the original's?
+
+  # models that are made already, beside the one that they were made from
+  zett eval --model MODEL --compare my-model my-refined-model
+  zett eval --model MODEL --compare my-model my-refined-model --task agreement
 """
 DEFAULT_OUTPUT = "runs/eval"
-METHODS = ["fvt", "mean", "random"]
 DRAFTS, DYNAMIC = "drafts", "dynamic"
 
 
@@ -69,8 +72,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", argparse.SUPPRESS, dest="tokenizer", action="extend", nargs="+")  # its old name
     add(
         "--method",
-        "methods to compare with, NAME or NAME:SETTING=VALUE,...; `zett methods` lists them (default: fvt mean random; for "
-        "drafts fvt first_last weighted, and none where --model is a draft already)",
+        "methods to compare with, NAME or NAME:SETTING=VALUE,...; `zett methods` lists them (default: fvt mean random; none "
+        "with --compare; for drafts fvt first_last weighted, and none where --model is a draft already)",
         nargs="+",
     )
     add(
@@ -94,6 +97,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _more_arguments(add: Callable[..., None]) -> None:
+    add(
+        "--compare",
+        "models that are transferred, refined or trimmed already: measured as they are, with the tokenizers that they have, "
+        "and methods, if there are any, with the same ones",
+        action="extend",
+        nargs="+",
+        metavar="FOLDER",
+    )
     add("--prompts", "of the task agreement, one a line or a row (default: fifty in the package)", metavar="FILE")
     modes = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
     what = f"special tokens of the targets. {modes} (default: keep-target, but map-to-source for answers in a chat template)"
@@ -138,7 +149,8 @@ def run(args: argparse.Namespace) -> int:
     from zett.evaluate.targets import target_specs
 
     _check_task(args)
-    inputs = [args.model, *filter(None, [args.base, args.target_model]), *(args.hypernet or ()), *(args.tokenizer or ())]
+    inputs = [args.model, *filter(None, [args.base, args.target_model])]
+    inputs += [given for several in (args.hypernet, args.tokenizer, args.compare) for given in several or ()]
     output = check_output(args.output, args.overwrite, inputs=inputs)
     if args.batch_size < 1:
         raise UserError(f"--batch-size is {args.batch_size}; it has to be greater than 0")
@@ -162,6 +174,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_task(args: argparse.Namespace) -> None:
+    if args.task in (DRAFTS, DYNAMIC) and args.compare:
+        raise UserError(f"--task {args.task} has no use for --compare {args.compare[0]}; leave it out")
     if args.task != DYNAMIC and (args.merges or args.across_words):
         given = f"--merges {args.merges[0]}" if args.merges else "--across-words"
         raise UserError(f"{given} is of --task dynamic; give that task, or leave it out")
@@ -193,9 +207,10 @@ def _reading(args: argparse.Namespace, hypernets: dict[str, str] | None) -> tupl
 
     report = evaluate(
         args.model, args.tokenizer, hypernets=hypernets, language=args.language, base=args.base, variant=args.variant,
-        methods=list(dict.fromkeys(args.method or METHODS)), text=args.text, text_bytes=args.text_bytes, window=args.window,
+        methods=None if args.method is None else list(dict.fromkeys(args.method)),
+        text=args.text, text_bytes=args.text_bytes, window=args.window,
         text_column=args.text_column, prose=args.prose, batch_size=args.batch_size, dtype=args.dtype, seed=args.seed,
-        task=args.task, prompts=args.prompts, special=args.special, classes=args.classes,
+        task=args.task, prompts=args.prompts, special=args.special, classes=args.classes, compare=args.compare,
     )  # fmt: skip
     return report, save, table
 

@@ -10,7 +10,7 @@ import numpy as np
 from zett.arguments import several
 from zett.errors import UserError
 from zett.evaluate.evaluate import opened
-from zett.evaluate.results import JSON_NAME, PLOT_NAME
+from zett.evaluate.results import AS_IT_IS, JSON_NAME, PLOT_NAME
 from zett.evaluate.statistics import bootstrap_draws
 from zett.evaluate.tasks.drafts import Agreed, DraftItems, Drafts, drafted, expected_length
 from zett.evaluate.windows import measured_windows, text_words
@@ -25,7 +25,6 @@ from zett.progress import phase
 from zett.values import Within, check_seed
 
 METHODS = ("fvt", "first_last", "weighted")
-AS_IT_IS = "as it is"
 TEMPERATURE = Within(0, 100, above=True)
 
 

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from zett.arguments import renamed, several
+from zett.arguments import named_folders, renamed, several
 from zett.belongs import AnotherModel
 from zett.errors import UserError
 from zett.evaluate.prompts import read_prompts
@@ -35,11 +35,12 @@ BASELINES = ("fvt", "mean", "random")
 def evaluate(
     model=None, tokenizer: str | Path | Vocabulary | Sequence[str | Path] | Mapping[str, Vocabulary] | None = None, *,
     hypernets: str | Path | Mapping[str, str | Path] | None = None, language: str | int | None = None,
-    methods: str | Sequence[str] | Mapping[str, Method] = BASELINES, windows: str | Sequence[str] | None = None,
+    methods: str | Sequence[str] | Mapping[str, Method] | None = None, windows: str | Sequence[str] | None = None,
     text: str = "python", text_bytes: int | None = None, window: int = 512, text_column: str = "text", prose: str = "prose",
     batch_size: int = 32, dtype: str = "float32", seed: int = 0, progress: bool | None = None, base=None,
     variant: str | None = None, targets=None, task: str | None = None, prompts: str | Path | Sequence[str] | None = None,
     special: str | None = None, classes: bool = False,
+    compare: str | Path | Sequence[str | Path] | Mapping[str, str | Path] | None = None,
 ) -> Report:  # fmt: skip
     """Bits per byte of `model` with its own tokenizer and with every target, by every method, on the same held-out bytes.
 
@@ -50,7 +51,9 @@ def evaluate(
     base, variant: where `model` is a variant of the hypernetworks' base model, that base model, and one of
     zett.choices.VARIANTS (base without a model: its old name). language: of the targets, by code or number, where hypernetworks
     know languages.
-    methods: specs of `zett.methods.make_method`, such as "fvt" or "hypernet:DIR", or methods by name.
+    methods: specs of `zett.methods.make_method`, such as "fvt" or "hypernet:DIR", or methods by name (None: BASELINES).
+    compare: folders of transferred, refined or trimmed models, measured as they are, with the tokenizers that they have; then
+    there are no others, and no methods but those that are asked for, for the same tokenizers.
     windows: pieces of text, each scored alone; None: those of `text`, of at most `window` bytes. text: a file or folder is
     measured whole unless targets are trained on it, else its held-out split is. text_bytes: the most that is measured (None: of
     a held-out split, 131072). dtype: of matrix products. progress: show a bar; None: in a terminal only. task: one of TASKS
@@ -63,9 +66,16 @@ def evaluate(
     check_seed(seed)
     _check_task(task, prompts, special)
     targets = renamed("tokenizer", tokenizer, "targets", targets)
-    specs, dtype = target_specs(targets), product_dtype(dtype).name
+    dtype = product_dtype(dtype).name
+    others = {} if compare is None else _others(compare, targets, special)
+    if others:
+        targets, hypernets, methods = {name: other.vocab for name, other in others.items()}, hypernets or {}, methods or ()
+    specs = target_specs(targets)
     settings = HypernetMethod.shipped(language, base, variant)
-    source, chosen, paths = opened(model, dtype, hypernets, methods, settings)
+    source, chosen, paths = opened(
+        model, dtype, hypernets, BASELINES if methods is None else methods, settings, none=bool(others)
+    )
+    _check_others(others, source)
     made = {"dtype": dtype, "batch_size": batch_size}
     measure = reading_task(source, **made) if task is None else make_task(task, **made)
     if task == "agreement":
@@ -74,12 +84,12 @@ def evaluate(
         texts, record = _texts(windows, str(text), text_bytes, window, text_column, str(prose), specs, seed)
     bar = functools.partial(tqdm, disable=None if progress is None else not progress, leave=False)  # None: by terminal
     named = named_targets(targets, specs, bar, text=str(text), prose=str(prose), text_column=text_column)
-    special = special or _special(source, task)
-    with tempfile.TemporaryDirectory() as scratch, bar(total=1 + len(named) * len(chosen), desc="original", unit="run") as runs:
-        named = adapted_targets(named, source.vocab, special, Path(scratch))
+    special, total = special or _special(source, task), 1 + len(named) * len(chosen) + len(others)
+    with tempfile.TemporaryDirectory() as scratch, bar(total=total, desc="original", unit="run") as runs:
+        named = named if others else adapted_targets(named, source.vocab, special, Path(scratch))
         trial = start_trial(source, measure, texts, chosen, seed, classes=classes)
         runs.update()
-        results = [trial.of_target(name, target, runs) for name, target in named.items()]
+        results = [trial.of_target(name, target, runs, _whole(others.get(name), dtype)) for name, target in named.items()]
     used = {"seed": seed, "batch_size": batch_size, "dtype": dtype, "language": language, "special": special}
     return _report(trial, record, paths, results, used)
 
@@ -116,11 +126,17 @@ def _special(source: BaseModel, task: str | None) -> str:
 
 
 def opened(
-    model: BaseModel | str | Path, dtype: str, hypernets: str | Path | Mapping | None, methods, settings: HypernetMethod
+    model: BaseModel | str | Path,
+    dtype: str,
+    hypernets: str | Path | Mapping | None,
+    methods,
+    settings: HypernetMethod,
+    *,
+    none: bool = False,
 ) -> tuple[BaseModel, dict[str, Method], dict[str, str]]:
     """The model, the methods that are for it, and where the hypernetworks among them are. UserError as soon as it can be told.
 
-    settings: of all hypernetworks.
+    settings: of all hypernetworks. none: there may be no method.
     """
     hypernets = {"hypernet": hypernets} if isinstance(hypernets, str | Path) else hypernets
     chosen = _methods(hypernets or {}, methods if isinstance(methods, Mapping) else several(methods), settings)
@@ -136,7 +152,7 @@ def opened(
             light = load_base_model(model, body=False)
             chosen = _settled(light, chosen, shipped)
             source = load_base_model(model, dtype=dtype, vocab=light.vocab)
-    if not chosen:
+    if not chosen and not none:
         raise UserError("there is no method to evaluate; give --hypernet or --method")
     for method in chosen.values():
         method.check(source)
@@ -162,6 +178,28 @@ def _settled(source: BaseModel, methods: dict[str, Method], shipped: HypernetMet
             raise
         return settled
     return {"hypernet": found, **settled}
+
+
+def _others(folders, targets, special: str | None) -> dict[str, BaseModel]:
+    """The models that are measured as they are, without their bodies, by name. UserError if other arguments contradict that."""
+    for what, given in {"tokenizer": targets, "special": special}.items():
+        if given is not None:
+            raise UserError(f"{what} is {given!r}, but models to compare have tokenizers of their own; leave it out")
+    if not (named := named_folders(folders)):
+        raise UserError("there is no model to compare; give the folder of one or more")
+    return {name: load_base_model(folder, body=False) for name, folder in named.items()}
+
+
+def _whole(other: BaseModel | None, dtype: str) -> Callable[[], BaseModel] | None:
+    """What reads a model of `_others` with its body."""
+    return None if other is None else functools.partial(load_base_model, other.folder, dtype=dtype, vocab=other.vocab)
+
+
+def _check_others(others: Mapping[str, BaseModel], source: BaseModel) -> None:
+    for other in others.values():
+        if other.causal != source.causal:
+            kinds = [("an encoder", "a causal model")[m.causal] for m in (other, source)]
+            raise UserError(f"{other.name} is {kinds[0]} and {source.name} {kinds[1]}; they cannot be compared")
 
 
 def _texts(

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 JSON_NAME, PLOT_NAME, CLASSES_NAME = "report.json", "report.png", "classes.png"
+AS_IT_IS = "as it is"  # in the place of a method: a model with the rows that it has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +14,8 @@ class Score:
 
     bits_per_byte: the mean of the task's scores, whatever they are. ratio: that over the original's. fvt_gap_left: (bits -
     original) / (FVT's bits - original), None without FVT or where FVT loses nothing. Errors are standard errors, by a paired
-    bootstrap over the windows. seconds: to make the table. details: what else the task says, by name.
+    bootstrap over the windows. seconds: to make the table, or to read a model that is measured as it is. details: what else the
+    task says, by name.
     """
 
     bits_per_byte: float

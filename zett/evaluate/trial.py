@@ -1,15 +1,16 @@
 """One evaluation: what every target and every method is compared on, and the results of each."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from zett.errors import UserError
 from zett.evaluate.excess import MAX_PIECES, excess_bits, excess_of
 from zett.evaluate.lost import bytes_lost
-from zett.evaluate.results import Excess, TargetResult
+from zett.evaluate.results import AS_IT_IS, Excess, TargetResult
 from zett.evaluate.statistics import bootstrap_draws, compared
 from zett.evaluate.tasks import EvalTask, scored
 from zett.evaluate.tasks.bits_per_byte import BitsPerByte
@@ -37,16 +38,17 @@ class Trial:
     details: dict[str, float]
     tokens: np.ndarray | None = None
 
-    def of_target(self, name: str, target: Vocabulary, runs) -> TargetResult:
-        """All methods on one target. runs: the progress bar."""
+    def of_target(self, name: str, target: Vocabulary, runs, whole: Callable[[], BaseModel] | None = None) -> TargetResult:
+        """All methods on one target. runs: the progress bar. whole: reads a model with this vocabulary to measure as it is."""
+        made: dict[str, Callable[[], BaseModel]] = {} if whole is None else {AS_IT_IS: whole}
+        made |= {key: functools.partial(self._with_rows_of, method, target) for key, method in self.methods.items()}
         scores, details, seconds, excess = {}, {}, {}, {}
-        for key, method in self.methods.items():
+        for key, make in made.items():
             runs.set_description(f"{name}, {key}")
             clock = time.perf_counter()
-            with phase(f"{name}, {key}: making rows and scoring them"):
-                table = method(self.base, target, seed=self.seed)
+            with phase(f"{name}, {key}: {'reading' if make is whole else 'making rows'} and scoring"):
+                model = make()
                 seconds[key] = time.perf_counter() - clock
-                model = self.base.with_vocabulary(table, target)
                 if self.tokens is None:
                     scores[key], details[key] = scored(self.task, model, self.items)
                 else:
@@ -65,6 +67,9 @@ class Trial:
             scores=compared(scores, self.original, self.items, self.draws, seconds, details),
             excess=excess or None,
         )
+
+    def _with_rows_of(self, method: Method, target: Vocabulary) -> BaseModel:
+        return self.base.with_vocabulary(method(self.base, target, seed=self.seed), target)
 
     def _by_token(self, model: BaseModel, tokens: np.ndarray) -> tuple[np.ndarray, Excess]:
         """The scores of a model with a target's vocabulary, and where they are worse than the original's. tokens: see above."""
