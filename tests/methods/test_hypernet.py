@@ -72,12 +72,12 @@ def test_shared_rows_go_back_towards_the_models_own(tmp_path, base_folder, targe
         np.testing.assert_allclose(getattr(own, side), expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(getattr(half, side), (rows + expected) / 2, rtol=1e-5, atol=1e-6)
         assert np.abs(rows - expected).max() > 0.1
-    spaces = make_method(f"hypernet:{tmp_path / 'hypernet'}", spaces=1.0)(base, target)
-    blank = np.asarray([bool(token) and not token.strip() for token in target.tokens]) & (same >= 0)
+    newlines = make_method(f"hypernet:{tmp_path / 'hypernet'}", newlines=1.0)(base, target)
+    blank = np.asarray([token != b"" and not token.strip(b"\r\n") for token in target.tokens]) & (same >= 0)
     assert 0 < blank.sum() < (same >= 0).sum()
-    np.testing.assert_allclose(spaces.input, np.where(blank[:, None], own.input, predicted.input), rtol=1e-5, atol=1e-6)
-    with pytest.raises(UserError, match=r"spaces is -1\.0; it has to be from 0"):
-        make_method("hypernet:spaces=-1")
+    np.testing.assert_allclose(newlines.input, np.where(blank[:, None], own.input, predicted.input), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match=r"newlines is -1\.0; it has to be from 0"):
+        make_method("hypernet:newlines=-1")
     with pytest.raises(UserError, match=r"shared is 1\.5; it has to be from 0"):
         make_method("hypernet:shared=1.5")
     output = transfer(base_folder, target_folder, tmp_path / "out", method="hypernet:shared=0.5", hypernet=hypernet)

@@ -24,6 +24,7 @@ from zett.methods.method import Method
 from zett.table import EmbeddingTable
 from zett.values import nearest
 from zett.vocab import Vocabulary
+from zett.vocab.prompts import chat_template
 
 DTYPE = "dtype of method 'hypernet'"
 
@@ -38,10 +39,10 @@ class HypernetMethod(Method):
     a base), base, or difference (from the base's, plus how the variant's have moved from them). dtype: of matrix products;
     "bfloat16" changes rows by as much as storing them in it does; "auto" takes it where the hardware multiplies it. shared: how
     far the rows of tokens that the model has already go back to its own, from 0, as predicted, to 1, as they were: 0.5 keeps
-    the answers of SmolLM2 nearer to what they were, and reads near tokenizers better and far ones worse. spaces: the same for
-    tokens of white space alone, where it is more than `shared`; near tokenizers are read much better by SmolLM2 with 1.
-    fit_scale: a text file or folder; how far the predictions go from FVT's rows is then chosen such that the model reads it
-    best.
+    the answers of SmolLM2 nearer to what they were, and reads near tokenizers better and far ones worse. newlines: the same for
+    tokens of line ends alone, where it is more than `shared`; None: 1 for a model with a chat template, whose turns are made of
+    them and of special tokens, which keep their rows, too; else 0. fit_scale: a text file or folder; how far the predictions go
+    from FVT's rows is then chosen such that the model reads it best.
     """
 
     path: str | None = None
@@ -50,15 +51,15 @@ class HypernetMethod(Method):
     variant: str | None = None
     dtype: str = "float32"
     shared: float = 0.0
-    spaces: float = 0.0
+    newlines: float | None = None
     fit_scale: str | None = None
 
     needs: ClassVar[str] = "a hypernetwork trained for the base model"
     first: ClassVar[str] = "path"
 
     def __post_init__(self):
-        for name in ("shared", "spaces"):
-            if not 0 <= getattr(self, name) <= 1:
+        for name in ("shared", "newlines"):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise UserError(
                     f"{name} is {getattr(self, name)!r}; it has to be from 0, rows as predicted, to 1, the model's own"
                 )
@@ -92,9 +93,11 @@ class HypernetMethod(Method):
         else:
             self._fits(base)
             table = variant_table(trained, base, own, target, self.way, language=self.language, dtype=dtype)
-        if not self.shared and not self.spaces:
-            return table
-        return towards_own(table, base, target, self.shared, max(self.shared, self.spaces))
+        newlines = max(self.shared, self._newlines(base))
+        return towards_own(table, base, target, self.shared, newlines) if newlines else table
+
+    def _newlines(self, base: BaseModel) -> float:
+        return float(chat_template(base.vocab.folder) is not None) if self.newlines is None else self.newlines
 
     def embedder(self, base: BaseModel) -> Embedder:
         """What makes rows of single tokens. UserError where the settings ask for more than the hypernetwork's own rows."""
@@ -104,7 +107,12 @@ class HypernetMethod(Method):
         return Embedder(self._trained(base), base, language=self.language)
 
     def _beyond_rows(self) -> dict:
-        return {"base": self.base, "fit_scale": self.fit_scale, "shared": self.shared or None, "spaces": self.spaces or None}
+        return {
+            "base": self.base,
+            "fit_scale": self.fit_scale,
+            "shared": self.shared or None,
+            "newlines": self.newlines or None,
+        }
 
     @property
     def reads_body(self) -> bool:
@@ -153,10 +161,11 @@ class HypernetMethod(Method):
     def about(self, base: BaseModel) -> str:
         trained = self._trained(base)
         said, fit = f"hypernetwork {self._path(base)}: {base.name} is ", self._fits(base)
+        kept = "; line ends keep their rows, for its chat template" if self.newlines is None and self._newlines(base) else ""
         if self._base is None:
-            return said + fit.words(trained.its_base)
+            return said + fit.words(trained.its_base) + kept
         own = self._fit_of_base(trained, self._base).words(trained.its_base)
-        return f"{said}{fit.words(str(self.base))}; {self.base} is {own}; rows {VARIANTS[self.way]}"
+        return f"{said}{fit.words(str(self.base))}; {self.base} is {own}; rows {VARIANTS[self.way]}{kept}"
 
     @property
     def way(self) -> str:
@@ -197,14 +206,14 @@ class HypernetMethod(Method):
             raise UserError(f"base is {self.base!r}, but {error}") from None
 
 
-def towards_own(table: EmbeddingTable, base: BaseModel, target: Vocabulary, share: float, spaces: float) -> EmbeddingTable:
+def towards_own(table: EmbeddingTable, base: BaseModel, target: Vocabulary, share: float, newlines: float) -> EmbeddingTable:
     """The table in which the rows of tokens that the model has, too, have gone this share of the way to its own rows.
 
-    spaces: the share of tokens of white space alone.
+    newlines: the share of tokens of line ends alone.
     """
     theirs = np.asarray([base.vocab.id_of.get(token, -1) if token else -1 for token in target.tokens])
     ours = np.flatnonzero(theirs >= 0)
-    shares = np.asarray([share if target.tokens[i].strip() else spaces for i in ours], np.float32)
+    shares = np.asarray([share if target.tokens[i].strip(b"\r\n") else newlines for i in ours], np.float32)
 
     def moved(predicted, own):
         if predicted is None:
