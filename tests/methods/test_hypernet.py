@@ -17,13 +17,13 @@ from zett.errors import UserError
 from zett.evaluate.evaluate import evaluate
 from zett.export import export
 from zett.files.resolve import HYPERNETWORK
+from zett.hypernet.kept import towards_own
 from zett.hypernet.network import make_hypernet
 from zett.hypernet.release import load_hypernet, save_hypernet
 from zett.hypernet.trained import TrainedHypernet
 from zett.hypernet.variant import variant_table
 from zett.lms import load_base_model
 from zett.methods import make_method
-from zett.methods.hypernet import towards_own
 from zett.table import EmbeddingTable
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
@@ -76,6 +76,14 @@ def test_shared_rows_go_back_towards_the_models_own(tmp_path, base_folder, targe
     blank = np.asarray([token != b"" and not token.strip(b"\r\n") for token in target.tokens]) & (same >= 0)
     assert 0 < blank.sum() < (same >= 0).sum()
     np.testing.assert_allclose(newlines.input, np.where(blank[:, None], own.input, predicted.input), rtol=1e-5, atol=1e-6)
+    folder = shutil.copytree(base_folder, tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}\n")
+    chat, method = load_base_model(folder), make_method(f"hypernet:{tmp_path / 'hypernet'}")
+    np.testing.assert_array_equal(method(chat, target).input, newlines.input)
+    np.testing.assert_array_equal(load_hypernet(tmp_path / "hypernet").rows(target, chat).input, newlines.input)
+    assert "line ends keep their rows" in method.about(chat) and "line ends" not in method.about(base)
+    moved = make_method(f"hypernet:{tmp_path / 'hypernet'}", newlines=0.0)
+    np.testing.assert_array_equal(moved(chat, target).input, predicted.input)
     with pytest.raises(UserError, match=r"newlines is -1\.0; it has to be from 0"):
         make_method("hypernet:newlines=-1")
     with pytest.raises(UserError, match=r"shared is 1\.5; it has to be from 0"):

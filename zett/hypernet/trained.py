@@ -18,6 +18,7 @@ from zett.files.resolve import SOURCE_TOKENIZER
 from zett.hypernet.base_rows import ALIKE, SAME, BaseRows, Fit, how_alike, same_ids
 from zett.hypernet.embed import Embedder
 from zett.hypernet.emission import emitted, side_by_side
+from zett.hypernet.kept import line_ends, towards_own
 from zett.hypernet.network import hypernet_graph, kinds_of_rows, shape_words
 from zett.hypernet.packing import limit_pieces
 from zett.hypernet.scaling import bias_residual, column_stats
@@ -165,7 +166,7 @@ class TrainedHypernet(Method):
         model = self._model(model)
         progress.say(self.about(model))
         target = tokenizer if isinstance(tokenizer, Vocabulary) else load_tokenizer(tokenizer)
-        return self(model, target, language=language)
+        return towards_own(self(model, target, language=language), model, target, 0.0, line_ends(model))
 
     def embed(self, tokens: Sequence[str | bytes], model: Any = None, *, language: str | int | None = None) -> EmbeddingTable:
         """Rows of single tokens, as they stand in a text (" world") or as bytes; those of the last tokens are kept.

@@ -5,13 +5,12 @@ import functools
 from pathlib import Path
 from typing import ClassVar, Self
 
-import numpy as np
-
 from zett.belongs import check_belongs, shipped_candidates
 from zett.choices import VARIANTS
 from zett.errors import UserError
 from zett.hypernet.base_rows import Fit
 from zett.hypernet.embed import Embedder
+from zett.hypernet.kept import line_ends, towards_own
 from zett.hypernet.release import load_hypernet
 from zett.hypernet.shipped import shipped_for
 from zett.hypernet.trained import TrainedHypernet
@@ -24,7 +23,6 @@ from zett.methods.method import Method
 from zett.table import EmbeddingTable
 from zett.values import nearest
 from zett.vocab import Vocabulary
-from zett.vocab.prompts import chat_template
 
 DTYPE = "dtype of method 'hypernet'"
 
@@ -93,11 +91,8 @@ class HypernetMethod(Method):
         else:
             self._fits(base)
             table = variant_table(trained, base, own, target, self.way, language=self.language, dtype=dtype)
-        newlines = max(self.shared, self._newlines(base))
-        return towards_own(table, base, target, self.shared, newlines) if newlines else table
-
-    def _newlines(self, base: BaseModel) -> float:
-        return float(chat_template(base.vocab.folder) is not None) if self.newlines is None else self.newlines
+        newlines = line_ends(base) if self.newlines is None else self.newlines
+        return towards_own(table, base, target, self.shared, max(self.shared, newlines))
 
     def embedder(self, base: BaseModel) -> Embedder:
         """What makes rows of single tokens. UserError where the settings ask for more than the hypernetwork's own rows."""
@@ -161,7 +156,7 @@ class HypernetMethod(Method):
     def about(self, base: BaseModel) -> str:
         trained = self._trained(base)
         said, fit = f"hypernetwork {self._path(base)}: {base.name} is ", self._fits(base)
-        kept = "; line ends keep their rows, for its chat template" if self.newlines is None and self._newlines(base) else ""
+        kept = "; line ends keep their rows, for its chat template" if self.newlines is None and line_ends(base) else ""
         if self._base is None:
             return said + fit.words(trained.its_base) + kept
         own = self._fit_of_base(trained, self._base).words(trained.its_base)
@@ -204,24 +199,3 @@ class HypernetMethod(Method):
             return trained.fit(own)
         except UserError as error:
             raise UserError(f"base is {self.base!r}, but {error}") from None
-
-
-def towards_own(table: EmbeddingTable, base: BaseModel, target: Vocabulary, share: float, newlines: float) -> EmbeddingTable:
-    """The table in which the rows of tokens that the model has, too, have gone this share of the way to its own rows.
-
-    newlines: the share of tokens of line ends alone.
-    """
-    theirs = np.asarray([base.vocab.id_of.get(token, -1) if token else -1 for token in target.tokens])
-    ours = np.flatnonzero(theirs >= 0)
-    shares = np.asarray([share if target.tokens[i].strip(b"\r\n") else newlines for i in ours], np.float32)
-
-    def moved(predicted, own):
-        if predicted is None:
-            return None
-        rows = np.array(predicted, np.float32)
-        away = np.asarray(own)[theirs[ours]].astype(np.float32) - rows[ours]
-        rows[ours] += shares.reshape(-1, *(1,) * (away.ndim - 1)) * away
-        return rows
-
-    sides = ((table.input, base.table.input), (table.output, base.table.output_rows), (table.bias, base.table.bias))
-    return EmbeddingTable.of(*(moved(*side) for side in sides))
