@@ -12,14 +12,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from zett.errors import UserError
-from zett.generate import CACHE, PROMPT, doubled, encode_prompt, read_rows
+from zett.generate import RowReader, encode_prompt
 from zett.lms.base import BaseModel, check_causal
-from zett.lms.body import Body
-from zett.lms.cache import Cache
 from zett.table import EmbeddingTable
 
 PROBES = 256  # clusters that a search reads
@@ -131,20 +128,9 @@ def write_from(
 
 
 def _written(model: BaseModel, candidates: Candidates, ids: list[int], number: int, probes: int) -> Iterator[bytes]:
-    body = Body(model.graphdef, model.params)
-    size = doubled(CACHE, len(ids) + number)
-    cache, x_LD = Cache.empty(model.config, size), np.asarray(model.table.input)[np.asarray(ids)].astype(np.float32)
-    read = list(x_LD)
+    reader = RowReader(model, 1, len(ids) + number)
+    rows = np.asarray(model.table.input)[np.asarray(ids)].astype(np.float32)
     for _ in range(number):
-        if len(read) - 1 in model.config.restarts:
-            cache, x_LD = Cache.empty(model.config, size), np.stack(read)
-        room = min(doubled(PROMPT, len(x_LD)), model.config.room) if len(x_LD) > 1 else 1
-        padded = np.pad(x_LD, ((0, room - len(x_LD)), (0, 0)))[None]
-        h_BD, cache = _read(body, cache, padded, np.int32(len(x_LD)))
-        chosen = int(candidates.top(np.asarray(h_BD), probes=probes)[0][0, 0])
+        chosen = int(candidates.top(reader([rows]), probes=probes)[0][0, 0])
         yield candidates.tokens[chosen]
-        x_LD = candidates.input[chosen][None]
-        read.append(x_LD[0])
-
-
-_read = jax.jit(read_rows, donate_argnames="cache")
+        rows = candidates.input[chosen][None]
