@@ -17,7 +17,8 @@ from zett.errors import UserError
 from zett.files.tensors import read_tensor, stored_tensors
 from zett.lms.body import Body
 from zett.lms.folder import write_trained
-from zett.lms.like import different_ids, read_like, with_padding
+from zett.lms.like import different_ids, read_like
+from zett.lms.padding import with_padding
 from zett.table import EmbeddingTable
 from zett.transfer import transfer
 

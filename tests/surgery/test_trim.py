@@ -277,9 +277,9 @@ STRANGE = {"hidden_size": 4, "num_hidden_layers": 1}
 def test_hard_coded_ids_follow(tmp_path):
     """Post-processor and padding of the tokenizer, and twice, so that ids are not those of the first time.
 
-    https://github.com/stephantul/skeletoken/issues/93 (ids of the post-processor's special tokens, and padding's),
-    https://github.com/stephantul/skeletoken/issues/94 (tokens that are added ones alone took for new ones, and lost their rows),
-    and what was mended there in 89, 105 and 106: flags of added tokens, the ways to pad and to cut off stay.
+    https://github.com/stephantul/skeletoken/issues/93: ids of the post-processor's special tokens, and padding's.
+    https://github.com/stephantul/skeletoken/issues/94: what was an added token alone was taken for new, and lost its row.
+    Pull requests 89, 105 and 106 of it: flags of added tokens stay, and the ways to pad and to cut off.
     """
     from transformers import AutoTokenizer
 
