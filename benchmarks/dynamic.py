@@ -6,8 +6,8 @@
 
 embed: milliseconds for new tokens, and against as many rows in the emission of 4,096. merging: 32 texts of 512 tokens, against
 encoding them. candidates: substrings of Python source, by the index against the product over all rows, one hidden state at a
-time; recall: of the best one, and of the best ten. MB: what is held while the index is made, at most, and what it leaves behind;
-of one copy of the output rows.
+time; recall: of the best one, and of the best ten. MB: of one copy of the output rows; what is held while the index is made, at
+most, and what it leaves behind.
 """
 
 import collections

@@ -99,7 +99,10 @@ class HydraModel:
 
 
 class Text:
-    """One of the texts of a batch. left: how many tokens are still to be written, at most; 0 when it has ended."""
+    """One of the texts of a batch.
+
+    unread: the input rows that come next, `[L, D]`. left: how many tokens are still to be written, at most; 0: it has ended.
+    """
 
     def __init__(self, reader: BaseModel, writer: BaseModel, ids: list[int], stop: Stop | None, left: int, seed: int):
         # What is written in other tokens than the prompt begins a text of its own.
@@ -107,11 +110,11 @@ class Text:
         self.writer, self.unread, self.left = writer, _input_rows(reader, ids), left
         self._rng = np.random.default_rng(seed)
 
-    def take(self, logits_V: np.ndarray, temperature: float) -> None:
-        """Choose the next token, which is read next if there is more to write."""
+    def take(self, logits_V: np.ndarray, temperature: float) -> int:
+        """Choose the next token; returns it."""
         token = choose(logits_V, temperature, self._rng)
         self.left = self.left - 1 if self.written.goes_on_with(token) else 0
-        self.unread = _input_rows(self.writer, [token] if self.left else [])
+        return token
 
 
 def _write(texts: Sequence[Text], temperature: float) -> None:
@@ -122,11 +125,12 @@ def _write(texts: Sequence[Text], temperature: float) -> None:
     while any(text.left for text in texts):
         h_BD = reader([text.unread for text in texts])
         for writer, (table, rows) in zip(writers, tables):
-            if any(texts[i].left for i in rows):
-                logits = np.asarray(_unembed(table, h_BD[rows], writer.config.logit_softcap))
-                for i, logits_V in zip(rows, logits[:, : len(writer.vocab)]):
-                    if texts[i].left:
-                        texts[i].take(logits_V, temperature)
+            some = [texts[i] for i in rows]
+            if any(text.left for text in some):
+                logits = np.asarray(_unembed(table, h_BD[rows], writer.config.logit_softcap))[:, : len(writer.vocab)]
+                tokens = [text.take(logits_V, temperature) if text.left else 0 for text, logits_V in zip(some, logits)]
+                for text, x_LD in zip(some, np.asarray(_embed(table, np.asarray(tokens)[:, None]))):
+                    text.unread = x_LD if text.left else x_LD[:0]
 
 
 def _each(given: Any, number: int, texts: str, what: str) -> list:
@@ -201,6 +205,9 @@ def _check_body(first: BaseModel, other: BaseModel, tensors: Mapping[str, np.nda
 @jax.jit
 def _hidden(body: Body, x_BLD, positions_BL):
     return body(x_BLD, positions_BL=positions_BL)
+
+
+_embed = jax.jit(EmbeddingTable.embed)
 
 
 @functools.partial(jax.jit, static_argnames="softcap")

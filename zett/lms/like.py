@@ -1,8 +1,8 @@
 """A model that drafts for another one (speculative decoding): the sizes and ids that clients compare between the two.
 
-vLLM (0.33) takes a draft model only if `vocab_size` is the same in both configs; or, told so by `use_heterogeneous_vocab`, drafts
-what tokens both have. llama.cpp takes one whose vocabulary is at most 128 tokens smaller or larger, and has the same token
-texts from id 5 on. Here the sizes are made the same, and the texts have to be.
+vLLM takes a draft model only if `vocab_size` is the same in both configs (0.33: or if it is told `use_heterogeneous_vocab`;
+then it drafts what both have). llama.cpp takes one whose vocabulary is at most 128 tokens smaller or larger, and has the same
+token texts from id 5 on. Here the sizes are made the same, and the texts have to be.
 """
 
 import dataclasses
