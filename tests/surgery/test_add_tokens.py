@@ -8,7 +8,7 @@ import pytest
 import tokenizers as tk
 from lms.folders import edit_json
 from safetensors.numpy import load_file
-from surgery.shapes import KINDS, LINES, model_folder, random_texts
+from surgery.shapes import KINDS, LINES, model_folder, random_texts, tokenizer
 from vocabularies import MADE, byte_tokenizer, vocabulary
 
 from zett.cli import run_command
@@ -229,6 +229,19 @@ def test_a_list_of_words(kind, tmp_path):
     assert sum(i >= old for i in inside) >= 2
     again = load_base_model(output, body=False)
     assert again.vocab.tokens[inside[-1]].strip() == WORDS[1].encode()
+
+
+def test_a_tokenizer_that_puts_a_space_before_words():
+    """Byte-level ones may: https://github.com/stephantul/skeletoken/pull/81."""
+    made = tk.Tokenizer.from_str(tokenizer("gpt2").to_str())
+    made.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    vocab = vocabulary_of(made)
+    for word in (WORDS[0], f" {WORDS[0]}"):
+        growth = grown_from_list(vocab, [word])
+        edit = growing(growth.tokens, len(vocab), len(vocab), merges=growth.merges)
+        grown = tk.Tokenizer.from_str(json.dumps(edit_spec(json.loads(made.to_str()), edit)))
+        assert grown.encode(WORDS[0]).tokens == [f"Ġ{WORDS[0]}"]
+        assert grown.encode(f"a {WORDS[0]}").tokens[1:] == [f"Ġ{WORDS[0]}"]
 
 
 def test_tokens_that_cannot_be(tmp_path):
