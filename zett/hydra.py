@@ -62,7 +62,7 @@ class HydraModel:
         return found
 
     @overload
-    def generate(
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of strs, too
         self, prompt: str, read: str, write: str | None = None, *, max_tokens: int = ..., temperature: float = ...,
         seed: int = ..., stop: Stop | None = ...,
     ) -> str: ...  # fmt: skip

@@ -93,7 +93,7 @@ class Candidates:
         return np.take_along_axis(ids, order, 1), np.take_along_axis(logits, order, 1)
 
     def _output(self, ids: np.ndarray) -> np.ndarray:
-        if self.index is None:
+        if self.output is not None:
             return self.output[ids]
         return self.index.reconstruct_batch(ids.reshape(-1)).reshape(*ids.shape, self.index.d)
 
