@@ -2,20 +2,21 @@
 
     python -m benchmarks.dynamic --output benchmarks/results/dynamic.json
     python -m benchmarks.dynamic --model MODEL --hypernet smollm2 --candidates 0
+    python -m benchmarks.dynamic --candidates 1000000 --only candidates
 
 embed: milliseconds for new tokens, and against as many rows in the emission of 4,096. merging: 32 texts of 512 tokens, against
 encoding them. candidates: substrings of Python source, by the index against the product over all rows, one hidden state at a
-time; recall: of the best one, and of the best ten.
+time; recall: of the best one, and of the best ten. MB: of one copy of the output rows; what is held while the index is made, at
+most, and what it leaves behind.
 """
 
 import collections
 import re
-import time
 
 import jax
 import numpy as np
 
-from benchmarks.common import SEED, arguments, finish, median_seconds
+from benchmarks.common import SEED, arguments, finish, held_bytes, measured, median_seconds, with_memory
 from zett import load_base_model, load_hypernet
 from zett.data.sources import open_text
 from zett.dynamic.candidates import Candidates
@@ -23,10 +24,12 @@ from zett.dynamic.merging import TokenBatch, merge, read_texts
 from zett.hypernet.embed import Embedder
 from zett.lms.base import BaseModel
 from zett.lms.body import Body
+from zett.table import EmbeddingTable
 
 TEXT_BYTES = 4_000_000
 MERGES = 200
-PROBES = (16, 64, 256)
+PROBES = (16, 64, 256, 1024)
+AT_ONCE = 16384  # tokens whose rows are made
 
 
 def texts() -> list[str]:
@@ -95,15 +98,22 @@ def hidden_states(model: BaseModel, documents: list[str]) -> np.ndarray:
     return np.concatenate(found)
 
 
+def embedded(embedder: Embedder, tokens: list[bytes]) -> EmbeddingTable:
+    """Rows of a great many tokens, some at a time."""
+    parts = [embedder(tokens[i : i + AT_ONCE]) for i in range(0, len(tokens), AT_ONCE)]
+    columns = zip(*((part.input, part.output, part.bias) for part in parts))
+    return EmbeddingTable.of(*(None if some[0] is None else np.concatenate(some) for some in columns))
+
+
 def candidates(model: BaseModel, embedder: Embedder, documents: list[str], number: int) -> dict:
     tokens, h = substrings(documents[:-64], number), hidden_states(model, documents)
-    table = embedder(tokens)
+    rows, table = measured(lambda: embedded(embedder, tokens))
     whole = Candidates.of(tokens, table, exact=True)
-    clock, processor = time.perf_counter(), time.process_time()
-    found = Candidates.of(tokens, table)
+    held = held_bytes()
+    build, found = with_memory(lambda: Candidates.of(tokens, table))
     report: dict = {
-        "number": len(tokens), "width": whole.output.shape[1], "hidden_states": len(h),
-        "build": {"seconds": time.perf_counter() - clock, "processor_seconds": time.process_time() - processor},
+        "number": len(tokens), "width": whole.output.shape[1], "hidden_states": len(h), "rows": rows,
+        "build": build | {"MB_left": (held_bytes() - held) / 1e6}, "MB_of_the_rows": whole.output.nbytes / 1e6,
     }  # fmt: skip
     best = np.concatenate([whole.top(part, 10)[0] for part in np.array_split(h, -(-len(h) // 16))])
     for probes in PROBES:
@@ -127,14 +137,18 @@ def main() -> None:
     parser.add_argument("--model", default="pico")
     parser.add_argument("--hypernet", default="pico")
     parser.add_argument("--candidates", type=int, default=300_000, help="0: none")
+    parser.add_argument("--only", choices=["embed", "merging", "candidates"], help="one of the three")
     args = parser.parse_args()
     model, documents = load_base_model(args.model), texts()
     embedder = Embedder(load_hypernet(args.hypernet), model, kept=0)
-    report = {
-        "base": model.name, "embed": embedding(embedder, args.repeats), "merging": merging(model, documents, args.repeats)
+    calls = {
+        "embed": lambda: embedding(embedder, args.repeats),
+        "merging": lambda: merging(model, documents, args.repeats),
+        "candidates": lambda: candidates(model, embedder, documents, args.candidates),
     }  # fmt: skip
-    if args.candidates:
-        report["candidates"] = candidates(model, embedder, documents, args.candidates)
+    if not args.candidates:
+        calls.pop("candidates")
+    report = {"base": model.name} | {name: call() for name, call in calls.items() if args.only in (None, name)}
     finish(report, args.output)
 
 

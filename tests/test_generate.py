@@ -13,7 +13,7 @@ from lms.folders import edit_json
 from zett import generate as write
 from zett import load_base_model, load_tokenizer
 from zett.errors import UserError
-from zett.generate import _choose, chat_prompt, continuation, encode_prompt, ends_of, generate_ids, read_tokens
+from zett.generate import chat_prompt, choose, continuation, encode_prompt, ends_of, generate_ids, read_tokens
 from zett.lms.body import Body
 from zett.methods import make_method
 from zett.table import EmbeddingTable
@@ -122,7 +122,7 @@ def test_equal_seeds_draw_equal_texts(base):
 
 def test_tokens_are_drawn_as_often_as_they_are_probable():
     logits, rng = np.asarray([0.0, 1.0, -1e30, 2.0], np.float32), np.random.default_rng(0)
-    shares = np.bincount([_choose(logits, 2.0, rng) for _ in range(4000)], minlength=4) / 4000
+    shares = np.bincount([choose(logits, 2.0, rng) for _ in range(4000)], minlength=4) / 4000
     expected = np.exp([0.0, 0.5, -np.inf, 1.0])
     np.testing.assert_allclose(shares, expected / expected.sum(), atol=0.03)
 

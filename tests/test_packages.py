@@ -17,7 +17,7 @@ REST = ("tests", "benchmarks", "notebooks")
 # Imported only where they are used, after a look whether they are there.
 OPTIONAL = {
     "torch", "sentencepiece", "tensorboardX", "wandb", "gensim", "mergekit", "deepfocus", "wechsel", "faiss",
-    "sentence_transformers", "xllamacpp", "conversion",
+    "sentence_transformers", "xllamacpp", "conversion", "vllm",
 }  # fmt: skip
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]

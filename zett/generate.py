@@ -18,6 +18,7 @@ from zett.evaluate.tasks.encoded import padded_table
 from zett.lms.base import BaseModel, check_causal
 from zett.lms.body import Body
 from zett.lms.cache import Cache
+from zett.lms.config import BodyConfig
 from zett.table import EmbeddingTable
 from zett.values import check_count, check_seed
 from zett.vocab import Vocabulary
@@ -53,24 +54,38 @@ def check_stop(stop: Stop | None) -> None:
 
 def until(model: BaseModel, prompt: Sequence[int], tokens: Iterable[int], stop: Stop | None) -> str:
     """The text of `tokens`, which the model writes after the tokens `prompt`, up to an end of text or `stop`."""
-    ends = ends_of(model)
-    written: list[int] = []
+    written = Written(model, prompt, stop)
     for token in tokens:
-        if token in ends:
+        if not written.goes_on_with(token):
             break
-        written.append(token)
-        if stop is None:
-            continue
-        text = continuation(model.vocab, prompt, written)
-        if isinstance(stop, str) and stop in text:
-            return text[: text.index(stop)]
-        if callable(stop) and stop(text):
-            return text
-    return continuation(model.vocab, prompt, written)
+    return written.text
+
+
+class Written:
+    """What the model writes after the tokens `prompt`, as it comes, up to an end of text or `stop`."""
+
+    def __init__(self, model: BaseModel, prompt: Sequence[int], stop: Stop | None):
+        self._vocab, self._prompt, self._stop, self._ends = model.vocab, prompt, stop, ends_of(model)
+        self._ids: list[int] = []
+
+    @property
+    def text(self) -> str:
+        text = continuation(self._vocab, self._prompt, self._ids)
+        return text.partition(self._stop)[0] if isinstance(self._stop, str) else text
+
+    def goes_on_with(self, token: int) -> bool:
+        """Take the next token; whether there is more to write."""
+        if token in self._ends:
+            return False
+        self._ids.append(token)
+        if self._stop is None:
+            return True
+        text = continuation(self._vocab, self._prompt, self._ids)
+        return self._stop not in text if isinstance(self._stop, str) else not self._stop(text)
 
 
 def generate_ids(
-    model: BaseModel, ids: Sequence[int], *, max_tokens: int = 128, temperature: float = 0.0, seed: int = 0, offset: int = 0
+    model: BaseModel, ids: Sequence[int], *, max_tokens: int = 128, temperature: float = 0.0, seed: int = 0
 ) -> Iterator[int]:
     """What the model writes after the tokens `ids`, token by token; one that ends a text is the last.
 
@@ -79,16 +94,21 @@ def generate_ids(
     for a prompt that leaves no position, and for values that make no sense.
     """
     check_causal(model)
+    check_sampling(temperature, seed)
+    return _write(model, list(map(int, ids)), room_after(model, ids, max_tokens), float(temperature), int(seed))
+
+
+def room_after(model: BaseModel, ids: Sequence[int], max_tokens: int) -> int:
+    """How many tokens the model can write after `ids`, at most `max_tokens`. UserError if none."""
     if model.params is None:
         raise UserError(f"{model.name} was loaded without its body (body=False), so it cannot write")
     check_count(max_tokens, "max_tokens")
-    check_sampling(temperature, seed)
     if not len(ids):
         raise UserError("there is no token to go on from; give a prompt with at least one")
     room = model.config.room - len(ids)
     if room < 1:
         raise UserError(f"the prompt has {len(ids):,} tokens; {model.name} has {model.config.room:,} positions: give less text")
-    return _write(model, list(map(int, ids)), min(int(max_tokens), room), float(temperature), int(seed), offset)
+    return min(int(max_tokens), room)
 
 
 def check_sampling(temperature: float, seed: int) -> None:
@@ -161,21 +181,18 @@ def chat_writer(vocab: Vocabulary, *, answered: bool = False) -> Callable[[Seque
     return write
 
 
-def _write(model: BaseModel, ids: list[int], number: int, temperature: float, seed: int, offset: int) -> Iterator[int]:
+def _write(model: BaseModel, ids: list[int], number: int, temperature: float, seed: int) -> Iterator[int]:
     ends, rng = ends_of(model), np.random.default_rng(seed)
-    for (token,) in next_tokens(model, np.asarray([ids]), number, temperature, rng, offset):
+    for (token,) in next_tokens(model, np.asarray([ids]), number, temperature, rng):
         yield token
         if token in ends:
             return
 
 
 def next_tokens(
-    model: BaseModel, ids_BL: np.ndarray, number: int, temperature: float, rng: np.random.Generator, offset: int = 0
+    model: BaseModel, ids_BL: np.ndarray, number: int, temperature: float, rng: np.random.Generator
 ) -> Iterator[list[int]]:
-    """What follows texts of equal length, `number` times a token of each, whatever ends a text. There has to be room.
-
-    offset: see `generate_ids`.
-    """
+    """What follows texts of equal length, `number` times a token of each, whatever ends a text. There has to be room."""
     config, (batch, length) = model.config, ids_BL.shape
     body, table = Body(model.graphdef, model.params), padded_table(model.table)
     size = doubled(CACHE, length + number)
@@ -184,12 +201,12 @@ def next_tokens(
         if not unread.size or ids_BL.shape[1] - 1 in config.restarts:
             unread, cache = ids_BL, Cache.empty(config, size, batch=batch)
         read = unread.shape[1]
-        columns = min(doubled(PROMPT, read), config.room) if read > 1 else 1
+        columns = columns_for(read, config)
         padded = np.pad(unread, ((0, 0), (0, columns - read))).astype(np.int32)
         logits, cache = read_tokens(body, table, cache, padded, np.int32(read), config.logit_softcap)
-        tokens = [_choose(row, temperature, rng) for row in np.asarray(logits)[:, : len(model.vocab)]]
+        tokens = [choose(row, temperature, rng) for row in np.asarray(logits)[:, : len(model.vocab)]]
         yield tokens
-        unread = np.asarray(tokens)[:, None] + offset
+        unread = np.asarray(tokens)[:, None]
         ids_BL = np.concatenate([ids_BL, unread], 1)
 
 
@@ -197,6 +214,11 @@ def doubled(size: int, least: int) -> int:
     while size < least:
         size *= 2
     return size
+
+
+def columns_for(length: int, config: BodyConfig) -> int:
+    """How many columns the body reads at once for `length` tokens of a text."""
+    return min(doubled(PROMPT, length), config.room) if length > 1 else 1
 
 
 @functools.partial(jax.jit, static_argnames="softcap", donate_argnames="cache")
@@ -208,15 +230,50 @@ def read_tokens(body: Body, table: EmbeddingTable, cache: Cache, ids_BL, number,
 
 
 def read_rows(body: Body, cache: Cache, x_BLD, number):
-    """Hidden states `[B, D]` after the first `number` input rows, and the cache with these. The others are padding."""
-    last = number - 1
+    """Hidden states `[B, D]` after the first `number` (one, or `[B]`) input rows, and the cache with these.
+
+    The others are padding. Of a text with the number 0 nothing is read, and its state means nothing.
+    """
+    used = cache.used + number
     # Frequencies may depend on the largest position, so padding has none of its own.
-    positions_BL = jnp.minimum(cache.columns(x_BLD.shape[1]), cache.used[:, None] + last)
+    positions_BL = jnp.minimum(cache.columns(x_BLD.shape[1]), jnp.maximum(used - 1, 0)[:, None])
     h_BLD, read = body(x_BLD, positions_BL=positions_BL, cache=cache)
-    return h_BLD[:, last], dataclasses.replace(read, used=cache.used + number)
+    last = jnp.broadcast_to(number - 1, used.shape)[:, None, None]
+    return jnp.take_along_axis(h_BLD, last, 1)[:, 0], dataclasses.replace(read, used=used)
 
 
-def _choose(logits_V: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
+class RowReader:
+    """A model's body with a cache of what it has read of some texts, whose input rows are given as they are.
+
+    size: rows that a text has at most. It reads one text alone if the config has `restarts`.
+    """
+
+    def __init__(self, model: BaseModel, texts: int, size: int):
+        assert texts == 1 or not model.config.restarts
+        self._config, self._body, self._texts, self._size = model.config, Body(model.graphdef, model.params), texts, size
+        self._read: list[np.ndarray] = []
+        self._cache: Cache | None = None
+
+    def __call__(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Hidden states `[B, D]` after the next rows `[L, D]` of each text. A text that has ended has none, `[0, D]`."""
+        if self._config.restarts:
+            self._read += rows
+            if sum(map(len, self._read)) - 1 in self._config.restarts:
+                self._cache, rows = None, [np.concatenate(self._read)]
+        if self._cache is None:
+            self._cache = Cache.empty(self._config, doubled(CACHE, self._size), batch=self._texts)
+        lengths = np.asarray([len(x_LD) for x_LD in rows], np.int32)
+        x_BLD = np.zeros((len(rows), columns_for(int(lengths.max()), self._config), self._config.hidden_size), np.float32)
+        for x_LD, some in zip(x_BLD, rows):
+            x_LD[: len(some)] = some
+        h_BD, self._cache = _read_rows(self._body, self._cache, x_BLD, lengths)
+        return np.asarray(h_BD)
+
+
+_read_rows = jax.jit(read_rows, donate_argnames="cache")
+
+
+def choose(logits_V: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
     if temperature == 0:
         return int(logits_V.argmax())
     return int(rng.choice(len(logits_V), p=chances(logits_V, temperature)))

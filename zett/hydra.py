@@ -1,9 +1,10 @@
 """Several transferred models of one base as one model: a body, and for each tokenizer a table."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,12 @@ import numpy as np
 
 from zett.arguments import named_folders
 from zett.errors import UserError
-from zett.evaluate.tasks.encoded import rounded_up
+from zett.evaluate.tasks.encoded import padded_table, rounded_up
 from zett.files.tensors import read_tensor, stored_tensors
-from zett.generate import Stop, check_stop, encode_prompt, generate, generate_ids, until
+from zett.generate import RowReader, Stop, Written, check_sampling, check_stop, choose, encode_prompt, room_after
 from zett.lms.base import BaseModel, check_causal, load_base_model
 from zett.lms.body import Body
+from zett.lms.config import BodyConfig
 from zett.table import EmbeddingTable
 from zett.values import nearest
 
@@ -44,44 +46,108 @@ class HydraModel:
 
         texts: texts, or ids. tokenizers: for each the name of its tokenizer, or one for all. The body reads all texts at once.
         """
-        names = [tokenizers] * len(texts) if isinstance(tokenizers, str) else list(tokenizers)
-        if len(names) != len(texts) or not names:
-            raise UserError(f"there are {len(texts)} texts and {len(names)} tokenizers; give a tokenizer for each text, or one")
-        heads = [self[name] for name in names]
+        heads = [self[name] for name in _each(tokenizers, len(texts), "texts", "tokenizers")]
         ids = [encode_prompt(m.vocab, t) if isinstance(t, str) else list(map(int, t)) for m, t in zip(heads, texts)]
-        room, lengths = heads[0].config.room, np.asarray([len(row) for row in ids])
-        if lengths.max() > room or not lengths.min():
-            raise UserError(f"a text has {lengths.max():,} tokens, one {lengths.min():,}; the model reads 1 to {room:,}")
-        x_BLD = np.zeros((len(ids), min(rounded_up(lengths), room), heads[0].config.hidden_size), np.float32)
-        for row, model, x_LD in zip(ids, heads, x_BLD):
-            x_LD[: len(row)] = np.asarray(model.table.input[np.asarray(row)], np.float32)
-        h_BLD = _hidden(Body(heads[0].graphdef, heads[0].params), x_BLD)
-        return [_logits(model, h_LD[: len(row)]) for row, model, h_LD in zip(ids, heads, h_BLD)]
+        config, lengths = heads[0].config, np.asarray([len(row) for row in ids])
+        if lengths.max() > config.room or not lengths.min():
+            raise UserError(f"a text has {lengths.max():,} tokens, one {lengths.min():,}; the model reads 1 to {config.room:,}")
+        found: list[np.ndarray] = []
+        for some in _batches(config, len(ids)):
+            x_BLD = np.zeros((len(some), min(rounded_up(lengths[some]), config.room), config.hidden_size), np.float32)
+            positions_BL = np.minimum(np.arange(x_BLD.shape[1]), lengths[some, None] - 1)
+            for x_LD, i in zip(x_BLD, some):
+                x_LD[: lengths[i]] = _input_rows(heads[i], ids[i])
+            h_BLD = _hidden(Body(heads[0].graphdef, heads[0].params), x_BLD, positions_BL)
+            found += [_logits(heads[i], h_LD[: lengths[i]]) for i, h_LD in zip(some, h_BLD)]
+        return found
 
+    @overload
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of strs, too
+        self, prompt: str, read: str, write: str | None = None, *, max_tokens: int = ..., temperature: float = ...,
+        seed: int = ..., stop: Stop | None = ...,
+    ) -> str: ...  # fmt: skip
+
+    @overload
     def generate(
-        self, prompt: str, read: str, write: str | None = None, *, max_tokens: int = 128, temperature: float = 0.0,
-        seed: int = 0, stop: Stop | None = None,
-    ) -> str:  # fmt: skip
-        """What the model writes after `prompt`, as `zett.generate` does.
+        self, prompt: Sequence[str], read: str | Sequence[str], write: str | Sequence[str | None] | None = None, *,
+        max_tokens: int = ..., temperature: float = ..., seed: int = ..., stop: Stop | Sequence[Stop | None] | None = ...,
+    ) -> list[str]: ...  # fmt: skip
 
-        read: the tokenizer of the prompt. write: that of what is written (None: the same one).
+    def generate(self, prompt, read, write=None, *, max_tokens=128, temperature=0.0, seed=0, stop=None):
+        """What the model writes after `prompt`, as `zett.generate` does; after each of a list, a list.
+
+        read: the tokenizer of the prompt. write: that of what is written (None: the same one). Of a list of prompts, `read`,
+        `write` and `stop` are each one for all, or a list. The body reads all prompts at once, and goes on with those that have
+        not ended. Each is as by itself: with a temperature, all draw with the same seed.
         """
-        options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-        reader, writer = self[read], self[read if write is None else write]
-        if reader is writer:
-            return generate(reader, prompt, stop=stop, **options)
-        check_stop(stop)
-        ids, mixed = encode_prompt(reader.vocab, prompt), reading_and_writing(reader, writer)
-        return until(writer, [], generate_ids(mixed, ids, offset=len(reader.table.input), **options), stop)
+        alone = isinstance(prompt, str)
+        prompts = [prompt] if alone else list(prompt)
+        number = len(prompts)
+        readers = [self[name] for name in _each(read, number, "prompts", "tokenizers to read")]
+        names = _each(write, number, "prompts", "tokenizers to write")
+        writers = [reader if name is None else self[name] for name, reader in zip(names, readers)]
+        stops = _each(stop, number, "prompts", "stops")
+        for one in stops:
+            check_stop(one)
+        check_sampling(temperature, seed)
+        ids = [encode_prompt(reader.vocab, text) for reader, text in zip(readers, prompts)]
+        texts = [Text(*one, room_after(one[0], one[2], max_tokens), seed) for one in zip(readers, writers, ids, stops)]
+        for some in _batches(readers[0].config, number):
+            _write([texts[i] for i in some], float(temperature))
+        written = [text.written.text for text in texts]
+        return written[0] if alone else written
 
 
-def reading_and_writing(reader: BaseModel, writer: BaseModel) -> BaseModel:
-    """A model that writes tokens of `writer`; its input rows are those of `reader`, and after these those of `writer`."""
-    sides = [jnp.asarray(model.table.input, jnp.float32) for model in (reader, writer)]
-    output = jnp.asarray(writer.table.output_rows, jnp.float32)
-    return dataclasses.replace(
-        writer, table=EmbeddingTable(jnp.concatenate(sides), output, writer.table.bias, writer.table.num_valid)
-    )
+class Text:
+    """One of the texts of a batch.
+
+    unread: the input rows that come next, `[L, D]`. left: how many tokens are still to be written, at most; 0: it has ended.
+    """
+
+    def __init__(self, reader: BaseModel, writer: BaseModel, ids: list[int], stop: Stop | None, left: int, seed: int):
+        # What is written in other tokens than the prompt begins a text of its own.
+        self.written = Written(writer, ids if reader is writer else [], stop)
+        self.writer, self.unread, self.left = writer, _input_rows(reader, ids), left
+        self._rng = np.random.default_rng(seed)
+
+    def take(self, logits_V: np.ndarray, temperature: float) -> int:
+        """Choose the next token; returns it."""
+        token = choose(logits_V, temperature, self._rng)
+        self.left = self.left - 1 if self.written.goes_on_with(token) else 0
+        return token
+
+
+def _write(texts: Sequence[Text], temperature: float) -> None:
+    """Write all texts to their ends, in step."""
+    reader = RowReader(texts[0].writer, len(texts), max(len(text.unread) + text.left for text in texts))
+    writers = list({id(text.writer): text.writer for text in texts}.values())
+    tables = [(padded_table(writer.table), [i for i, t in enumerate(texts) if t.writer is writer]) for writer in writers]
+    while any(text.left for text in texts):
+        h_BD = reader([text.unread for text in texts])
+        for writer, (table, rows) in zip(writers, tables):
+            some = [texts[i] for i in rows]
+            if any(text.left for text in some):
+                logits = np.asarray(_unembed(table, h_BD[rows], writer.config.logit_softcap))[:, : len(writer.vocab)]
+                tokens = [text.take(logits_V, temperature) if text.left else 0 for text, logits_V in zip(some, logits)]
+                for text, x_LD in zip(some, np.asarray(_embed(table, np.asarray(tokens)[:, None]))):
+                    text.unread = x_LD if text.left else x_LD[:0]
+
+
+def _each(given: Any, number: int, texts: str, what: str) -> list:
+    """Of a list its items, else `given` for all. UserError unless there is one for each."""
+    items = [given] * number if given is None or isinstance(given, str) or callable(given) else list(given)
+    if len(items) != number or not items:
+        raise UserError(f"there are {number} {texts} and {len(items)} {what}; give one for each, or one for all")
+    return items
+
+
+def _batches(config: BodyConfig, number: int) -> list[list[int]]:
+    """The texts that the body reads at once: alone where how it reads depends on the longest one."""
+    return [[i] for i in range(number)] if config.restarts else [list(range(number))]
+
+
+def _input_rows(model: BaseModel, ids: Sequence[int]) -> np.ndarray:
+    return np.asarray(model.table.input[np.asarray(ids, np.int32)], np.float32)
 
 
 def load_hydra(models: str | Path | Sequence[str | Path] | Mapping[str, str | Path], *, dtype: str = "float32") -> HydraModel:
@@ -125,8 +191,17 @@ def _check_body(first: BaseModel, other: BaseModel, tensors: Mapping[str, np.nda
 
 
 @jax.jit
-def _hidden(body: Body, x_BLD):
-    return body(x_BLD)
+def _hidden(body: Body, x_BLD, positions_BL):
+    return body(x_BLD, positions_BL=positions_BL)
+
+
+_embed = jax.jit(EmbeddingTable.embed)
+
+
+@functools.partial(jax.jit, static_argnames="softcap")
+def _unembed(table: EmbeddingTable, h_BD, softcap):
+    with jax.default_matmul_precision("highest"):
+        return table.unembed(h_BD, softcap)
 
 
 def _logits(model: BaseModel, h_LD) -> np.ndarray:

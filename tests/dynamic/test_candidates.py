@@ -34,6 +34,8 @@ def test_the_index_finds_the_best(bias, softcap):
         assert (ids[:, 0] == logits.argmax(1)).mean() > 0.9
     np.testing.assert_allclose(values, np.take_along_axis(logits, ids, 1), rtol=1e-4, atol=1e-4)
     assert (np.diff(values) <= 0).all()
+    assert found.input is None and found.output is None  # the index has the rows
+    np.testing.assert_array_equal(found.input_row(77), ROWS[77])
     whole = found.top(H, 5, probes=10_000)[0]
     if softcap is None or bias is None:
         assert (np.sort(logits)[:, -5:][:, ::-1] - np.take_along_axis(logits, whole, 1)).max() < 1e-3

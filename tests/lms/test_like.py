@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import gguf_files
 import numpy as np
@@ -9,13 +10,15 @@ import pytest
 import tiny
 from lms.folders import edit_json
 from special_tokens import bpe
+from surgery.shapes import model_folder
 
 from zett import load_base_model, load_tokenizer
 from zett.errors import UserError
 from zett.files.tensors import read_tensor, stored_tensors
 from zett.lms.body import Body
 from zett.lms.folder import write_trained
-from zett.lms.like import different_ids, read_like, with_padding
+from zett.lms.like import different_ids, read_like
+from zett.lms.padding import with_padding
 from zett.table import EmbeddingTable
 from zett.transfer import transfer
 
@@ -77,6 +80,28 @@ def test_transformers_takes_it(tmp_path, big):
     with torch.no_grad():
         chances = model(torch.tensor([[40, 41, 42]])).logits[0].softmax(-1)
     assert (chances[:, 260:] <= 1 / 260 + 1e-6).all() and chances[:, 260:].max() > 0
+
+
+def test_vllm_takes_it(tmp_path):
+    """By vLLM's own comparison of its own reading of both configs, which needs no GPU."""
+    speculative = pytest.importorskip("vllm.config.speculative")
+    from vllm.transformers_utils.config import get_config, get_hf_text_config
+    from vllm.transformers_utils.model_arch_config_convertor import ModelArchConfigConvertorBase
+
+    big, base = model_folder(tmp_path / "big", "qwen3"), model_folder(tmp_path / "base", "llama")
+    drafts = [transfer(base, big, tmp_path / ("draft" if like else "without"), method="fvt", like=like) for like in (None, big)]
+
+    def side(folder):
+        config = get_config(str(folder), trust_remote_code=False)
+        return SimpleNamespace(get_vocab_size=ModelArchConfigConvertorBase(config, get_hf_text_config(config)).get_vocab_size)
+
+    def check(draft):
+        pair = SimpleNamespace(method="draft_model", target_model_config=side(big), draft_model_config=side(draft))
+        speculative.SpeculativeConfig.verify_equal_vocab_size_if_draft_model(pair)
+
+    with pytest.raises(ValueError, match="same vocabulary size"):
+        check(drafts[0])
+    check(drafts[1])
 
 
 def test_a_tokenizer_json_alone_gets_the_template(tmp_path, big, caplog):

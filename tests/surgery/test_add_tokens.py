@@ -8,7 +8,7 @@ import pytest
 import tokenizers as tk
 from lms.folders import edit_json
 from safetensors.numpy import load_file
-from surgery.shapes import KINDS, LINES, model_folder, random_texts
+from surgery.shapes import KINDS, LINES, model_folder, random_texts, tokenizer
 from vocabularies import MADE, byte_tokenizer, vocabulary
 
 from zett.cli import run_command
@@ -209,6 +209,10 @@ def test_merging_goes_on_as_a_trainer_would():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_list_of_words(kind, tmp_path):
+    """Each is one token, within a text, too, and no merge makes what is no token.
+
+    https://github.com/stephantul/skeletoken/pull/81: merges for overlapping pairs, of which most made nothing.
+    """
     base = model_folder(tmp_path / "base", kind)
     lead = " " if kind in ("gpt2", "qwen3") else ""
     (tmp_path / "words.txt").write_text("".join(f"{lead}{word}\n" for word in WORDS))
@@ -218,10 +222,26 @@ def test_a_list_of_words(kind, tmp_path):
     for word in WORDS:
         (i,) = made.encode(f"{lead}{word}", add_special_tokens=False).ids
         assert i >= old
+    model = json.loads(made.to_str())["model"]
+    for a, b in model.get("merges", []):
+        assert {a, b, a + b} <= model["vocab"].keys()
     inside = made.encode(f"all {WORDS[0]} and {WORDS[1]}", add_special_tokens=False).ids
     assert sum(i >= old for i in inside) >= 2
     again = load_base_model(output, body=False)
     assert again.vocab.tokens[inside[-1]].strip() == WORDS[1].encode()
+
+
+def test_a_tokenizer_that_puts_a_space_before_words():
+    """Byte-level ones may: https://github.com/stephantul/skeletoken/pull/81."""
+    made = tk.Tokenizer.from_str(tokenizer("gpt2").to_str())
+    made.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    vocab = vocabulary_of(made)
+    for word in (WORDS[0], f" {WORDS[0]}"):
+        growth = grown_from_list(vocab, [word])
+        edit = growing(growth.tokens, len(vocab), len(vocab), merges=growth.merges)
+        grown = tk.Tokenizer.from_str(json.dumps(edit_spec(json.loads(made.to_str()), edit)))
+        assert grown.encode(WORDS[0]).tokens == [f"Ġ{WORDS[0]}"]
+        assert grown.encode(f"a {WORDS[0]}").tokens[1:] == [f"Ġ{WORDS[0]}"]
 
 
 def test_tokens_that_cannot_be(tmp_path):
@@ -278,19 +298,27 @@ def test_classes_that_build_the_tokenizer_by_rules_of_their_own(kind, tmp_path):
 # -------------------------------------------------------------------------------------------- rows beyond the tokenizer
 
 
-def test_padding_rows_are_used_first(tmp_path):
-    """New ids come right after the old ones, not after the padding, and get rows even if the table does not grow."""
+@pytest.mark.parametrize("fits", [True, False])
+def test_padding_rows_are_used_first(fits, tmp_path):
+    """New ids come right after the old ones, not after the padding, and get rows even if the table does not grow.
+
+    https://github.com/hiyouga/LlamaFactory/pull/10547: Qwen's embedding has 271 rows more than its tokenizer.
+    """
     base = model_folder(tmp_path / "base", "qwen3")  # 20 rows beyond
-    output = add_tokens(base, tmp_path / "out", tokens=[" photon"], method="fvt")
+    tokens = [" photon"] if fits else [f" {word}" for word in WORDS]
+    output = add_tokens(base, tmp_path / "out", tokens=tokens, method="fvt")
     old, new, rows, after = sizes(base, output)
-    assert (rows, after) == (old + 20, old + 20) and new <= old + 20
-    before, now = (load_file(f / "model.safetensors")["model.embed_tokens.weight"] for f in (base, output))
-    assert (before[old:new] != now[old:new]).any(1).all()
-    np.testing.assert_array_equal(before[new:], now[new:])
-    model = load_base_model(base, body=False)
-    ids = model.vocab.tokenizer.encode(" photon").ids
-    (i,) = tk.Tokenizer.from_file(str(output / "tokenizer.json")).encode(" photon").ids
-    np.testing.assert_allclose(now[i], before[ids].mean(0), rtol=1e-5)
+    assert (rows, after) == (old + 20, old + 20 if fits else new) and (new <= old + 20) == fits
+    model, made = load_base_model(base, body=False), tk.Tokenizer.from_file(str(output / "tokenizer.json"))
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        before, now = (load_file(f / "model.safetensors")[name] for f in (base, output))
+        np.testing.assert_array_equal(now[:old], before[:old])
+        assert (before[old : min(new, rows)] != now[old : min(new, rows)]).any(1).all()
+        np.testing.assert_array_equal(before[new:], now[new:rows])
+        for token in tokens:
+            (i,) = made.encode(token).ids
+            assert old <= i < new
+            np.testing.assert_allclose(now[i], before[model.vocab.tokenizer.encode(token).ids].mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_a_padding_row_that_a_setting_names(tmp_path):

@@ -249,7 +249,8 @@ def letters(folder: Path, architecture: str = "LlamaForCausalLM", model_type: st
     made.decoder = tk.decoders.ByteLevel()
     made.add_special_tokens(["<pad>", "<eos>"])
     made.post_processor = tk.processors.TemplateProcessing(single="$A <eos>", pair="$A $B <eos>", special_tokens=[("<eos>", 6)])
-    made.enable_padding(pad_id=5, pad_token="<pad>")
+    made.enable_padding(pad_id=5, pad_token="<pad>", direction="left", pad_to_multiple_of=2)
+    made.enable_truncation(8, stride=1)
     folder.mkdir()
     made.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<eos>", "pad_token": "<pad>"}
@@ -274,7 +275,12 @@ STRANGE = {"hidden_size": 4, "num_hidden_layers": 1}
 
 
 def test_hard_coded_ids_follow(tmp_path):
-    """Post-processor and padding of the tokenizer, and twice, so that ids are not those of the first time."""
+    """Post-processor and padding of the tokenizer, and twice, so that ids are not those of the first time.
+
+    https://github.com/stephantul/skeletoken/issues/93: ids of the post-processor's special tokens, and padding's.
+    https://github.com/stephantul/skeletoken/issues/94: what was an added token alone was taken for new, and lost its row.
+    Pull requests 89, 105 and 106 of it: flags of added tokens stay, and the ways to pad and to cut off.
+    """
     from transformers import AutoTokenizer
 
     base = letters(tmp_path / "base", "StrangeModel", "strange", **STRANGE)
@@ -282,20 +288,28 @@ def test_hard_coded_ids_follow(tmp_path):
     output = without_ab(base, tmp_path / "out")
     made = tk.Tokenizer.from_file(str(output / "tokenizer.json"))
     assert made.get_vocab() == {"c": 0, "d": 1, "e": 2, "<pad>": 3, "<eos>": 4}
-    assert made.encode("c d").ids == [0, 1, 4] and made.padding["pad_id"] == 3
-    assert [encoding.ids for encoding in made.encode_batch(["c", "c d"])] == [[0, 4, 3], [0, 1, 4]]
+    old = tk.Tokenizer.from_file(str(base / "tokenizer.json"))
+    assert made.encode("c d e").ids == [0, 1, 2, 4] and made.padding == old.padding | {"pad_id": 3}
+    assert [encoding.ids for encoding in made.encode_batch(["c", "c d e"])] == [[3, 3, 0, 4], [0, 1, 2, 4]]
+    assert made.truncation == old.truncation and str(made.truncation["max_length"]) == "8"
+    added = made.get_added_tokens_decoder()
+    assert {i: str(token) for i, token in added.items()} == {
+        i - 2: str(token) for i, token in old.get_added_tokens_decoder().items()
+    }
     again = without_ab(output, tmp_path / "again", "de")
     made = tk.Tokenizer.from_file(str(again / "tokenizer.json"))
     assert made.get_vocab() == {"d": 0, "e": 1, "<pad>": 2, "<eos>": 3} and made.encode("d").ids == [0, 3]
+    assert set(load_base_model(again, body=False).vocab.special.values()) == {2, 3}
     loaded = AutoTokenizer.from_pretrained(again)
     assert (loaded.pad_token_id, loaded.eos_token_id) == (2, 3)
-    assert loaded(["d", "d e"], padding=True)["input_ids"] == [[0, 3, 2], [0, 1, 3]]
+    assert loaded(["d", "d e"], padding=True)["input_ids"] == [[2, 0, 3], [0, 1, 3]]
     # Rows of added tokens are old rows, not new ones.
     np.testing.assert_array_equal(load_file(again / "model.safetensors")["embed_tokens.weight"][:, 0], [12, 16, 20, 24])
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_heads_and_biases_of_masked_models(tied, tmp_path):
+    """https://github.com/stephantul/skeletoken/issues/108: they kept the first rows, not those of the tokens that stay."""
     torch = pytest.importorskip("torch")
     import transformers
 
@@ -317,6 +331,44 @@ def test_heads_and_biases_of_masked_models(tied, tmp_path):
     ids = torch.tensor([[0, 2, 1, 4]])
     torch.testing.assert_close(small.eval()(ids).logits, model(ids + 2).logits[..., 2:])
     assert small.get_input_embeddings().padding_idx == 3
+
+
+def test_ids_of_a_causal_model_in_transformers(tmp_path):
+    """In the settings of generation, too, and in the embedding: https://github.com/stephantul/skeletoken/issues/118."""
+    pytest.importorskip("torch")
+    import transformers
+
+    base = letters(tmp_path / "base")
+    shape = dict(
+        vocab_size=7, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4,
+        bos_token_id=4, eos_token_id=6, pad_token_id=5,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape))
+    model.generation_config.update(bos_token_id=4, eos_token_id=[6, 3], pad_token_id=5)
+    model.save_pretrained(base)
+    output = without_ab(base, tmp_path / "out")
+    small = transformers.AutoModelForCausalLM.from_pretrained(output)
+    config, generation = small.config, small.generation_config
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (2, 4, 3)
+    assert (generation.bos_token_id, generation.eos_token_id, generation.pad_token_id) == (2, [4, 1], 3)
+    assert small.get_input_embeddings().padding_idx == 3 != model.get_input_embeddings().padding_idx
+
+
+def test_a_post_processor_that_adds_ordinary_tokens(tmp_path):
+    """They are kept and follow like added ones: https://github.com/stephantul/skeletoken/pull/103."""
+    processors = tk.processors.BertProcessing(("e", 4), ("c", 2)), tk.processors.RobertaProcessing(("e", 4), ("d", 3))
+    template = tk.processors.TemplateProcessing(single="c $A e", special_tokens=[("c", 2), ("e", 4)])
+    for number, processor in enumerate([*processors, tk.processors.Sequence([template])]):
+        base = letters(tmp_path / f"base{number}", "StrangeModel", "strange", **STRANGE)
+        save_file({"embed_tokens.weight": np.zeros((7, 4), np.float32)}, base / "model.safetensors")
+        made = tk.Tokenizer.from_file(str(base / "tokenizer.json"))
+        made.post_processor = processor
+        made.save(str(base / "tokenizer.json"))
+        output = without_ab(base, tmp_path / f"out{number}", "d")
+        small = tk.Tokenizer.from_file(str(output / "tokenizer.json"))
+        old = tk.Tokenizer.from_file(str(base / "tokenizer.json"))
+        assert small.get_vocab_size() < 7
+        assert [small.id_to_token(i) for i in small.encode("d").ids] == old.encode("d").tokens
 
 
 def test_generation_settings_follow(tmp_path):

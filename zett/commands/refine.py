@@ -2,6 +2,7 @@
 
 import argparse
 
+from zett.commands.shared import push_and_overwrite
 from zett.errors import UserError
 from zett.progress import phase, shown
 
@@ -47,8 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--learning-rate", type=float, help="default: by the size of the rows")
     add("--batch-size", type=int, help="texts in a step (default: 8 on CPUs, else 32)")
     add("--length", type=int, help="tokens of a text (default: 256 on CPUs, else 512)")
-    add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
-    add("--overwrite", action="store_true", help="replace --output if zett wrote it, or if it holds a model and nothing else")
+    push_and_overwrite(parser)
     add("--seed", type=int, default=0, help="of the order of texts (default: %(default)s)")
 
 

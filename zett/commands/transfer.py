@@ -5,6 +5,7 @@ import shlex
 
 from zett.belongs import check_belongs, shipped_candidates
 from zett.choices import MODES, VARIANTS
+from zett.commands.shared import push_and_overwrite
 from zett.errors import UserError
 from zett.progress import phase, shown
 
@@ -65,8 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = "then train the rows on this text source for --minutes, against --model; see `zett refine`"
     add("--refine", metavar="SPEC", help=what)
     add("--minutes", type=float, help="of --refine (default: 2)")
-    add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
-    add("--overwrite", action="store_true", help="replace --output if zett wrote it, or if it holds a model and nothing else")
+    push_and_overwrite(parser)
     add("--seed", type=int, default=0, help="of the method random (default: %(default)s)")
 
 

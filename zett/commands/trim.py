@@ -1,8 +1,8 @@
 """`zett trim`."""
 
 import argparse
-import shlex
 
+from zett.commands.shared import model_and_output, push_and_overwrite, rows_and_reading, written
 from zett.data.languages import WIKIPEDIA
 from zett.progress import phase, shown
 
@@ -30,9 +30,8 @@ generation_config.json. A fiftieth of the text is held out, and measured: tokens
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    model_and_output(parser)
     add = parser.add_argument
-    add("--model", required=True, help="a folder with safetensors and a tokenizer, a GGUF file, a Hub name, or pico")
-    add("--output", required=True, help="folder to write")
     add("--text", metavar="SPEC", help="text source: python, prose, a file, a folder, or hf:NAME[:CONFIG]; several: A|B")
     what = "codes of languages whose text the vocabulary is for; the text is Wikipedia's, streamed from the Hub (de fr)"
     add("--languages", nargs="+", default=[], metavar="CODE", help=what)
@@ -41,34 +40,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--vocab-size", type=int, metavar="N", help="ids after trimming (default: all that the text uses)")
     what = "file of tokens that stay, one a line as tokenizer.json spells them, or a .json list of these or of ids"
     add("--keep", metavar="FILE", help=what)
-    what = "rows are padded to a multiple of this, with the mean of all (default: %(default)s)"
-    add("--pad-to-multiple-of", type=int, default=1, metavar="M", help=what)
-    add("--text-column", default="text", help="column of jsonl and parquet files")
-    add("--revision", help="branch, tag or commit of --model on the Hub")
-    add("--push", metavar="NAME", help="upload the result to the Hugging Face Hub under this name, too")
-    add("--overwrite", action="store_true", help="replace --output if zett wrote it, or if it holds a model and nothing else")
+    rows_and_reading(parser)
+    push_and_overwrite(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     with shown():
         with phase("loading JAX"):
-            from zett.surgery.trim import trim
+            from zett.surgery.trim import USUAL, trim
 
         output = trim(
             args.model, args.output,
             text=args.text, languages=args.languages, languages_from=args.languages_from, vocab_size=args.vocab_size,
             keep=args.keep, pad_to_multiple_of=args.pad_to_multiple_of, text_column=args.text_column, revision=args.revision,
-            overwrite=args.overwrite, push=args.push, made_with=command_line,
+            overwrite=args.overwrite, push=args.push,
+            made_with=lambda settings: written("trim", settings, USUAL),
         )  # fmt: skip
     print(f"wrote {output}")
     return 0
-
-
-def command_line(settings: dict) -> str:
-    """The command with the settings of a trim; those that have their usual value are left out."""
-    usual = {"pad_to_multiple_of": 1, "text_column": "text", "languages_from": WIKIPEDIA}
-    words = ["zett", "trim"]
-    for name, value in settings.items():
-        if value is not None and value != usual.get(name):
-            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)

@@ -12,14 +12,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from zett.errors import UserError
-from zett.generate import CACHE, PROMPT, doubled, encode_prompt, read_rows
+from zett.generate import RowReader, encode_prompt
 from zett.lms.base import BaseModel, check_causal
-from zett.lms.body import Body
-from zett.lms.cache import Cache
 from zett.table import EmbeddingTable
 
 PROBES = 256  # clusters that a search reads
@@ -30,16 +27,17 @@ TRAINED = 40  # rows for each cluster by which these are found
 class Candidates:
     """Tokens to write from.
 
-    tokens: `[V]` bytes. input: `[V, D]`, the rows by which they are read. output: `[V, D]`, bias `[V]` or None, and softcap:
-    of their logits. index: None to compute all logits.
+    tokens: `[V]` bytes. input: `[V, D]`, the rows by which they are read; None: the output rows. output: `[V, D]`, or
+    `[V, D + 1]` with a bias, of their logits; None where the index has them. softcap: of their logits. index: None to compute
+    all logits. width: D.
     """
 
     tokens: tuple[bytes, ...]
-    input: np.ndarray
-    output: np.ndarray
-    bias: np.ndarray | None
+    input: np.ndarray | None
+    output: np.ndarray | None
     softcap: float | None
     index: Any
+    width: int
 
     @classmethod
     def of(
@@ -47,20 +45,30 @@ class Candidates:
     ) -> "Candidates":
         """Candidates with the rows of `table`, one each. softcap: the model's `config.logit_softcap`.
 
-        exact: without an index. UserError where the library is missing, or rows and tokens are not equally many.
+        exact: without an index, which has a copy of the output rows, so that those of `table` are needed no more. UserError
+        where the library is missing, or rows and tokens are not equally many.
         """
-        rows, output = np.asarray(table.input, np.float32), np.asarray(table.output_rows, np.float32)
-        if len(tokens) != len(rows) or not len(tokens):
-            raise UserError(f"there are {len(tokens):,} candidates and {len(rows):,} rows; there has to be one for each")
-        bias = None if table.bias is None else np.asarray(table.bias, np.float32)
-        index = None if exact else _index(output if bias is None else np.concatenate([output, bias[:, None]], 1), seed)
-        return cls(tuple(tokens), rows, output, bias, softcap, index)
+        output = np.asarray(table.output_rows, np.float32)
+        width = output.shape[1]
+        if len(tokens) != len(output) or not len(tokens):
+            raise UserError(f"there are {len(tokens):,} candidates and {len(output):,} rows; there has to be one for each")
+        # Columns of a wider array would keep all of it.
+        rows = None if table.output is None else np.ascontiguousarray(table.input, np.float32)
+        if table.bias is not None:
+            output = np.concatenate([output, np.asarray(table.bias, np.float32)[:, None]], 1)
+        if exact:
+            return cls(tuple(tokens), rows, output, softcap, None, width)
+        return cls(tuple(tokens), rows, None, softcap, _index(output, seed), width)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __repr__(self) -> str:
         return f"Candidates({len(self):,} tokens, {'all of them computed' if self.index is None else 'by an index'})"
+
+    def input_row(self, number: int) -> np.ndarray:
+        """`[D]`, that by which a candidate is read."""
+        return self._output(np.asarray([number]))[0, : self.width] if self.input is None else self.input[number]
 
     def top(self, h_BD: np.ndarray, k: int = 1, *, probes: int = PROBES) -> tuple[np.ndarray, np.ndarray]:
         """Numbers `[B, k]` of the candidates with the largest logits, and these logits, in falling order.
@@ -72,23 +80,31 @@ class Candidates:
         if not 1 <= k <= len(self):
             raise UserError(f"k is {k!r}; it has to be from 1 to {len(self):,}, the number of candidates")
         if self.index is None:
-            logits_BV = self._logits(h_BD, self.output, self.bias)
+            logits_BV = self._logits(h_BD, self.output)
             ids = np.argpartition(-logits_BV, k - 1)[:, :k]
             logits = np.take_along_axis(logits_BV, ids, 1)
         else:
-            query = h_BD if self.bias is None else np.pad(h_BD, ((0, 0), (0, 1)), constant_values=1)
+            query = np.pad(h_BD, ((0, 0), (0, self.index.d - h_BD.shape[1])), constant_values=1)
             found = self.index.search(query, min(max(4 * k, 16), len(self)), params=_settings(probes))[1]
             ids = np.where(found < 0, found[:, :1], found)  # where the clusters that were read hold too few
             k = min(k, ids.shape[1])
-            logits = self._logits(h_BD[:, None], self.output[ids].swapaxes(1, 2), None if self.bias is None else self.bias[ids])
+            logits = self._logits(h_BD[:, None], self._output(ids))
         order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(ids, order, 1), np.take_along_axis(logits, order, 1)
 
-    def _logits(self, h, rows, bias) -> np.ndarray:
-        products = (h @ rows)[:, 0] if rows.ndim == 3 else h @ rows.T
+    def _output(self, ids: np.ndarray) -> np.ndarray:
+        if self.output is not None:
+            return self.output[ids]
+        return self.index.reconstruct_batch(ids.reshape(-1)).reshape(*ids.shape, self.index.d)
+
+    def _logits(self, h, rows) -> np.ndarray:
+        """`[B, V]` of `h [B, D]` and rows `[V, D]` (or with a bias), or of `[B, 1, D]` and `[B, V, D]`."""
+        products = h @ rows[..., : self.width].swapaxes(-1, -2)
         if self.softcap is not None:
             products = self.softcap * np.tanh(products / self.softcap)
-        return products if bias is None else products + bias
+        if rows.shape[-1] > self.width:
+            products = products + rows[..., self.width][..., None, :]
+        return products.reshape(len(h), -1)
 
 
 def _faiss():
@@ -110,6 +126,7 @@ def _index(rows: np.ndarray, seed: int):
     clusters = max(int(4 * math.sqrt(len(rows))) if len(rows) >= 4096 else len(rows) // TRAINED, 1)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(rows.shape[1]), rows.shape[1], clusters, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.seed = 8, seed
+    index.set_direct_map_type(faiss.DirectMap.Array)  # so that it can give rows back
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, TRAINED
     index.train(rows)
     index.add(rows)
@@ -131,20 +148,9 @@ def write_from(
 
 
 def _written(model: BaseModel, candidates: Candidates, ids: list[int], number: int, probes: int) -> Iterator[bytes]:
-    body = Body(model.graphdef, model.params)
-    size = doubled(CACHE, len(ids) + number)
-    cache, x_LD = Cache.empty(model.config, size), np.asarray(model.table.input)[np.asarray(ids)].astype(np.float32)
-    read = list(x_LD)
+    reader = RowReader(model, 1, len(ids) + number)
+    rows = np.asarray(model.table.input)[np.asarray(ids)].astype(np.float32)
     for _ in range(number):
-        if len(read) - 1 in model.config.restarts:
-            cache, x_LD = Cache.empty(model.config, size), np.stack(read)
-        room = min(doubled(PROMPT, len(x_LD)), model.config.room) if len(x_LD) > 1 else 1
-        padded = np.pad(x_LD, ((0, room - len(x_LD)), (0, 0)))[None]
-        h_BD, cache = _read(body, cache, padded, np.int32(len(x_LD)))
-        chosen = int(candidates.top(np.asarray(h_BD), probes=probes)[0][0, 0])
+        chosen = int(candidates.top(reader([rows]), probes=probes)[0][0, 0])
         yield candidates.tokens[chosen]
-        x_LD = candidates.input[chosen][None]
-        read.append(x_LD[0])
-
-
-_read = jax.jit(read_rows, donate_argnames="cache")
+        rows = candidates.input_row(chosen)[None]

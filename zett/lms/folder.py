@@ -33,7 +33,8 @@ from zett.files.tensors import (
 from zett.lms.base import BaseModel, added_output
 from zett.lms.class_defaults import with_defaults
 from zett.lms.family import family_of, is_tied
-from zett.lms.like import Like, with_padding
+from zett.lms.like import Like
+from zett.lms.padding import with_padding
 from zett.lms.unported import PADDED_POSITIONS, set_vocabulary_size, vocabulary_config
 from zett.lms.weights import body_tensors, spelled
 from zett.table import EmbeddingTable

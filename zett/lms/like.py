@@ -1,13 +1,12 @@
 """A model that drafts for another one (speculative decoding): the sizes and ids that clients compare between the two.
 
-vLLM takes a draft model only if `vocab_size` is the same in both configs. llama.cpp takes one whose vocabulary is at most 128
-tokens smaller or larger, and has the same token texts from id 5 on. Here the sizes are made the same, and the texts have to be.
+vLLM takes a draft model only if `vocab_size` is the same in both configs (0.33: or if it is told `use_heterogeneous_vocab`;
+then it drafts what both have). llama.cpp takes one whose vocabulary is at most 128 tokens smaller or larger, and has the same
+token texts from id 5 on. Here the sizes are made the same, and the texts have to be.
 """
 
 import dataclasses
 from pathlib import Path
-
-import numpy as np
 
 from zett.errors import UserError
 from zett.files.jsonfile import json_or_empty, read_json
@@ -17,7 +16,6 @@ from zett.gguf.header import read_header
 from zett.lms.base import BaseModel, check_causal
 from zett.lms.unported import vocabulary_config
 from zett.progress import say
-from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.prompts import chat_template
 
@@ -126,32 +124,6 @@ def check_same_ids(draft: Vocabulary, big: Vocabulary, names: tuple[str, str]) -
             f"{names[0]} cannot draft for {names[1]}: {len(wrong):,} ids differ, the first is {i}, {_shown(draft, i)} and "
             f"{_shown(big, i)}; transfer it with --tokenizer {names[1]} --like {names[1]}"
         )
-
-
-def with_padding(table: EmbeddingTable, rows: int) -> EmbeddingTable:
-    """The table, on the host, with padding up to `rows`: the mean of its rows, and the least bias.
-
-    Clients compute logits of padding rows like those of any others. Zeros would have the logit 0, which is a large one where
-    most are below it. The logit of the mean row is the mean of all logits, so that (exp being convex) it has at most the chance
-    of an average token, 1 in the size of the vocabulary, after any text; unless the model caps its logits.
-    """
-    size = int(table.num_valid)
-
-    def grow(values, fill):
-        if values is None:
-            return None
-        own = np.asarray(values[:size])
-        extra = np.broadcast_to(np.asarray(fill(own)).astype(own.dtype), (rows - size, *own.shape[1:]))
-        return np.concatenate([own, extra])
-
-    def mean(own):
-        total = sum(own[i : i + 4096].sum(0, dtype=np.float32).astype(np.float64) for i in range(0, size, 4096))
-        return np.asarray(total) / size
-
-    if rows == size:
-        return table
-    bias = grow(table.bias, lambda own: own.min())
-    return dataclasses.replace(table, input=grow(table.input, mean), output=grow(table.output, mean), bias=bias)
 
 
 def _texts(vocab: Vocabulary) -> list[str | None]:

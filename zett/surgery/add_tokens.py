@@ -28,6 +28,7 @@ from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.bytes import token_format
 
 HELD_OUT, READ = 1_000_000, 50_000_000  # bytes that are cut before and after; that new tokens are found in
+USUAL = {"n": 2000, "skip": False, "pad_to_multiple_of": 1, "text_column": "text", "seed": 0}
 FEWEST = 2  # tokens that a new one saves in the text, at least
 
 
@@ -73,8 +74,7 @@ def add_tokens(
         "from_text": from_text, "n": n, "method": spec_of(chosen), "skip": skip,
         "pad_to_multiple_of": pad_to_multiple_of, "text_column": text_column, "revision": revision, "seed": seed,
     }  # fmt: skip
-    usual = {"n": 2000, "skip": False, "pad_to_multiple_of": 1, "text_column": "text", "seed": 0}
-    made = (made_with or call_of("zett.add_tokens", usual))(settings)
+    made = (made_with or call_of("zett.add_tokens", USUAL))(settings)
     growth = _growth(base.vocab, wanted, parts[0], n, skip)
     _write(output, base, growth, chosen, parts[1], settings, made)
     if push is not None:

@@ -15,6 +15,7 @@ from zett.files.tensors import FLOATS, Stored, read_tensor, stored_tensors
 from zett.lms.base import BaseModel
 from zett.lms.class_defaults import with_defaults
 from zett.lms.folder import companions, follow_padding, write_shards
+from zett.lms.padding import padding_row
 from zett.lms.reopen import check_tokenizer, check_written
 from zett.lms.unported import set_vocabulary_size, with_row
 from zett.surgery.edit import VocabularyEdit
@@ -63,9 +64,8 @@ class EditedRows:
         if self.made is not None:
             new, missing = missing[missing < size], missing[missing >= size]
             rows[new] = np.asarray(self.made)[new]
-        # A padding row is the mean of all tokens' rows: its logit is the mean of theirs, so that it is never the largest.
         if len(missing):
-            rows[missing] = rows[: min(size, missing[0])].mean(0, dtype=np.float32)
+            rows[missing] = padding_row(rows[: min(size, missing[0])])
         return rows[None] if self.flat else rows
 
 
