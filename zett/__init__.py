@@ -7,6 +7,7 @@ Everything heavy is imported on first use: `import zett` loads neither JAX nor T
     write_chats      conversations that a chat model writes by itself, to train in its turns
     trim             a model with fewer tokens: those that a text uses, with every row as it was
     add_tokens       a model with more tokens, which its tokenizer really uses
+    preview_trim     what trim would do, and preview_add_tokens what add_tokens would; nothing is written
     evaluate         how much a model loses with tokenizers that it was not trained with, by method
     evaluate_drafts  how much of what a draft model writes ahead a big model keeps (speculative decoding)
     evaluate_dynamic how much shorter texts become in tokens merged for a batch, and what the model loses
@@ -46,6 +47,8 @@ _PUBLIC = {
     "load_tokenizer": "zett.vocab.load",
     "merge_texts": "zett.dynamic.reading",
     "merged_inputs": "zett.dynamic.reading",
+    "preview_add_tokens": "zett.surgery.add_tokens",
+    "preview_trim": "zett.surgery.trim",
     "refine": "zett.refine",
     "transfer": "zett.transfer",
     "trim": "zett.surgery.trim",

@@ -15,7 +15,7 @@ from zett.cli import run_command
 from zett.errors import UserError
 from zett.lms import load_base_model
 from zett.methods import make_method
-from zett.surgery.add_tokens import add_tokens
+from zett.surgery.add_tokens import add_tokens, preview_add_tokens
 from zett.surgery.edit import growing
 from zett.surgery.grow import grown_from_list, grown_from_text
 from zett.surgery.merging import Merging, words_of
@@ -350,13 +350,17 @@ def test_the_usual_method_is_the_hypernetwork_of_the_package(tmp_path, text, cap
 def test_the_usual_method_without_a_hypernetwork(tmp_path, text, capsys):
     base = model_folder(tmp_path / "base", "gpt2")
     argv = ["--model", str(base), "--output", str(tmp_path / "out"), "--from-text", str(text), "--n", "3"]
+    assert run_command("add-tokens", [*argv, "--dry-run"], "zett add-tokens") == 0
+    preview = capsys.readouterr().out
+    assert not (tmp_path / "out").exists() and "3 tokens would come: " in preview and preview.endswith("nothing was written\n")
     assert run_command("add-tokens", argv, "zett add-tokens") == 0
     captured = capsys.readouterr()
     assert captured.out == f"wrote {tmp_path / 'out'}\n" and "3 new tokens" in captured.err
     assert "rows are the means of their pieces' (fvt)" in captured.err
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"zett add-tokens {' '.join(argv[:4])}" in card and "New tokens, from id 499 on: `'" in card
-    assert json.loads((tmp_path / "out" / "zett.json").read_text())["settings"]["method"] == "fvt"
+    settings = json.loads((tmp_path / "out" / "zett.json").read_text())["settings"]
+    assert settings["method"] == "fvt" and settings["report"] == preview_add_tokens(base, from_text=str(text), n=3).facts
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from zett.surgery.edit import trimming
 from zett.surgery.keep import bytes_of, chosen, closure, worst_piece
 from zett.surgery.lengths import count
 from zett.surgery.spec import edit_spec, spec_ids
-from zett.surgery.trim import trim
+from zett.surgery.trim import preview_trim, trim
 from zett.vocab.load import vocabulary_of
 
 
@@ -563,9 +563,18 @@ def test_a_setting_that_names_no_token(tmp_path, text):
 def test_the_command(tmp_path, text, capsys):
     base = model_folder(tmp_path / "base", "gpt2")
     argv = ["--model", str(base), "--output", str(tmp_path / "out"), "--text", str(text), "--vocab-size", "420"]
+    assert run_command("trim", [*argv, "--dry-run"], "zett trim") == 0
+    preview = capsys.readouterr().out
+    assert not (tmp_path / "out").exists() and "79 tokens would go: " in preview and preview.endswith("nothing was written\n")
     assert run_command("trim", argv, "zett trim") == 0
     captured = capsys.readouterr()
     assert captured.out == f"wrote {tmp_path / 'out'}\n"
+    facts = json.loads((tmp_path / "out" / "zett.json").read_text())["settings"]["report"]
+    assert preview_trim(base, text=str(text), vocab_size=420).facts == facts
+    for name, stored in zip(facts["parameters"], (base, tmp_path / "out")):
+        assert name == sum(x.size for file in stored.glob("*.safetensors") for x in load_file(file).values())
+    with pytest.raises(UserError, match="no folder to write; give --output, or --dry-run"):
+        run_command("trim", argv[:2] + argv[4:], "zett trim")
     assert "420 of 499 tokens stay" in captured.err and "tokens per byte before" in captured.err
     card = (tmp_path / "out" / "README.md").read_text()
     old, new = (json.loads((folder / "config.json").read_text())["eos_token_id"] for folder in (base, tmp_path / "out"))

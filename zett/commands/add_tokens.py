@@ -1,8 +1,9 @@
 """`zett add-tokens`."""
 
 import argparse
+import functools
 
-from zett.commands.shared import model_and_output, push_and_overwrite, rows_and_reading, written
+from zett.commands.shared import check_output_given, model_and_output, push_and_overwrite, rows_and_reading, written
 from zett.progress import phase, shown
 
 DESCRIPTION = "Give a model new tokens that its tokenizer really uses, and leave all others as they are."
@@ -43,16 +44,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_output_given(args, "add-tokens")
+    settings = {
+        "tokens": args.tokens, "from_text": args.from_text, "n": args.n, "skip": args.skip,
+        "pad_to_multiple_of": args.pad_to_multiple_of, "text_column": args.text_column, "revision": args.revision,
+    }  # fmt: skip
     with shown():
         with phase("loading JAX"):
-            from zett.surgery.add_tokens import USUAL, add_tokens
+            from zett.surgery.add_tokens import USUAL, add_tokens, preview_add_tokens
 
-        output = add_tokens(
-            args.model, args.output,
-            tokens=args.tokens, from_text=args.from_text, n=args.n, method=args.method, hypernet=args.hypernet,
-            language=args.language, skip=args.skip, pad_to_multiple_of=args.pad_to_multiple_of, text_column=args.text_column,
-            revision=args.revision, overwrite=args.overwrite, push=args.push, seed=args.seed,
-            made_with=lambda settings: written("add-tokens", settings, USUAL),
-        )  # fmt: skip
-    print(f"wrote {output}")
+        if args.dry_run:
+            said = str(preview_add_tokens(args.model, **settings))
+        else:
+            output = add_tokens(
+                args.model, args.output, **settings,
+                method=args.method, hypernet=args.hypernet, language=args.language, overwrite=args.overwrite, push=args.push,
+                seed=args.seed, made_with=functools.partial(written, "add-tokens", usual=USUAL),
+            )  # fmt: skip
+            said = f"wrote {output}"
+    print(said)
     return 0

@@ -20,6 +20,7 @@ examples:
   zett inspect --model path/to/model --tokenizer path/to/tokenizer --text books/ code/ --html report.html
   zett inspect --model pico --tokenizer path/to/tokenizer --parallel translations.parquet --json -
   zett inspect --model path/to/result          # the rows of a transferred model: lengths, neighbours, what is of no use
+  zett trim --dry-run ...                      # what trim, or add-tokens, would do with a vocabulary
 
 With a tokenizer it looks at tokenizers only: no weights are read. Nothing is changed.
 """

@@ -4,11 +4,19 @@ import argparse
 import shlex
 from collections.abc import Mapping
 
+from zett.errors import UserError
+
 
 def model_and_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, help="a folder with safetensors and a tokenizer, a GGUF file, a Hub name, or pico")
-    add("--output", required=True, help="folder to write")
+    add("--output", help="folder to write")
+    add("--dry-run", action="store_true", help="say what would change, and write nothing")
+
+
+def check_output_given(args: argparse.Namespace, command: str) -> None:
+    if args.output is None and not args.dry_run:
+        raise UserError(f"there is no folder to write; give --output, or --dry-run to see what zett {command} would do")
 
 
 def rows_and_reading(parser: argparse.ArgumentParser) -> None:

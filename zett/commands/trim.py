@@ -1,8 +1,9 @@
 """`zett trim`."""
 
 import argparse
+import functools
 
-from zett.commands.shared import model_and_output, push_and_overwrite, rows_and_reading, written
+from zett.commands.shared import check_output_given, model_and_output, push_and_overwrite, rows_and_reading, written
 from zett.data.languages import WIKIPEDIA
 from zett.progress import phase, shown
 
@@ -11,6 +12,9 @@ EXAMPLES = """\
 examples:
   # the 64,000 ids that matter most in these texts
   zett trim --model path/to/model --text path/to/texts --vocab-size 64000 --output my-model
+
+  # the same, only to see what would go, how large the model would be, and how much of the text would be cut otherwise
+  zett trim --model path/to/model --text path/to/texts --vocab-size 64000 --dry-run
 
   # all tokens that they use, and no others; rows padded to a multiple of 64, which GPUs like
   zett trim --model path/to/model --text path/to/texts --pad-to-multiple-of 64 --output my-model
@@ -45,16 +49,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_output_given(args, "trim")
+    settings = {
+        "text": args.text, "languages": args.languages, "languages_from": args.languages_from, "vocab_size": args.vocab_size,
+        "keep": args.keep, "pad_to_multiple_of": args.pad_to_multiple_of, "text_column": args.text_column,
+        "revision": args.revision,
+    }  # fmt: skip
     with shown():
         with phase("loading JAX"):
-            from zett.surgery.trim import USUAL, trim
+            from zett.surgery.trim import USUAL, preview_trim, trim
 
-        output = trim(
-            args.model, args.output,
-            text=args.text, languages=args.languages, languages_from=args.languages_from, vocab_size=args.vocab_size,
-            keep=args.keep, pad_to_multiple_of=args.pad_to_multiple_of, text_column=args.text_column, revision=args.revision,
-            overwrite=args.overwrite, push=args.push,
-            made_with=lambda settings: written("trim", settings, USUAL),
-        )  # fmt: skip
-    print(f"wrote {output}")
+        if args.dry_run:
+            said = str(preview_trim(args.model, **settings))
+        else:
+            made_with = functools.partial(written, "trim", usual=USUAL)
+            output = trim(args.model, args.output, **settings, overwrite=args.overwrite, push=args.push, made_with=made_with)
+            said = f"wrote {output}"
+    print(said)
     return 0

@@ -19,7 +19,7 @@ from zett.methods.per_layer import check_method, rows_per_layer
 from zett.surgery.edit import VocabularyEdit, growing
 from zett.surgery.grow import Growth, grown_from_list, grown_from_text
 from zett.surgery.lengths import compare
-from zett.surgery.report import call_of, check_whole, report, sample
+from zett.surgery.report import Preview, call_of, check_whole, report, sample, spelled
 from zett.surgery.spec import write_tokenizer
 from zett.surgery.write import row_count, write_edited
 from zett.transfer import choose_method
@@ -49,24 +49,16 @@ def add_tokens(
     """
     check_seed(seed)
     output = folders.output_path(output)
-    if (tokens is None) == (from_text is None):
-        raise UserError("give either tokens (--tokens FILE) or a text to find them in (--from-text SPEC)")
-    check_whole("n", n)
-    check_whole("pad_to_multiple_of", pad_to_multiple_of)
+    _check(tokens, from_text, n, pad_to_multiple_of)
     chosen = choose_method(method or ("hypernet" if hypernet else "fvt"), hypernet, language)
     chosen.precheck(model)
     hub.check_push(push)
-    file = Path(tokens).expanduser() if isinstance(tokens, str | Path) else None
-    given = [] if tokens is None or isinstance(tokens, str | Path) else list(tokens)
+    file, given = _asked(tokens)
     sources = [one for _, one in weighted_sources(from_text) if is_local(one)] if from_text else []
     read = [find_gguf(model) or find_folder(model, revision), file, hypernet, *chosen.inputs(), *sources]
     folders.check_output(output, overwrite=overwrite, inputs=read)
     wanted = given if file is None else _listed(file)
-    parts: list[Sequence[str]] = [
-        open_text(from_text, split=split, text_column=text_column) if from_text else [] for split in ("train", "valid")
-    ]
-    with progress.phase(f"reading the model {model}"):
-        base = load_base_model(model, revision=revision, body=False)
+    base, parts = _read(model, from_text, text_column, revision)
     chosen = chosen.settled(base) if method or hypernet else _usual(model, base)
     check_method(chosen, base)
     settings = {
@@ -80,6 +72,67 @@ def add_tokens(
     if push is not None:
         hub.push(output, push, "Tokens added by zett")
     return output
+
+
+def preview_add_tokens(
+    model: str | Path, *, tokens: str | Path | Sequence[str] | None = None, from_text: str | None = None, n: int = 2000,
+    skip: bool = False, pad_to_multiple_of: int = 1, text_column: str = "text", revision: str | None = None,
+) -> Preview:  # fmt: skip
+    """What `add_tokens` would do with the same arguments: tokenizer and settings are made and tried, and nothing is kept."""
+    _check(tokens, from_text, n, pad_to_multiple_of)
+    file, given = _asked(tokens)
+    wanted = given if file is None else _listed(file)
+    base, parts = _read(model, from_text, text_column, revision)
+    edit = _edit(base, _growth(base.vocab, wanted, parts[0], n, skip), pad_to_multiple_of)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        left_out = write_edited(folder, base, edit, sample(base.vocab, parts[1]), weights=False)
+        target = load_tokenizer(folder, rows=len(edit.old))
+        check_used(target, edit)
+        facts = _facts(base, target, folder, edit, parts[1])
+    return Preview(facts, spelled(target, edit.new), "come", tuple(left_out))
+
+
+def _check(tokens, from_text: str | None, n: int, pad_to_multiple_of: int) -> None:
+    """UserError for arguments that make no sense."""
+    if (tokens is None) == (from_text is None):
+        raise UserError("give either tokens (--tokens FILE) or a text to find them in (--from-text SPEC)")
+    check_whole("n", n)
+    check_whole("pad_to_multiple_of", pad_to_multiple_of)
+
+
+def _asked(tokens: str | Path | Sequence[str] | None) -> tuple[Path | None, list[str]]:
+    """The file of tokens, or the tokens."""
+    if isinstance(tokens, str | Path):
+        return Path(tokens).expanduser(), []
+    return None, list(tokens or ())
+
+
+def _read(
+    model: str | Path, source: str | None, text_column: str, revision: str | None
+) -> tuple[BaseModel, list[Sequence[str]]]:
+    """The model without its body, and the texts: what new tokens are found in, and what is held out."""
+    parts: list[Sequence[str]] = [
+        open_text(source, split=split, text_column=text_column) if source else [] for split in ("train", "valid")
+    ]
+    with progress.phase(f"reading the model {model}"):
+        return load_base_model(model, revision=revision, body=False), parts
+
+
+def _edit(base: BaseModel, growth: Growth, multiple: int) -> VocabularyEdit:
+    return growing(
+        growth.tokens, len(base.vocab), row_count(base), multiple, merges=growth.merges, scores=growth.scores
+    )  # fmt: skip
+
+
+def _facts(base: BaseModel, target: Vocabulary, folder: Path, edit: VocabularyEdit, text: Sequence[str]) -> dict:
+    """Numbers before and after; of a held-out text, too, if there is one."""
+    lengths = compare(base.vocab, target, edit, first_bytes(text, HELD_OUT)) if len(text) else None
+    facts = report(base, folder, edit, lengths)
+    if lengths is not None:
+        progress.say(f"held-out text: {lengths}")
+        facts["new tokens that held-out text uses"] = [None, int((lengths.used[edit.before :] > 0).sum())]
+    return facts
 
 
 def _usual(model: str | Path, base: BaseModel) -> Method:
@@ -122,10 +175,7 @@ def _growth(vocab: Vocabulary, wanted: list[str], text: Sequence[str], n: int, s
 def _write(
     output: Path, base: BaseModel, growth: Growth, method: Method, text: Sequence[str], settings: dict, made: str
 ) -> None:
-    edit = growing(
-        growth.tokens, len(base.vocab), row_count(base), settings["pad_to_multiple_of"],
-        merges=growth.merges, scores=growth.scores,
-    )  # fmt: skip
+    edit = _edit(base, growth, settings["pad_to_multiple_of"])
     with folders.new_folder(output) as folder, tempfile.TemporaryDirectory() as scratch:
         write_tokenizer(Path(scratch), base.vocab, edit)
         target = load_tokenizer(scratch, rows=len(edit.old))
@@ -135,11 +185,7 @@ def _write(
             per_layer = rows_per_layer(method, base, target, seed=settings["seed"])
         with progress.phase(f"writing {output}"):
             left_out = write_edited(folder, base, edit, sample(base.vocab, text), table, per_layer)
-        lengths = compare(base.vocab, target, edit, first_bytes(text, HELD_OUT)) if len(text) else None
-        facts = report(base, folder, edit, lengths)
-        if lengths is not None:
-            progress.say(f"held-out text: {lengths}")
-            facts["new tokens that held-out text uses"] = [None, int((lengths.used[edit.before :] > 0).sum())]
+        facts = _facts(base, target, folder, edit, text)
         what = (
             f"`{settings['model']}` with {len(edit.new):,} new tokens, whose rows were made by `{settings['method']}`; nothing "
             "was trained after that. All other ids, rows and weights are the base model's, bit for bit."
@@ -151,7 +197,7 @@ def _write(
 
 def _shown(target: Vocabulary, edit: VocabularyEdit, most: int = 50) -> str:
     """The first new tokens, for the card."""
-    texts = [repr(target.tokens[i].decode("utf-8", "backslashreplace")) for i in edit.new]
+    texts = list(map(repr, spelled(target, edit.new)))
     more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
     return f"New tokens, from id {edit.before} on: {', '.join(f'`{text}`' for text in texts[:most])}{more}."
 

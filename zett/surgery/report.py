@@ -1,7 +1,8 @@
 """What an edited model's folder says of the edit."""
 
+import dataclasses
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,45 @@ from zett.lms.base import BaseModel
 from zett.surgery.edit import VocabularyEdit
 from zett.surgery.lengths import Lengths
 from zett.surgery.settings import named_ids
+from zett.surgery.write import EditedRows, edited_rows
 from zett.vocab import Vocabulary
 from zett.vocab.bytes import MAX_ID, RESERVED_TOKEN
 
+SHOWN = 20  # tokens of a preview
 LINES, BYTES = 200, 200_000  # of a text, on which a tokenizer is tried
+
+
+@dataclasses.dataclass(frozen=True)
+class Preview:
+    """What an edit would do. facts: numbers before and after, by name. tokens: what would go, or come, as their `fate` says.
+
+    left_out: files that the result would not have.
+    """
+
+    facts: dict
+    tokens: tuple[str, ...]
+    fate: str
+    left_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        rows = [["", "before", "after"]]
+        rows += [
+            [name, *("" if x is None else x if isinstance(x, str) else f"{x:,}" for x in two)]
+            for name, two in self.facts.items()
+        ]
+        wide = [max(map(len, column)) for column in zip(*rows)]
+        lines = [f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}".rstrip() for a, b, c in rows]
+        more = f" and {len(self.tokens) - SHOWN:,} more" if len(self.tokens) > SHOWN else ""
+        lines += ["", f"{len(self.tokens):,} tokens would {self.fate}: {' '.join(map(repr, self.tokens[:SHOWN]))}{more}"]
+        lines += [f"files that would be left out, since they hold the old vocabulary: {', '.join(self.left_out)}"] * bool(
+            self.left_out
+        )
+        return "\n".join([*lines, "nothing was written"])
+
+
+def spelled(vocab: Vocabulary, ids: Iterable[int]) -> tuple[str, ...]:
+    """Tokens for people: the text that they stand for, or their names."""
+    return tuple(vocab.tokens[i].decode("utf-8", "backslashreplace") or vocab.tokenizer.id_to_token(i) for i in ids)
 
 
 def check_whole(name: str, value: object) -> None:
@@ -47,12 +83,12 @@ def sample(vocab: Vocabulary, texts: Iterable[str]) -> list[str]:
 
 
 def report(base: BaseModel, folder: Path, edit: VocabularyEdit, lengths: Lengths | None) -> dict:
-    """Numbers before and after, by name; what is not known is left out."""
-    before, after = stored_tensors(base.folder), stored_tensors(folder)
-    name = base.names.input[0]
+    """Numbers before and after, by name; what is not known is left out. folder: the edited model's, or of its settings."""
+    before = stored_tensors(base.folder)
+    after = before | edited_rows(base, edit)
     facts: dict = {
         "tokens": [edit.before, edit.size],
-        "rows": [before[name].shape[0], after[name].shape[0]],
+        "rows": [before[base.names.input[0]].shape[0], len(edit.old)],
         "parameters": [_parameters(before), _parameters(after)],
         "weights, MB": [round(sum(t.nbytes for t in stored.values()) / 1e6, 1) for stored in (before, after)],
     }
@@ -69,7 +105,7 @@ def report(base: BaseModel, folder: Path, edit: VocabularyEdit, lengths: Lengths
     return facts
 
 
-def _parameters(stored: dict[str, Stored]) -> int:
+def _parameters(stored: Mapping[str, Stored | EditedRows]) -> int:
     return sum(int(np.prod(t.shape)) for t in stored.values())
 
 

@@ -1,6 +1,7 @@
 """A model with a smaller vocabulary: what a text uses, with every row that stays bit by bit as it was."""
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from zett.lms.base import BaseModel, find_folder, load_base_model
 from zett.surgery.edit import VocabularyEdit, trimming
 from zett.surgery.keep import chosen, required
 from zett.surgery.lengths import Lengths, compare, count
-from zett.surgery.report import call_of, check_whole, report, sample
+from zett.surgery.report import Preview, call_of, check_whole, report, sample, spelled
 from zett.surgery.write import row_count, write_edited
 from zett.vocab import Vocabulary, load_tokenizer
 
@@ -44,23 +45,12 @@ def trim(
     settings the text that the card shows as what was run. Bad input is a UserError, with nothing written.
     """
     output = folders.output_path(output)
-    source = "|".join(([text] if text else []) + ([language_source(languages, languages_from)] if languages else [])) or None
-    if source is None and keep is None:
-        raise UserError("nothing says which tokens stay; give a text (--text), languages, or a file of tokens (--keep)")
-    check_whole("pad_to_multiple_of", pad_to_multiple_of)
-    if vocab_size is not None:
-        check_whole("vocab_size", vocab_size)
+    source = _checked(text, languages, languages_from, vocab_size, keep, pad_to_multiple_of)
     hub.check_push(push)
     sources = [one for _, one in weighted_sources(source) if is_local(one)] if source else []
     read = [find_gguf(model) or find_folder(model, revision), keep, *sources]
     folders.check_output(output, overwrite=overwrite, inputs=read)
-    parts: list[Sequence[str]] = [
-        open_text(source, split=split, text_column=text_column) if source else [] for split in ("train", "valid")
-    ]
-    _check_there(parts, languages)
-    with progress.phase(f"reading the model {model}"):
-        base = load_base_model(model, revision=revision, body=False)
-    edit = _edit(base, parts[0], vocab_size, keep, pad_to_multiple_of)
+    base, edit, parts = _planned(model, source, languages, vocab_size, keep, pad_to_multiple_of, text_column, revision)
     settings = {
         "model": str(model), "output": str(output), "text": text, "languages": list(languages) or None,
         "languages_from": languages_from if languages else None, "vocab_size": vocab_size,
@@ -84,6 +74,49 @@ def trim(
     if push is not None:
         hub.push(output, push, "Vocabulary trimmed by zett")
     return output
+
+
+def preview_trim(
+    model: str | Path, *, text: str | None = None, languages: Sequence[str] = (), languages_from: str = WIKIPEDIA,
+    vocab_size: int | None = None, keep: str | Path | None = None, pad_to_multiple_of: int = 1, text_column: str = "text",
+    revision: str | None = None,
+) -> Preview:  # fmt: skip
+    """What `trim` would do with the same arguments: the tokenizer and the settings are made and tried, and nothing is kept."""
+    source = _checked(text, languages, languages_from, vocab_size, keep, pad_to_multiple_of)
+    base, edit, parts = _planned(model, source, languages, vocab_size, keep, pad_to_multiple_of, text_column, revision)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        left_out = write_edited(folder, base, edit, sample(base.vocab, parts[0]), weights=False)
+        facts = report(base, folder, edit, _lengths(base, load_tokenizer(folder), edit, parts[1]))
+    return Preview(facts, spelled(base.vocab, edit.gone.tolist()), "go", tuple(left_out))
+
+
+def _checked(
+    text: str | None, languages: Sequence[str], languages_from: str, vocab_size: int | None, keep: str | Path | None,
+    pad_to_multiple_of: int,
+) -> str | None:  # fmt: skip
+    """The text source that says which tokens stay. UserError for arguments that make no sense."""
+    source = "|".join(([text] if text else []) + ([language_source(languages, languages_from)] if languages else [])) or None
+    if source is None and keep is None:
+        raise UserError("nothing says which tokens stay; give a text (--text), languages, or a file of tokens (--keep)")
+    check_whole("pad_to_multiple_of", pad_to_multiple_of)
+    if vocab_size is not None:
+        check_whole("vocab_size", vocab_size)
+    return source
+
+
+def _planned(
+    model: str | Path, source: str | None, languages: Sequence[str], vocab_size: int | None, keep: str | Path | None,
+    multiple: int, text_column: str, revision: str | None,
+) -> tuple[BaseModel, VocabularyEdit, list[Sequence[str]]]:  # fmt: skip
+    """The model without its body, the edit, and the texts: what says which tokens stay, and what is held out."""
+    parts: list[Sequence[str]] = [
+        open_text(source, split=split, text_column=text_column) if source else [] for split in ("train", "valid")
+    ]
+    _check_there(parts, languages)
+    with progress.phase(f"reading the model {model}"):
+        base = load_base_model(model, revision=revision, body=False)
+    return base, _edit(base, parts[0], vocab_size, keep, multiple), parts
 
 
 def _check_there(parts: Sequence[Sequence[str]], languages: Sequence[str]) -> None:

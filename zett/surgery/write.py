@@ -74,14 +74,25 @@ def row_count(base: BaseModel) -> int:
     return stored_tensors(base.folder)[base.names.input[0]].shape[0]
 
 
+def edited_rows(
+    base: BaseModel, edit: VocabularyEdit, table: EmbeddingTable | None = None, per_layer: np.ndarray | None = None
+) -> dict[str, EditedRows]:
+    """What becomes of the tensors with a row for each token, by name."""
+    stored, names = stored_tensors(base.folder), base.names
+    columns = (None, None, None) if table is None else (table.input, table.output_rows, table.bias)
+    kinds = zip((names.input, names.output, names.bias, names.per_layer), (*columns, per_layer))
+    edited = {name: EditedRows(stored, name, edit, made) for some, made in kinds for name in some}
+    return edited | {name: EditedRows(stored, name, edit, flat=True) for name in names.flat}
+
+
 def write_edited(
     folder: Path, base: BaseModel, edit: VocabularyEdit, texts: Sequence[str], table: EmbeddingTable | None = None,
-    per_layer: np.ndarray | None = None,
+    per_layer: np.ndarray | None = None, *, weights: bool = True,
 ) -> list[str]:  # fmt: skip
     """Write into `folder` the model `base` after the edit; returns the names of files that were left out, since they are stale.
 
     table, per_layer: of the edited vocabulary, for the rows of its new tokens. texts: some, which Transformers and zett have to
-    cut alike, and like before where no token went. UserError if the result would not work.
+    cut alike, and like before where no token went. weights: False leaves them out. UserError if the result would not work.
     """
     left_out = write_tokenizer(folder, base.vocab, edit)
     copy_files(companions(base.folder), folder)
@@ -89,19 +100,15 @@ def write_edited(
     config = follow(with_defaults(base.hf_config, base.vocab), edit, rows, str(base.folder / "config.json"))
     set_vocabulary_size(config, len(edit.old), base.folder / "config.json", base.names)
     positions, fields = follow_padding(base, stored, config.get("pad_token_id"))
-    new: dict = dict(positions)
-    columns = (None, None, None) if table is None else (table.input, table.output_rows, table.bias)
-    kinds = (base.names.input, base.names.output, base.names.bias, base.names.per_layer)
-    for names, made in zip(kinds, (*columns, per_layer)):
-        new |= {name: EditedRows(stored, name, edit, made) for name in names}
-    new |= {name: EditedRows(stored, name, edit, flat=True) for name in base.names.flat}
-    write_shards(folder, base, stored, new)
+    if weights:
+        write_shards(folder, base, stored, {**positions, **edited_rows(base, edit, table, per_layer)})
     _write_settings(folder, base, edit, rows, config | fields)
     target = load_tokenizer(folder, rows=len(edit.old))
     if len(target) != edit.size:
         raise UserError(f"the edited tokenizer has {len(target)} ids instead of {edit.size}")
     _check_cutting(folder, base.vocab, target, edit, texts)
-    check_written(folder, base.names, target, ported=base.config is not None, rows=len(edit.old))
+    if weights:
+        check_written(folder, base.names, target, ported=base.config is not None, rows=len(edit.old))
     return left_out
 
 
