@@ -15,6 +15,7 @@ from zett.files.compiled import keep_compiled_programs
 from zett.values import nearest
 
 DESCRIPTION = "Give a language model another tokenizer: hypernetworks that write embedding tables."
+EDITS = ("trim", "add-tokens")  # which `zett inspect` shows before they are done
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -51,6 +52,8 @@ def run_script(command: str, prog: str) -> None:
 
 def run_command(name: str, argv: list[str], prog: str) -> int:
     """Run one of COMMANDS; returns the exit code. Raises UserError."""
+    if name == "inspect" and argv[:1] and argv[0] in EDITS:
+        name, argv, prog = argv[0], [*argv[1:], "--dry-run"], f"{prog} {argv[0]}"
     command = importlib.import_module(f"zett.commands.{name.replace('-', '_')}")
     parser = Parser(prog=prog, description=command.DESCRIPTION, epilog=command.EXAMPLES)
     command.arguments(parser)

@@ -566,6 +566,8 @@ def test_the_command(tmp_path, text, capsys):
     assert run_command("trim", [*argv, "--dry-run"], "zett trim") == 0
     preview = capsys.readouterr().out
     assert not (tmp_path / "out").exists() and "79 tokens would go: " in preview and preview.endswith("nothing was written\n")
+    assert run_command("inspect", ["trim", *argv[:2], *argv[4:]], "zett inspect") == 0
+    assert capsys.readouterr().out == preview
     assert run_command("trim", argv, "zett trim") == 0
     captured = capsys.readouterr()
     assert captured.out == f"wrote {tmp_path / 'out'}\n"

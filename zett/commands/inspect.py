@@ -20,7 +20,10 @@ examples:
   zett inspect --model path/to/model --tokenizer path/to/tokenizer --text books/ code/ --html report.html
   zett inspect --model pico --tokenizer path/to/tokenizer --parallel translations.parquet --json -
   zett inspect --model path/to/result          # the rows of a transferred model: lengths, neighbours, what is of no use
-  zett trim --dry-run ...                      # what trim, or add-tokens, would do with a vocabulary
+
+  # what an edit would do with a vocabulary, with the arguments of zett trim and zett add-tokens (the same as their --dry-run)
+  zett inspect trim --model path/to/model --text path/to/texts --vocab-size 64000
+  zett inspect add-tokens --model path/to/model --from-text path/to/texts --n 2000
 
 With a tokenizer it looks at tokenizers only: no weights are read. Nothing is changed.
 """
