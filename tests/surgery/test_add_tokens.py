@@ -371,7 +371,7 @@ def test_the_usual_method_without_a_hypernetwork(tmp_path, text, capsys):
         ({"tokens": []}, "tokens is an empty list"),
         ({"tokens": "absent.txt"}, "tokens absent.txt cannot be read"),
         ({"from_text": "short.txt"}, "the text has no neighbouring tokens that occur 2 times"),
-        ({"from_text": "short.txt", "n": 0}, "n is 0; it has to be a whole number above 0"),
+        ({"from_text": "short.txt", "n": 0}, "n is 0; it has to be a whole number, at least 1"),
         ({"tokens": ["a"], "method": "ftv"}, "method 'ftv' does not exist"),
         ({"tokens": ["a"], "language": "de"}, "language is 'de', but the method 'fvt' makes no use of it"),
     ],

@@ -524,7 +524,7 @@ def test_languages(tmp_path):
     ("settings", "message"),
     [
         ({}, "nothing says which tokens stay; give a text"),
-        ({"vocab_size": 0}, "vocab_size is 0; it has to be a whole number above 0"),
+        ({"vocab_size": 0}, "vocab_size is 0; it has to be a whole number, at least 1"),
         ({"vocab_size": 100_000}, "vocab_size is 100,000, but .* has 5\\d\\d tokens; give a smaller number"),
         ({"vocab_size": 30}, "vocab_size is 30, but \\d+ tokens cannot go: special tokens, bytes, "),
         ({"pad_to_multiple_of": True, "vocab_size": 400}, "pad_to_multiple_of is True"),

@@ -22,7 +22,7 @@ from zett.lms.like import different_ids
 from zett.methods import Method
 from zett.methods.hypernet import HypernetMethod
 from zett.progress import phase
-from zett.values import Within, check_seed
+from zett.values import Within, check_count, check_seed
 
 METHODS = ("fvt", "first_last", "weighted")
 TEMPERATURE = Within(0, 100, above=True)
@@ -80,8 +80,7 @@ def evaluate_drafts(
     check_seed(seed)
     sizes = {"prompts": prompts, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "draft_tokens": draft_tokens}
     for name, value in sizes.items():
-        if type(value) is not int or value < 1:
-            raise UserError(f"{name} is {value!r}; it has to be a whole number, at least 1")
+        check_count(value, name)
     if temperature not in TEMPERATURE:
         raise UserError(f"temperature is {temperature!r}; it has to be {TEMPERATURE}")
     dtype = product_dtype(dtype).name

@@ -19,11 +19,11 @@ from zett.methods.per_layer import check_method, rows_per_layer
 from zett.surgery.edit import VocabularyEdit, growing
 from zett.surgery.grow import Growth, grown_from_list, grown_from_text
 from zett.surgery.lengths import compare
-from zett.surgery.report import Preview, call_of, check_whole, report, sample, spelled
+from zett.surgery.report import Preview, call_of, report, sample, spelled
 from zett.surgery.spec import write_tokenizer
 from zett.surgery.write import row_count, write_edited
 from zett.transfer import choose_method
-from zett.values import check_seed
+from zett.values import check_count, check_seed
 from zett.vocab import Vocabulary, load_tokenizer
 from zett.vocab.bytes import token_format
 
@@ -97,8 +97,8 @@ def _check(tokens, from_text: str | None, n: int, pad_to_multiple_of: int) -> No
     """UserError for arguments that make no sense."""
     if (tokens is None) == (from_text is None):
         raise UserError("give either tokens (--tokens FILE) or a text to find them in (--from-text SPEC)")
-    check_whole("n", n)
-    check_whole("pad_to_multiple_of", pad_to_multiple_of)
+    check_count(n, "n")
+    check_count(pad_to_multiple_of, "pad_to_multiple_of")
 
 
 def _asked(tokens: str | Path | Sequence[str] | None) -> tuple[Path | None, list[str]]:

@@ -1,14 +1,12 @@
 """What an edited model's folder says of the edit."""
 
 import dataclasses
-import numbers
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from zett.data.documents import first_bytes
-from zett.errors import UserError
 from zett.files.jsonfile import json_or_empty
 from zett.files.tensors import Stored, stored_tensors
 from zett.lms.base import BaseModel
@@ -54,12 +52,6 @@ class Preview:
 def spelled(vocab: Vocabulary, ids: Iterable[int]) -> tuple[str, ...]:
     """Tokens for people: the text that they stand for, or their names."""
     return tuple(vocab.tokens[i].decode("utf-8", "backslashreplace") or vocab.tokenizer.id_to_token(i) for i in ids)
-
-
-def check_whole(name: str, value: object) -> None:
-    """UserError unless a setting is a whole number above 0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise UserError(f"{name} is {value!r}; it has to be a whole number above 0")
 
 
 # What tokenizers cut differently: numbers, contractions, case, spaces, line breaks, punctuation, scripts.

@@ -20,8 +20,9 @@ from zett.lms.base import BaseModel, find_folder, load_base_model
 from zett.surgery.edit import VocabularyEdit, trimming
 from zett.surgery.keep import chosen, required
 from zett.surgery.lengths import Lengths, compare, count
-from zett.surgery.report import Preview, call_of, check_whole, report, sample, spelled
+from zett.surgery.report import Preview, call_of, report, sample, spelled
 from zett.surgery.write import row_count, write_edited
+from zett.values import check_count
 from zett.vocab import Vocabulary, load_tokenizer
 
 HELD_OUT = 1_000_000  # bytes that are cut before and after
@@ -99,9 +100,9 @@ def _checked(
     source = "|".join(([text] if text else []) + ([language_source(languages, languages_from)] if languages else [])) or None
     if source is None and keep is None:
         raise UserError("nothing says which tokens stay; give a text (--text), languages, or a file of tokens (--keep)")
-    check_whole("pad_to_multiple_of", pad_to_multiple_of)
+    check_count(pad_to_multiple_of, "pad_to_multiple_of")
     if vocab_size is not None:
-        check_whole("vocab_size", vocab_size)
+        check_count(vocab_size, "vocab_size")
     return source
 
 
