@@ -68,6 +68,8 @@ VARIANTS: dict[str, dict[str, str]] = {
     "no substrings": {"sampler.substring": "0.0"},
     "BPE alone": {"sampler.substring": "0.0", "sampler.unigram": "0.0"},
     "half substrings": {"sampler.substring": "0.5", "sampler.bpe": "0.3", "sampler.unigram": "0.2"},
+    "near": {"sampler.near": "0.2"},
+    "superwords": {"sampler.superword": "0.2"},
     # weights over time
     "average 0.9": {"train.average": "0.9"},
     "average 0.98": {"train.average": "0.98"},

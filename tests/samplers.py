@@ -11,7 +11,8 @@ from zett.data.sources import open_text
 from zett.vocab.sampling.sampler import Sampler
 
 CONFIG = SamplerConfig(
-    min_size=600, max_size=1200, pool=2, pool_bytes=60_000, inventory=3000, inventory_bytes=200_000, shards=4, wordpiece=0.3
+    min_size=600, max_size=1200, pool=2, pool_bytes=60_000, inventory=3000, inventory_bytes=200_000, shards=4, wordpiece=0.3,
+    superword=0.2,
 )  # fmt: skip
 HINDI = "हिन्दी में लिखा हुआ है और किताबें विद्यार्थियों को पढ़नी चाहिए"
 STRANGE = ["<|endoftext|><|pad|><unk><0x41>", "\0\0\0 a\0", "ΑΣ ΣΑΣ. İSTANBUL ǅ", "", "\n", "x" * 300, HINDI, "".join(ODD)]

@@ -1,7 +1,7 @@
 """Choices that the commands' help lists. They are apart, so that --help imports nothing heavy."""
 
 # Kinds of tokenizer that can be trained; see zett/vocab/train.py.
-KINDS = ("bpe", "unigram", "sentencepiece-bpe", "wordpiece")
+KINDS = ("bpe", "unigram", "sentencepiece-bpe", "wordpiece", "superword")
 
 # How a released hypernetwork's parameters are stored; see zett/hypernet/quantised.py.
 STORED = ("float32", "bfloat16", "int8")

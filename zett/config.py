@@ -159,6 +159,7 @@ class SamplerConfig(Checked):
     substring: Weight = 0.2  # Unigram over random frequent substrings, as in the ZeTT paper
     wordpiece: Weight = 0.0  # longest match first over words and single signs, cut from a pool of trained ones
     near: Weight = 0.0  # byte-level BPE that begins with merges of the base model's own, and goes on from there
+    superword: Weight = 0.0  # byte-level BPE with tokens of several words, cut from a pool of trained ones
     lowercase: Share = 0.5  # of "wordpiece": share of the pool that reads text in lower case
     pool: Count = 12  # trained tokenizers of each kind; at least one a text
     pool_bytes: Bytes = 3_000_000  # text that each of them is trained on
@@ -175,7 +176,7 @@ class SamplerConfig(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        kinds = ("bpe", "unigram", "substring", "wordpiece", "near")
+        kinds = ("bpe", "unigram", "substring", "wordpiece", "near", "superword")
         if not any(getattr(self, kind) for kind in kinds):
             raise UserError(f"config.sampler.{', .'.join(kinds)} are all 0; at least one kind has to be drawn")
         given, wanted = len(self.text_weights), max(len(self.texts), 1)

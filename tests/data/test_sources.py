@@ -20,6 +20,7 @@ def test_unknown_split():
         ("hf:a?column=b&column=c", "'column=c' is not one of"),
         ("python|", "'' is not a source"),
         ("0*python|prose", "whole weight above 0"),
+        ("1.5*python|prose", "whole weight above 0"),
         ("python|/no/such", "no such file or folder: /no/such"),
     ],
 )

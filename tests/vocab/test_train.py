@@ -4,7 +4,9 @@ import pytest
 
 from zett.data.sources import open_text
 from zett.errors import UserError
-from zett.vocab.train import END_OF_TEXT, KINDS, PAD, save_tokenizer, train_tokenizer
+from zett.vocab.continued import merges_of
+from zett.vocab.regexes import SENTENCES, STYLES, SUPERWORDS, WITHIN
+from zett.vocab.train import END_OF_TEXT, KINDS, PAD, save_tokenizer, train_superwords, train_tokenizer
 
 ODD = [
     "",
@@ -74,3 +76,18 @@ def test_saved_folder_loads_in_transformers(trained, tmp_path):
 def test_unknown_kind():
     with pytest.raises((UserError, ValueError), match=r"unknown kind of tokenizer 'bpee'.*bpe, unigram"):
         train_tokenizer("bpee", 600, ["a"])
+
+
+@pytest.mark.parametrize("style", [SUPERWORDS, SENTENCES])
+def test_superwords_come_after_words(style, corpus):
+    texts = list(open_text(str(corpus)))
+    tokenizer = train_superwords(500, 700, texts, style)
+    words = train_tokenizer("bpe", 500, texts, word_regex=WITHIN[style])
+    merges, first = merges_of(tokenizer), merges_of(words)
+    assert merges[: len(first)] == first
+    several = [left + right for left, right in merges if "Ġ" in (left + right).strip("Ġ")]
+    assert len(several) > 100 and not any("Ġ" in (left + right).strip("Ġ") for left, right in first)
+    # Without what joins words it is the tokenizer of words, merge by merge; and with it, texts take fewer tokens.
+    assert all(len(tokenizer.encode(text).ids) <= len(words.encode(text).ids) for text in texts)
+    whole = train_tokenizer("bpe", 700, texts, word_regex=STYLES[style])  # the same without words first
+    assert merges_of(train_superwords(258, 700, texts, style)) == merges_of(whole)

@@ -54,8 +54,8 @@ def weighted_sources(spec: str) -> list[tuple[int, str]]:
     """The sources that are joined in `spec`, each with its weight. Raises TextError."""
     found = []
     for one in spec.split("|"):
-        match = re.fullmatch(r"(?:(\d+)\*)?(.+)", one.strip())
-        if match is None or match[1] == "0":
+        match = re.fullmatch(r"(?:([\d.]+)\*)?(.+)", one.strip())
+        if match is None or not (match[1] or "1").isdecimal() or int(match[1] or 1) == 0:
             raise TextError(f"text source {spec!r}: {one!r} is not a source, or a whole weight above 0, '*' and a source")
         found.append((int(match[1] or 1), match[2]))
     return found

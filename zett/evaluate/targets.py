@@ -23,7 +23,9 @@ SMALLEST, LARGEST = 300, 2**20  # what holds all bytes, and as many entries as t
 SPEC = re.compile(rf"(?P<prose>{PROSE})?(?P<kind>{'|'.join(KINDS)})-(?P<size>\d+)(?P<thousands>k?)")
 
 # Text that a tokenizer is trained on, so that each takes a few seconds.
-SAMPLE_BYTES = {"bpe": 10_000_000, "wordpiece": 10_000_000, "sentencepiece-bpe": 5_000_000, "unigram": 5_000_000}
+SAMPLE_BYTES = {
+    "bpe": 10_000_000, "wordpiece": 10_000_000, "sentencepiece-bpe": 5_000_000, "unigram": 5_000_000, "superword": 5_000_000
+}  # fmt: skip
 
 
 def load_target(spec: str, text="python", *, prose="prose", text_column: str = "text") -> Vocabulary:

@@ -7,21 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from zett.choices import KINDS
-from zett.vocab.regexes import PIECE_REGEX, WORD_REGEX
+from zett.vocab.continued import END_OF_TEXT, PAD, continued_bpe, merges_of
+from zett.vocab.regexes import PIECE_REGEX, STYLES, SUPERWORDS, WITHIN, WORD_REGEX
 
 RECIPE = 1  # part of the key under which tokenizers are kept: raise it when the same text gives another tokenizer
-END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
 
 
 def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], *, word_regex: str = WORD_REGEX):
     """A `tokenizers.Tokenizer` of `kind` with about `vocab_size` entries, trained on `texts`; the same for the same input.
 
     "bpe": byte-level BPE; "unigram": SentencePiece-style Unigram with byte fallback; "sentencepiece-bpe": BPE with "▁" and byte
-    fallback; "wordpiece": cased BERT-style, lossy on whitespace. word_regex: how "bpe" cuts words.
+    fallback; "wordpiece": cased BERT-style, lossy on whitespace; "superword": `train_superwords` after half of the
+    entries. word_regex: how "bpe" cuts words.
     """
     import tokenizers as tk
     from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+    if kind == "superword":
+        return train_superwords(vocab_size // 2, vocab_size, texts)
     special: dict[str, Any] = dict(special_tokens=[END_OF_TEXT, PAD], show_progress=False)
     trainer: Any
     if kind == "bpe":
@@ -66,6 +69,16 @@ def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], *, word_re
     return tokenizer if kind == "bpe" else _cleaned(tokenizer)
 
 
+def train_superwords(first: int, vocab_size: int, texts: Iterable[str], style: int = SUPERWORDS):
+    """Byte-level BPE whose tokens may be several words, after the `first` entries: SuperBPE (arXiv 2503.13423).
+
+    Returns a `tokenizers.Tokenizer`. style: SUPERWORDS or SENTENCES of zett.vocab.regexes, what its tokens stay within.
+    """
+    texts = list(texts)
+    words = train_tokenizer("bpe", first, texts, word_regex=WITHIN[style])
+    return continued_bpe(merges_of(words), vocab_size, texts, STYLES[style])
+
+
 def _cleaned(tokenizer):
     """Undo two things: bytes and "##x" had to be given as special tokens, and the Unigram trainer's order is random."""
     import json
@@ -82,8 +95,10 @@ def _cleaned(tokenizer):
         vocab = spec["model"]["vocab"]
         fixed = 3 + 256
         worst = min(score for _, score in vocab)
-        pieces = sorted(([piece, round(score, 6)] for piece, score in vocab[fixed:]), key=lambda v: (-v[1], v[0]))
+        best_first = lambda piece: (-piece[1], piece[0])  # noqa: E731
+        pieces = sorted(([piece, round(score, 6)] for piece, score in vocab[fixed:]), key=best_first)
         _order_dropped_characters(pieces)
+        pieces.sort(key=best_first)  # one of them may have the score of the worst piece
         spec["model"]["vocab"] = [*vocab[:3], *([piece, round(worst - 1, 6)] for piece, _ in vocab[3:fixed]), *pieces]
     return tk.Tokenizer.from_str(json.dumps(spec, ensure_ascii=False))
 

@@ -9,12 +9,12 @@ from samplers import CONFIG, content, make
 from vocabularies import ODD, TEXTS, vocabulary
 
 from zett.errors import UserError
+from zett.vocab.continued import continued_bpe, own_merges
 from zett.vocab.regexes import WORD_REGEX
-from zett.vocab.sampling.continued import continued_bpe, own_merges
 from zett.vocab.sampling.sampler import Sampler
 from zett.vocab.train import train_tokenizer
 
-NEAR = {"bpe": 0.0, "unigram": 0.0, "substring": 0.0, "wordpiece": 0.0, "near": 1.0}
+NEAR = {"bpe": 0.0, "unigram": 0.0, "substring": 0.0, "wordpiece": 0.0, "superword": 0.0, "near": 1.0}
 
 
 def merges_of(tokenizer):

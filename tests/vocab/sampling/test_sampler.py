@@ -16,7 +16,7 @@ from zett.config import from_dict
 from zett.errors import UserError
 from zett.vocab.forms import token_features
 from zett.vocab.priors import rank_prior, unigram_prior
-from zett.vocab.regexes import STYLES
+from zett.vocab.regexes import SENTENCES, STYLES, SUPERWORDS
 from zett.vocab.sampling.counts import REQUIRED
 from zett.vocab.sampling.pools import thin_unigram
 from zett.vocab.sampling.sampler import KINDS, Sampler
@@ -50,7 +50,10 @@ def test_a_draw_depends_on_seed_and_step_alone(text, draws, monkeypatch, tmp_pat
     assert not list(tmp_path.rglob(".*"))
 
 
-@pytest.mark.parametrize("changes", [{}, {"bpe": 0.0, "unigram": 0.0, "wordpiece": 0.0, "queue": 8, "queue_step": 3}])
+SUBSTRINGS = {"bpe": 0.0, "unigram": 0.0, "wordpiece": 0.0, "superword": 0.0}
+
+
+@pytest.mark.parametrize("changes", [{}, SUBSTRINGS | {"queue": 8, "queue_step": 3}])
 def test_draws_are_the_same_however_many_processes_make_them(text, folder, changes):
     steps = 6
     alone = digests(folder, changes, range(steps))
@@ -109,7 +112,7 @@ def test_sizes_may_be_fixed(text):
 
 def test_small_vocabularies(text):
     """Not below what has to be in them."""
-    draws = [make(text, min_size=10, max_size=270).draw(step) for step in range(12)]
+    draws = [make(text, min_size=10, max_size=270).draw(step) for step in range(18)]
     assert {d.kind for d in draws} == DRAWN
     for draw in draws:
         assert len(draw.tokens) < 600
@@ -124,7 +127,7 @@ def test_forms_are_what_a_direct_decomposition_gives(draws):
         np.testing.assert_array_equal(draw.forms.pieces, pieces)
         np.testing.assert_array_equal(draw.forms.lengths, lengths)
         assert draw.forms.same.tolist() == [source.id_of.get(t, -1) if t else -1 for t in draw.tokens]
-        if draw.kind in ("bpe", "wordpiece"):
+        if draw.kind in ("bpe", "wordpiece", "superword"):
             prior = rank_prior(draw.tokens)
         else:
             entries = json.loads(draw.tokenizer.to_str())["model"]["vocab"]
@@ -144,6 +147,15 @@ def test_a_bpe_draw_is_the_smaller_tokenizer_of_the_same_training(text, sampler,
     [which] = [i for i, model in enumerate(models) if (model["vocab"], model["merges"]) == (mine["vocab"], mine["merges"])]
     for odd in ODD:
         assert draw.tokenizer.encode(odd).ids == directly[which].encode(odd).ids
+
+
+def test_tokens_of_several_words_are_drawn_where_asked_for(text, draws):
+    several = {d.kind: sum(b" " in t.strip() for t in d.tokens) for d in draws}
+    assert several.pop("superword") > 5 and not any(several.values())
+    members = make(text, pool=4, **SUBSTRINGS | {"substring": 0.0, "superword": 1.0}).pools.members["superword"]
+    assert [m.style for m in members] == [SUPERWORDS, SENTENCES] * 2
+    plain = make(text, superword=0.0)
+    assert {plain.draw(step).kind for step in range(12)} == DRAWN - {"superword"}
 
 
 def test_draws_of_one_member_differ_in_more_than_size(sampler):
@@ -181,7 +193,7 @@ def devanagari(draw) -> float:
 
 
 def two(text, other, **changes) -> Sampler:
-    config = dataclasses.replace(CONFIG, bpe=0.0, unigram=0.0, wordpiece=0.0, sizes="fixed", max_size=700, texts=("a", "b"))
+    config = dataclasses.replace(CONFIG, **SUBSTRINGS, sizes="fixed", max_size=700, texts=("a", "b"))
     return Sampler(dataclasses.replace(config, **changes), [text, other], vocabulary("bpe"), 6, 0)
 
 

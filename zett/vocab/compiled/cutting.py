@@ -12,7 +12,7 @@ from zett.vocab.compiled.jit import jit
 from zett.vocab.compiled.ranges import starts_of
 from zett.vocab.compiled.table import NONE, doubled
 from zett.vocab.compiled.utf8 import after_char, char_at
-from zett.vocab.regexes import BERT, DIGITS, GPT2, PIECES, WORDS
+from zett.vocab.regexes import BERT, DIGITS, GPT2, PIECES, SENTENCES, SUPERWORDS, WORDS
 
 _OTHER, _LETTER, _MARK, _NUMBER, _NEWLINE, _SPACE, _WHITE = range(7)
 
@@ -107,6 +107,42 @@ def _piece_end(text, classes, i, end):
 
 
 @jit
+def _joined_end(text, classes, i, end):
+    """The end of the words from `i` on that single spaces or apostrophes join; `i` if no word begins there."""
+    stop = _run(classes, i, end, _LETTERS)
+    while stop > i and stop < end:
+        if text[stop] == 32 or text[stop] == 39:
+            after = stop + 1
+        elif text[stop] == 0xE2 and text[stop + 1] == 0x80 and text[stop + 2] == 0x99:
+            after = stop + 3
+        else:
+            break
+        if after == end or not (_LETTERS >> classes[after]) & 1:
+            break
+        stop = _run(classes, after, end, _LETTERS)
+    return stop
+
+
+@jit
+def _sentence_end(text, classes, i, end):
+    """The end of a sentence's part, with the signs that end it, or of digits, or of line ends."""
+    if classes[i] == _NUMBER:
+        return _number_end(text, classes, i, end, 3)
+    if classes[i] == _NEWLINE:
+        return _run(classes, i, end, _LINES)
+    while i < end and classes[i] != _NUMBER and classes[i] != _NEWLINE and not _ends_sentence(text[i]):
+        i += 1
+    while i < end and _ends_sentence(text[i]):
+        i += 1
+    return i
+
+
+@jit
+def _ends_sentence(byte):
+    return byte == 46 or byte == 33 or byte == 63
+
+
+@jit
 def _number_end(text, classes, i, end, digits):
     for _ in range(digits):
         if i < end and classes[i] == _NUMBER:
@@ -131,7 +167,13 @@ def word_end(text, classes, i, end, style):
     """Where the word that begins at `i` ends, as the regex `STYLES[style]` matches there."""
     if style == PIECES:
         return _piece_end(text, classes, i, end)
+    if style == SENTENCES:
+        return _sentence_end(text, classes, i, end)
     j = i + 1 if classes[i] == _SPACE else i
+    if style == SUPERWORDS:
+        stop = _joined_end(text, classes, j, end)
+        if stop > j:
+            return stop
     if style == GPT2:
         stop = _contraction(text, i, end)
         for mask in (1 << _LETTER, _NUMBERS, _SIGNS | 1 << _MARK):
@@ -148,7 +190,7 @@ def word_end(text, classes, i, end, style):
     if classes[i] == _NUMBER:
         return _number_end(text, classes, i, end, 1 if style == DIGITS else 3)
     after = after_char(text, i, end)
-    if classes[i] != _NEWLINE and after < end and (_LETTERS >> classes[after]) & 1:
+    if style != SUPERWORDS and classes[i] != _NEWLINE and after < end and (_LETTERS >> classes[after]) & 1:
         return _run(classes, after, end, _LETTERS)
     if j < end and classes[j] == _OTHER:
         return _run(classes, _run(classes, j, end, _SIGNS), end, _LINES)

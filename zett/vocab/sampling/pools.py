@@ -14,18 +14,22 @@ from zett.config import SamplerConfig
 from zett.data.documents import Documents
 from zett.progress import bar, say
 from zett.vocab.bytes import token_bytes
+from zett.vocab.continued import continued_bpe, merges_in, own_merges
 from zett.vocab.priors import rank_prior, unigram_prior
-from zett.vocab.regexes import BERT, PIECES, STYLES
-from zett.vocab.sampling.continued import continued_bpe, own_merges
+from zett.vocab.regexes import BERT, DIGITS, GPT2, PIECES, SENTENCES, STYLES, SUPERWORDS, WORDS
 from zett.vocab.sampling.draw import Draw, bpe_model, byte_words, unigram_model, wordpiece_model
 from zett.vocab.sampling.packed import Candidates, PackedTokens
 from zett.vocab.sampling.stored import Store, stored
 from zett.vocab.sampling.texts import random_texts
-from zett.vocab.train import train_tokenizer
+from zett.vocab.train import train_superwords, train_tokenizer
 
 MOST_AT_ONCE = 8  # trainings, each with its text and counts in memory
-POOLED = ("bpe", "unigram", "wordpiece", "near")
+POOLED = {"bpe": 2, "unigram": 3, "wordpiece": 7, "near": 10, "superword": 11}  # each with a random seed of its own
+# The members of each text take turns with the ways to cut words.
+STYLES_OF = {"unigram": (PIECES,), "wordpiece": (BERT,), "superword": (SUPERWORDS, SENTENCES)}
+BPE_STYLES = (WORDS, GPT2, DIGITS)
 LEAST = 0.25  # of the base model's merges, a member of "near" begins with
+FIRST = 300  # entries of a member of "superword" are of single words, or more, up to half of it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,8 +77,8 @@ class Pools:
 
         c = self._config
         lowercase = kind == "wordpiece" and (number + 1) * c.lowercase // 1 > number * c.lowercase // 1
-        # The BPE members of each text take turns with the three ways to cut words.
-        style = {"unigram": PIECES, "wordpiece": BERT}.get(kind, number // len(self._texts) % 3)
+        styles = STYLES_OF.get(kind, BPE_STYLES)
+        style = styles[number // len(self._texts) % len(styles)]
         what = f"{kind} {number} {style} {lowercase} {tokenizers.__version__}"
         what += f" {self._store.base_key}" if kind == "near" else ""
         folder = self._store.folder(what, "max_size", "pool_bytes", "text_weights", "one_text")
@@ -82,7 +86,7 @@ class Pools:
         return Member(self._store.candidates(PackedTokens(arrays["data"], arrays["starts"])), arrays, style, lowercase)
 
     def _train(self, kind: str, number: int, style: int, lowercase: bool) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng([self._seed, number, {"bpe": 2, "unigram": 3, "wordpiece": 7, "near": 10}[kind]])
+        rng = np.random.default_rng([self._seed, number, POOLED[kind]])
         sample = self._sample(number, rng)
         if lowercase:
             sample = [text.lower() for text in sample]
@@ -90,6 +94,9 @@ class Pools:
         if kind == "near":
             first = int(rng.uniform(LEAST, 1) * min(len(self._merges), size))
             tokenizer = continued_bpe(self._merges[:first], size, sample, words)
+        elif kind == "superword":
+            first = int(np.exp(rng.uniform(np.log(FIRST), np.log(max(size / 2, FIRST)))))
+            tokenizer = train_superwords(first, size, sample, style)
         else:
             tokenizer = train_tokenizer("unigram" if kind == "unigram" else "bpe", size, sample, word_regex=words)
         spec = json.loads(tokenizer.to_str())
@@ -100,8 +107,7 @@ class Pools:
             ids = {piece: i for i, (piece, _) in enumerate(vocab)}
             fallback = np.asarray([ids[f"<0x{b:02X}>"] for b in range(256)])
             return arrays | {"scores": np.asarray([score for _, score in vocab]), "fallback": fallback}
-        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"]]
-        merges = np.asarray([(vocab[a], vocab[b], vocab[a + b]) for a, b in pairs], np.int32).reshape(-1, 3)
+        merges = np.asarray([(vocab[a], vocab[b], vocab[a + b]) for a, b in merges_in(spec)], np.int32).reshape(-1, 3)
         return arrays | {"left": merges[:, 0], "right": merges[:, 1], "merged": merges[:, 2]}
 
     def _sample(self, number: int, rng: np.random.Generator) -> list[str]:
@@ -149,8 +155,8 @@ def _build_bpe(member: Member, size: int, kind: str):
     spec = member.spec
     vocab = {token: i for token, i in spec["model"]["vocab"].items() if i < size}
     if kind != "wordpiece":
-        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"]]
-        tokenizer = tk.Tokenizer(tk.models.BPE(vocab, [(left, right) for left, right in pairs if left + right in vocab]))
+        merges = [(left, right) for left, right in merges_in(spec) if left + right in vocab]
+        tokenizer = tk.Tokenizer(tk.models.BPE(vocab, merges))
     else:
         settings = dict(unk_token="", continuing_subword_prefix="", max_input_chars_per_word=1_000_000)
         tokenizer = tk.Tokenizer(tk.models.WordPiece(vocab, **settings))

@@ -1,11 +1,12 @@
 """Tokenizers to train a hypernetwork on: `Sampler.draw(step)` gives a new one, a pure function of (seed, step).
 
-Five kinds are drawn:
+Six kinds are drawn:
 
 - Byte-level BPE: a pool of tokenizers is trained once on random parts of the texts, and a draw keeps the first merges of one of
   them. That is exactly the smaller tokenizer which the same training would have given.
 - Near: the same, but training goes on from merges of the base model's own tokenizer, a random number of its first ones; see
-  zett/vocab/sampling/continued.py.
+  zett/vocab/continued.py.
+- Superwords: the same, but tokens may be several words, after a random number of first ones; see `train_superwords`.
 - WordPiece: as the first, but the drawn tokenizer takes the longest match, as BERT's does, and has no merges.
 - Unigram: a pool, too; a draw keeps a random part of one tokenizer's pieces.
 - Substrings: frequent substrings of words, as in the ZeTT paper (arXiv 2405.07883, section 3.3), with these corrections: the
@@ -31,7 +32,7 @@ from zett.vocab.sampling.substrings import Substrings
 from zett.vocab.sampling.texts import text_shares
 from zett.vocab.vocabulary import Vocabulary
 
-KINDS = ("bpe", "unigram", "substring", "wordpiece", "near")  # their order is part of what a seed draws
+KINDS = ("bpe", "unigram", "substring", "wordpiece", "near", "superword")  # their order is part of what a seed draws
 
 
 class Sampler:

@@ -11,9 +11,9 @@ import tokenizers as tk
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from zett.errors import UserError
-from zett.vocab.train import END_OF_TEXT, PAD
 from zett.vocab.vocabulary import Vocabulary
 
+END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"  # of every tokenizer that is trained here
 LONGEST = 32  # characters, as of other trained ones
 PLANE = 0x10000  # a piece is written as one character: no surrogate, no space, and no sign of the basic plane
 
@@ -22,10 +22,20 @@ Merges = list[tuple[str, str]]
 
 def own_merges(vocab: Vocabulary) -> Merges:
     """The merges of a byte-level BPE in their order, each of which makes a new token. UserError for another kind."""
-    if vocab.format is None or vocab.format.kind != "byte-level BPE" or not vocab.format.complete:
+    if vocab.format is None or vocab.format.kind != "byte-level BPE" or vocab.format.word_end:
         raise UserError(f"config.sampler.near is above 0, but the base model's tokenizer ({vocab.kind}) has no merges of bytes")
-    merges = json.loads(vocab.tokenizer.to_str())["model"]["merges"]
-    return _distinct(tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges)
+    return _distinct(merges_of(vocab.tokenizer))
+
+
+def merges_of(tokenizer) -> Merges:
+    """The merges of a `tokenizers.Tokenizer` in their order."""
+    return merges_in(json.loads(tokenizer.to_str()))
+
+
+def merges_in(spec: dict) -> Merges:
+    """The merges of a parsed tokenizer.json in their order."""
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in spec["model"]["merges"])
+    return [(left, right) for left, right in pairs]
 
 
 def continued_bpe(first: Merges, vocab_size: int, texts: Iterable[str], word_regex: str):
@@ -42,9 +52,8 @@ def continued_bpe(first: Merges, vocab_size: int, texts: Iterable[str], word_reg
     more = max(vocab_size - len(pieces), 0)
     trainer = trainers.BpeTrainer(vocab_size=len(pieces) + more, initial_alphabet=list(spelled), show_progress=False)
     inner.train_from_iterator(("".join(_written(start.encode(text, add_special_tokens=False))) for text in texts), trainer)
-    found = json.loads(inner.to_str())["model"]["merges"] if more else []
-    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in found)
-    whole = (tuple("".join(spelled[char] for char in side) for side in pair) for pair in pairs)
+    found = merges_of(inner) if more else []
+    whole = (("".join(spelled[char] for char in left), "".join(spelled[char] for char in right)) for left, right in found)
     return _tokenizer(_distinct(itertools.chain(first, whole)), word_regex)
 
 
