@@ -50,7 +50,10 @@ def sharded_bytes(tree, shardings) -> float:
     return float(sum(math.prod(to.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, to in both))
 
 
-def abstract_mesh(sizes: tuple[int, int, int]) -> Any:
+Sizes = tuple[int, int, int]  # of a mesh
+
+
+def abstract_mesh(sizes: Sizes) -> Any:
     """A mesh of devices that need not exist, for shardings."""
     return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3)
 
@@ -118,19 +121,22 @@ class BodyStep:
         return functools.cache(self._kept)
 
     def _kept(self, remat: str, capability: float) -> Kept:
+        of = functools.partial(self._arrays, capability)
+        return Kept(of(remat), made_again(remat, of, self.base.config.num_layers))
+
+    @functools.cached_property
+    def _arrays(self) -> Callable[[float, str], list]:
+        return functools.cache(self._traced)
+
+    def _traced(self, capability: float, remat: str) -> list:
         config, (products, activations) = self.config, dtypes(self.config)
         x = array((config.data.batch_size, config.data.length, self.base.config.hidden_size), activations)
-
-        @functools.cache
-        def of(remat: str) -> list:
-            make = functools.partial(self.base.family.Body, self.base.config, dtype=products, remat=remat)
-            graphdef = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))[0]
-            with attention_planned(config, capability):
-                if self.trains:
-                    return kept(lambda both: nnx.merge(graphdef, both[1])(both[0]), (x, self.params))
-                return kept(lambda x, body: nnx.merge(graphdef, body)(x), x, self.params)
-
-        return Kept(of(remat), made_again(remat, of, self.base.config.num_layers))
+        make = functools.partial(self.base.family.Body, self.base.config, dtype=products, remat=remat)
+        graphdef = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))[0]
+        with attention_planned(config, capability):
+            if self.trains:
+                return kept(lambda both: nnx.merge(graphdef, both[1])(both[0]), (x, self.params))
+            return kept(lambda x, body: nnx.merge(graphdef, body)(x), x, self.params)
 
     def bytes(self, mesh) -> float:
         """Bytes of its parameters on each device."""
@@ -190,11 +196,17 @@ def made_again(remat: str, of: Callable[[str], list], layers: int) -> float:
     return 0.0 if remat == "none" else min(nbytes(of("none")), BETWEEN * nbytes(of("dots"))) / layers
 
 
-def trained_bytes(config: Config, trained: dict, specs: dict[str, PartitionSpec], mesh) -> tuple[float, float]:
-    """Bytes of the trained parameters, and of the optimizer's moments, on each device."""
+def trained_bytes(config: Config, trained: dict, specs: dict[str, PartitionSpec]) -> Callable[[Sizes], tuple[float, float]]:
+    """Sizes of a mesh -> bytes of the trained parameters, and of the optimizer's moments, on each device."""
     optimizer = jax.eval_shape(make_optimizer(config.optim, config.train.steps).init, trained)
-    parameters = sharded_bytes(trained, state_shardings(mesh, trained, specs))
-    return parameters, sharded_bytes(optimizer, state_shardings(mesh, optimizer, specs))
+
+    @functools.cache
+    def of(sizes: Sizes) -> tuple[float, float]:
+        mesh = abstract_mesh(sizes)
+        parameters = sharded_bytes(trained, state_shardings(mesh, trained, specs))
+        return parameters, sharded_bytes(optimizer, state_shardings(mesh, optimizer, specs))
+
+    return of
 
 
 def averaged(config: Config, parameters: float) -> list[Part]:

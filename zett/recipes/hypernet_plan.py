@@ -119,6 +119,15 @@ class _Step:
     def trained(self) -> dict:
         return unflatten_dict({path: array(shape) for path, shape in self.hypernet.items()}, sep=".")
 
+    @functools.cached_property
+    def kept(self) -> Callable[[str, float], Kept]:
+        """(remat, compute capability) -> what the backward pass of the hypernetwork keeps."""
+        return functools.cache(functools.partial(_kept, self))
+
+    @functools.cached_property
+    def arrays(self) -> Callable[[float, str], list]:
+        return functools.cache(functools.partial(_traced, self))
+
     @property
     def positions(self) -> int:
         """Of a packed row, P."""
@@ -150,20 +159,18 @@ def shapes_of(config: Config) -> Shapes:
     positions, source = config.data.batch_size * config.data.length, base.table["input"][0]
     work = work.taught(config.loss, base.config, positions=positions, rows=source)
     specs = match(step.hypernet, partition_rules(config.hypernet))
-    network = functools.cache(functools.partial(_kept, step))
-    parts = functools.partial(_parts, step, body, specs, network)
-    costs = functools.partial(_costs, dataclasses.replace(step, rows=typical), body, specs, work)
+    held = trained_bytes(config, step.trained, specs)
+    parts = functools.partial(_parts, step, body, held)
+    costs = functools.partial(_costs, dataclasses.replace(step, rows=typical), body, held, work)
     note = f"{typical:,} rows predicted in a typical step, of {PIECES} source tokens each"
     return Shapes(base, step.trained, specs, typical, work, parts, costs, (note,))
 
 
-def _parts(
-    step: _Step, body: BodyStep, specs: dict, kept_of: Callable[[str, float], Kept], sizes: tuple[int, int, int], how: How
-) -> list[Part]:
-    """What each device holds."""
-    network = kept_of(how.remat_hypernet, how.capability if math.prod(sizes) == 1 else 0.0)
+def _parts(step: _Step, body: BodyStep, held: Callable, sizes: tuple[int, int, int], how: How) -> list[Part]:
+    """What each device holds. held: of `trained_bytes`."""
+    network = step.kept(how.remat_hypernet, how.capability if math.prod(sizes) == 1 else 0.0)
     mesh, (data, fsdp, tensor), base = abstract_mesh(sizes), sizes, step.base
-    parameters, moments = trained_bytes(step.config, step.trained, specs, mesh)
+    parameters, moments = held(sizes)
     # Each device predicts the rows of its own tokens. All of them have the same projected source rows.
     whole, devices = {step.sources, step.sources + step.config.hypernet.fallback_rows}, data * fsdp * tensor
     activations = sum(nbytes(a) / (1 if whole & set(a.shape[:1]) else devices) for a in network.arrays)
@@ -189,8 +196,8 @@ def _parts(
     ]
 
 
-def _costs(step: _Step, body: BodyStep, specs: dict, work: StepFlops, sizes: tuple[int, int, int], how: How) -> list[Cost]:
-    """What each device has to do. step: a typical one."""
+def _costs(step: _Step, body: BodyStep, held: Callable, work: StepFlops, sizes: tuple[int, int, int], how: How) -> list[Cost]:
+    """What each device has to do. step: a typical one; held: of `trained_bytes`."""
     c, number = step.config.hypernet, math.prod(sizes)
     # The end of the last layer and all that follows are computed once a token, the rest at every position of the packed rows.
     token_wise = rf"(heads\.|layers\.{c.layers - 1}\.(out|up|down)\.).*"
@@ -199,7 +206,7 @@ def _costs(step: _Step, body: BodyStep, specs: dict, work: StepFlops, sizes: tup
         both[bool(re.match(token_wise, path))].append((path, shape))
     numbers = _packed_rows(step) * step.positions * widths(both[0]) + step.rows * widths(both[1])
     again = work.hypernet / 3 if how.remat_hypernet == "full" else 0.0
-    parameters, _ = trained_bytes(step.config, step.trained, specs, abstract_mesh(sizes))
+    parameters, _ = held(sizes)
     traffic = HYPERNET * numbers * dtypes(step.config)[1].itemsize
     matrices = [shape for path, shape in step.hypernet.items() if path.endswith("kernel")]
     return [
@@ -217,6 +224,16 @@ def _packed_rows(step: _Step) -> int:
 
 def _kept(step: _Step, remat: str, capability: float) -> Kept:
     """What the backward pass of the hypernetwork keeps."""
+    of, (_, activations) = functools.partial(step.arrays, capability), dtypes(step.config)
+    arrays, most = of(remat), int(BETWEEN * nbytes(of("dots")))
+    # No loop stacks what is kept here. So float32 copies of narrower activations are made in the kernels that read them.
+    if activations.itemsize < 4 and nbytes(arrays) > most:
+        arrays = [*of("dots"), array((most - int(nbytes(of("dots"))),), jnp.int8)]
+    return Kept(arrays, made_again(remat, of, step.config.hypernet.layers + 1))
+
+
+def _traced(step: _Step, capability: float, remat: str) -> list:
+    """What it keeps, as it is traced."""
     c, columns_E, language = step.config.hypernet, step.base.columns, len(step.config.hypernet.languages) > 0
     products, activations = dtypes(step.config)
     n, p = _packed_rows(step), step.positions
@@ -226,17 +243,7 @@ def _kept(step: _Step, remat: str, capability: float) -> Kept:
     forms |= {"features": array((step.rows, num_features(c))), "language": ids(()) if language else None}
     stats = array((columns_E,)), array((columns_E,))
     others = array((step.sources, columns_E)), PackedForms(**forms), stats
-
-    @functools.cache
-    def of(remat: str) -> list:
-        tied = "output" not in step.base.table
-        width = step.base.config.hidden_size
-        graphdef = hypernet_graph(c, width, tied, products, activations=activations, remat=remat)
-        with attention_planned(step.config, capability):
-            return kept(lambda params, *others: nnx.merge(graphdef, params)(*others), step.trained, *others)
-
-    arrays, most = of(remat), int(BETWEEN * nbytes(of("dots")))
-    # No loop stacks what is kept here. So float32 copies of narrower activations are made in the kernels that read them.
-    if activations.itemsize < 4 and nbytes(arrays) > most:
-        arrays = [*of("dots"), array((most - int(nbytes(of("dots"))),), jnp.int8)]
-    return Kept(arrays, made_again(remat, of, c.layers + 1))
+    tied, width = "output" not in step.base.table, step.base.config.hidden_size
+    graphdef = hypernet_graph(c, width, tied, products, activations=activations, remat=remat)
+    with attention_planned(step.config, capability):
+        return kept(lambda params, *others: nnx.merge(graphdef, params)(*others), step.trained, *others)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 from jax.sharding import PartitionSpec
@@ -54,24 +55,24 @@ def shapes_of(config: Config) -> Shapes:
         base.body, base.config, batch=config.data.batch_size, length=config.data.length, rows=size, targets=body.targets,
         trained=trains,
     )  # fmt: skip
-    parts, costs = functools.partial(_parts, body, trained, specs), functools.partial(_costs, body, trained, specs, work)
+    held = trained_bytes(config, trained, specs)
+    parts, costs = functools.partial(_parts, body, held), functools.partial(_costs, body, trained, held, work)
     return Shapes(base, trained, specs, size, work, parts, costs)
 
 
-def _costs(body: BodyStep, trained: dict, specs: dict, work: StepFlops, sizes: tuple[int, int, int], how: How) -> list[Cost]:
-    """What each device has to do."""
-    parameters, _ = trained_bytes(body.config, trained, specs, abstract_mesh(sizes))
+def _costs(body: BodyStep, trained: dict, held: Callable, work: StepFlops, sizes: tuple[int, int, int], how: How) -> list[Cost]:
+    """What each device has to do. held: of `trained_bytes`."""
+    parameters, _ = held(sizes)
     matrices = [x.shape for x in jax.tree.leaves(trained) if len(x.shape) > 1]
     update = optimizer_cost(body.config.optim, parameters, matrices, body.config.train.average)
     return [*body.costs(sizes, how, body.base.table["input"][0], work), update]
 
 
-def _parts(body: BodyStep, trained: dict, specs: dict, sizes: tuple[int, int, int], how: How) -> list[Part]:
-    """What each device holds."""
-    mesh = abstract_mesh(sizes)
-    parameters, moments = trained_bytes(body.config, trained, specs, mesh)
+def _parts(body: BodyStep, held: Callable, sizes: tuple[int, int, int], how: How) -> list[Part]:
+    """What each device holds. held: of `trained_bytes`."""
+    parameters, moments = held(sizes)
     return [
-        *([] if body.trains else [Part("frozen body", body.bytes(mesh))]),
+        *([] if body.trains else [Part("frozen body", body.bytes(abstract_mesh(sizes)))]),
         Part("parameters", parameters),
         Part("moments of the optimizer", moments),
         *averaged(body.config, parameters),
