@@ -1,11 +1,16 @@
 """Exporting a released hypernetwork: in fewer bytes, and again as it is."""
 
+import dataclasses
+import json
+
+import jax
+import numpy as np
 import pytest
 
 from zett import cli
 from zett.errors import UserError
 from zett.export import export
-from zett.hypernet.release import load_hypernet
+from zett.hypernet.release import load_hypernet, save_hypernet
 
 
 def test_int8_and_again_as_it_is(tmp_path, capsys):
@@ -22,3 +27,25 @@ def test_an_unknown_form_writes_nothing(tmp_path):
     with pytest.raises(UserError, match=r"weights is 'int4'; it has to be one of float32, bfloat16, int8"):
         export("pico", tmp_path / "out", weights="int4")
     assert not any(tmp_path.iterdir())
+
+
+def test_the_mean_of_two(tmp_path, capsys):
+    pico = load_hypernet("pico")
+    other = dataclasses.replace(pico, params=jax.tree.map(lambda x: 3 * np.asarray(x, np.float32), pico.params))
+    save_hypernet(tmp_path / "other", other, pico.source_tokenizer(), {"step": 7})
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["export", "--hypernet", str(tmp_path / "other"), "--mean-with", "pico", "--output", str(tmp_path / "mean")])
+    assert stopped.value.code == 0
+    mean = load_hypernet(tmp_path / "mean")
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, 2 * np.asarray(y, np.float32)), mean.params, pico.params)
+    record = json.loads((tmp_path / "mean" / "training.json").read_text())
+    assert record["step"] == 7 and record["mean_with"]["step"] > 0
+    assert "the mean of those" in (tmp_path / "mean" / "README.md").read_text()
+
+
+def test_a_mean_with_another_kind_writes_nothing(tmp_path):
+    with pytest.raises(
+        UserError, match=r"mean_with is '.*smollm2-hypernet', which is for smollm2.*; the mean is taken with one for pico"
+    ):
+        export("pico", tmp_path / "out", mean_with="smollm2")
+    assert not (tmp_path / "out").exists()

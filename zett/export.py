@@ -13,7 +13,7 @@ from zett.choices import STORED
 from zett.config import from_dict
 from zett.errors import UserError
 from zett.files import folders, hub
-from zett.files.jsonfile import json_or_empty, read_json
+from zett.files.jsonfile import json_or_empty, read_json, write_json
 from zett.files.tensors import WEIGHTS_FILE
 from zett.hypernet.release import FORMAT, find_hypernet, load_hypernet, rows_to_keep, save_hypernet, write_params
 from zett.lms.base import load_base_model
@@ -26,15 +26,17 @@ from zett.train.workdir import only_run
 
 def export(
     hypernet: str | Path, output: str | Path, *, checkpoint: str = "best", weights: str | None = None, overwrite: bool = False,
-    push: str | None = None, base: str | Path | None = None,
+    push: str | None = None, base: str | Path | None = None, mean_with: str | Path | None = None,
 ) -> Path:  # fmt: skip
     """Write `hypernet` to the folder `output` (config.json, model.safetensors, source_tokenizer/, a card); returns `output`.
 
     hypernet: what `load_hypernet` takes, or the workdir of a training run, of which `checkpoint` says which step: "best" or
     "latest"; of a language model's run the result is a model folder. weights: of a hypernetwork, how its parameters are stored,
     one of zett.choices.STORED; None: as they are. base: the base model of a released hypernetwork of an earlier version, of
-    which it gets some rows, so that it works with variants of that model, too. push: the name under which the result goes to
-    the Hugging Face Hub as well. Bad input is a UserError, with nothing written.
+    which it gets some rows, so that it works with variants of that model, too. mean_with: a hypernetwork of the same shape for
+    the same base model, such as the one that the run started from: written is the mean of both, which may be better than
+    either. push: the name under which the result goes to the Hugging Face Hub as well. Bad input is a UserError, with nothing
+    written.
     """
     output = folders.output_path(output)
     if checkpoint not in ("best", "latest"):
@@ -51,6 +53,8 @@ def export(
             write_run(new, folder, checkpoint)
         else:
             _write_hypernet(new, folder, base)
+        if mean_with is not None:
+            _average(new, find_hypernet(mean_with))
         if weights is not None:
             _store(new, weights)
         _reopen(new)
@@ -59,12 +63,33 @@ def export(
     return output
 
 
-def _store(new: Path, weights: str) -> None:
-    if "format" not in json_or_empty(new / "config.json"):
+def _average(new: Path, other: Path) -> None:
+    """Put the mean of what was written and of a released hypernetwork in its place."""
+    _check_hypernet(new, f"mean_with is {str(other)!r}")
+    one, two = load_hypernet(new), load_hypernet(other)
+    kinds = [(t.base.get("fingerprint"), t.config, t.hidden_size, t.tied) for t in (one, two)]
+    if kinds[0] != kinds[1]:
         raise UserError(
-            f"weights is {weights!r}, but this is a language model's run; only those of a hypernetwork can be chosen"
+            f"mean_with is {str(other)!r}, which is for {two.base.get('name')}, with {two.config.layers} layers of width "
+            f"{two.config.width}; the mean is taken with one for {one.base.get('name')} itself and of the same config, with "
+            f"{one.config.layers} layers of width {one.config.width}"
         )
+    mean = jax.tree.map(lambda a, b: (np.asarray(a, np.float32) + np.asarray(b, np.float32)) / 2, one.params, two.params)
+    write_params(new, dataclasses.replace(one, params=mean))
+    records = [read_json(folder / "training.json") for folder in (new, other)]
+    write_json(new / "training.json", records[0] | {"mean_with": records[1]})
+    with (new / "README.md").open("a", encoding="utf-8") as card:
+        card.write("\nThese parameters are the mean of those described here and of others (mean_with in training.json).\n")
+
+
+def _store(new: Path, weights: str) -> None:
+    _check_hypernet(new, f"weights is {weights!r}")
     write_params(new, load_hypernet(new), weights)
+
+
+def _check_hypernet(new: Path, given: str) -> None:
+    if "format" not in json_or_empty(new / "config.json"):
+        raise UserError(f"{given}, but this is a language model's run; that is there for hypernetworks alone")
 
 
 def _reopen(new: Path) -> None:

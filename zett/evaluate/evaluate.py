@@ -16,7 +16,7 @@ from zett.evaluate.results import Report, TargetResult
 from zett.evaluate.statistics import RESAMPLES
 from zett.evaluate.targets import adapted_targets, named_targets, target_specs
 from zett.evaluate.tasks import check_task, make_task, reading_task
-from zett.evaluate.trial import Trial, start_trial
+from zett.evaluate.trial import Trial, start_trial, token_task
 from zett.evaluate.windows import described, measured_windows
 from zett.files.provenance import environment
 from zett.lms.base import BaseModel, load_base_model
@@ -78,6 +78,10 @@ def evaluate(
     _check_others(others, source)
     made = {"dtype": dtype, "batch_size": batch_size}
     measure = reading_task(source, **made) if task is None else make_task(task, **made)
+    # Both raise UserError where the model or the task is not for this, before tokenizers are trained.
+    measure.items(source, ())
+    if classes:
+        token_task(measure)
     if task == "agreement":
         texts, record = read_prompts(prompts, text_column)
     else:
