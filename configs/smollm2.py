@@ -1,5 +1,5 @@
 """A hypernetwork for SmolLM2 135M (its variants, such as Instruct, can use it, too): English and Python. The one in the package
-had 1,500 steps of it, on other texts.
+had 1,500 steps of an earlier version of it, on other texts, and 150 small ones of this mixture of tokenizers: its card has them.
 
     python train.py --config configs/smollm2.py --workdir runs/smollm2
 
@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
             sampler=dict(
                 texts=tuple(SOURCES), text_weights=tuple(SOURCES.values()), min_size=4000, max_size=65536, rows=8192, pool=9,
                 pool_bytes=20_000_000, inventory=300_000, inventory_bytes=24_000_000,
+                bpe=0.3, unigram=0.3, substring=0.1, near=0.1, superword=0.2,
             ),
             optim=dict(
                 name="muon", learning_rate=1e-3, matrix_learning_rate=0.01, warmup_steps=100, schedule="linear",
