@@ -15,7 +15,7 @@ from zett.evaluate.prompts import read_prompts
 from zett.evaluate.results import Report, TargetResult
 from zett.evaluate.statistics import RESAMPLES
 from zett.evaluate.targets import adapted_targets, named_targets, target_specs
-from zett.evaluate.tasks import check_task, make_task, reading_task
+from zett.evaluate.tasks import EvalTask, check_task, make_task, reading_task
 from zett.evaluate.trial import Trial, start_trial, token_task
 from zett.evaluate.windows import described, measured_windows
 from zett.files.provenance import environment
@@ -76,12 +76,7 @@ def evaluate(
         model, dtype, hypernets, BASELINES if methods is None else methods, settings, none=bool(others)
     )
     _check_others(others, source)
-    made = {"dtype": dtype, "batch_size": batch_size}
-    measure = reading_task(source, **made) if task is None else make_task(task, **made)
-    # Both raise UserError where the model or the task is not for this, before tokenizers are trained.
-    measure.items(source, ())
-    if classes:
-        token_task(measure)
+    measure = _measure(source, task, classes, dtype=dtype, batch_size=batch_size)
     if task == "agreement":
         texts, record = read_prompts(prompts, text_column)
     else:
@@ -121,6 +116,15 @@ def _check_task(name: str | None, prompts, special: str | None) -> None:
         check_mode(special)
     if prompts is not None and name != "agreement":
         raise UserError("there are prompts, but only the task 'agreement' has them answered; give that task, or leave them out")
+
+
+def _measure(source: BaseModel, task: str | None, classes: bool, **made) -> EvalTask:
+    """The task. UserError if it is not for this model, or has no classes of tokens, before tokenizers are trained."""
+    measure = reading_task(source, **made) if task is None else make_task(task, **made)
+    measure.items(source, ())
+    if classes:
+        token_task(measure)
+    return measure
 
 
 def _special(source: BaseModel, task: str | None) -> str:
