@@ -1,5 +1,5 @@
 """A hypernetwork for SmolLM2 135M (its variants, such as Instruct, can use it, too): English and Python. The one in the package
-had 1,500 steps of an earlier version of it, on other texts, and 150 small ones of this mixture of tokenizers: its card has them.
+had 1,500 steps of an earlier version of it, on other texts, and 150 small ones of these tokenizers: its card has them.
 
     python train.py --config configs/smollm2.py --workdir runs/smollm2
 
