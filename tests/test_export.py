@@ -48,4 +48,7 @@ def test_a_mean_with_another_kind_writes_nothing(tmp_path):
         UserError, match=r"mean_with is '.*smollm2-hypernet', which is for smollm2.*; the mean is taken with one for pico"
     ):
         export("pico", tmp_path / "out", mean_with="smollm2")
+    export("pico", tmp_path / "other")
+    with pytest.raises(UserError, match="other"):  # what is read is not written over
+        export("pico", tmp_path / "other", mean_with=tmp_path / "other", overwrite=True)
     assert not (tmp_path / "out").exists()

@@ -44,8 +44,8 @@ def export(
     if weights is not None and weights not in STORED:
         raise UserError(f"weights is {weights!r}; it has to be one of {', '.join(STORED)}")
     hub.check_push(push)
-    folder = find_hypernet(hypernet)
-    folders.check_output(output, overwrite=overwrite, inputs=[folder])
+    folder, other = find_hypernet(hypernet), None if mean_with is None else find_hypernet(mean_with)
+    folders.check_output(output, overwrite=overwrite, inputs=[folder, *([other] if other else [])])
     with folders.new_folder(output) as new:
         if (folder / "checkpoints").is_dir():
             if base is not None:
@@ -53,8 +53,8 @@ def export(
             write_run(new, folder, checkpoint)
         else:
             _write_hypernet(new, folder, base)
-        if mean_with is not None:
-            _average(new, find_hypernet(mean_with))
+        if other is not None:
+            _average(new, other)
         if weights is not None:
             _store(new, weights)
         _reopen(new)
@@ -68,7 +68,7 @@ def _average(new: Path, other: Path) -> None:
     _check_hypernet(new, f"mean_with is {str(other)!r}")
     one, two = load_hypernet(new), load_hypernet(other)
     kinds = [(t.base.get("fingerprint"), t.config, t.hidden_size, t.tied) for t in (one, two)]
-    if kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1] or kinds[0][0] is None:  # published ones do not say which model exactly they are for
         raise UserError(
             f"mean_with is {str(other)!r}, which is for {two.base.get('name')}, with {two.config.layers} layers of width "
             f"{two.config.width}; the mean is taken with one for {one.base.get('name')} itself and of the same config, with "

@@ -95,12 +95,15 @@ def _cleaned(tokenizer):
         vocab = spec["model"]["vocab"]
         fixed = 3 + 256
         worst = min(score for _, score in vocab)
-        best_first = lambda piece: (-piece[1], piece[0])  # noqa: E731
-        pieces = sorted(([piece, round(score, 6)] for piece, score in vocab[fixed:]), key=best_first)
+        pieces = sorted(([piece, round(score, 6)] for piece, score in vocab[fixed:]), key=_best_first)
         _order_dropped_characters(pieces)
-        pieces.sort(key=best_first)  # one of them may have the score of the worst piece
+        pieces.sort(key=_best_first)  # one of them may have the score of the worst piece
         spec["model"]["vocab"] = [*vocab[:3], *([piece, round(worst - 1, 6)] for piece, _ in vocab[3:fixed]), *pieces]
     return tk.Tokenizer.from_str(json.dumps(spec, ensure_ascii=False))
+
+
+def _best_first(piece: list) -> tuple:
+    return -piece[1], piece[0]
 
 
 def _order_dropped_characters(pieces: list[list]) -> None:

@@ -9,6 +9,8 @@ from samplers import CONFIG, content, make
 from vocabularies import ODD, TEXTS, vocabulary
 
 from zett.errors import UserError
+from zett.vocab import load_tokenizer
+from zett.vocab.bytes import BYTE_TO_CHAR
 from zett.vocab.continued import continued_bpe, own_merges
 from zett.vocab.regexes import WORD_REGEX
 from zett.vocab.sampling.sampler import Sampler
@@ -65,6 +67,16 @@ def test_without_it_draws_are_as_before(text):
     """Its share of 0 takes part in no choice."""
     sampler = make(text)
     assert sampler._config.near == 0.0 and "near" not in {sampler.draw(step).kind for step in range(12)}
+
+
+def test_a_source_that_lacks_a_byte(tmp_path):
+    """As SmolLM2's: no text has it, and its merges are there."""
+    spec = json.loads(vocabulary("bpe").tokenizer.to_str())
+    del spec["model"]["vocab"][BYTE_TO_CHAR[0xF4]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    vocab = load_tokenizer(tmp_path)
+    assert vocab.format is not None and not vocab.format.complete
+    assert own_merges(vocab) == own_merges(vocabulary("bpe"))
 
 
 def test_a_source_without_merges_of_bytes(text):
