@@ -33,7 +33,36 @@ def test_the_time_of_a_step_is_that_of_its_own_interval(tmp_path, monkeypatch):
     metrics.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     found = {line["step"]: (line["step_seconds"], line["waiting_for_data"]) for line in lines if "step_seconds" in line}
-    assert found == {2: (1.5, 1 / 3), 4: (3.5, 1 / 7), 6: (5.5, 1 / 11), 8: (7.5, 1 / 15)}
+    # The first step compiles, so its time is nobody's.
+    assert found == {2: (2.0, 1 / 4), 4: (3.5, 1 / 7), 6: (5.5, 1 / 11), 8: (7.5, 1 / 15)}
+
+
+def test_the_time_of_a_step_ends_when_the_device_is_done(tmp_path, monkeypatch, capsys):
+    """Steps are handed to the device at once, and computed one after the other: 5 seconds each, after the first."""
+    clock, device = [0.0], [0.0]
+    monkeypatch.setattr("zett.train.metrics.time", types.SimpleNamespace(perf_counter=lambda: clock[0], time=lambda: 0.0))
+
+    class Value:
+        def __init__(self, step):
+            device[0] += 60 if step == 1 else 5
+            self.done = device[0]
+
+        def __float__(self):
+            clock[0] = max(clock[0], self.done)
+            return 1.0
+
+    metrics = Metrics(tmp_path, TrainConfig(steps=5, log_every=1), tokens_per_step=10, config={})
+    metrics.start(0)
+    for step in range(1, 6):
+        loss = Value(step)
+        if step == 1:
+            float(loss)
+        metrics.step(step, {"loss": loss}, 0.0, 0.0)
+    metrics.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("step_seconds") for line in lines] == [None, 5.0, 5.0, 5.0, 5.0]
+    shown = [line.split("  ") for line in capsys.readouterr().err.splitlines()]
+    assert ["step 1/5", "loss 1"] in shown and ["step 2/5", "loss 1", "tokens_per_s 2", "left 0:15"] in shown
 
 
 def test_a_tracker_that_is_not_installed_is_named(corpus, tmp_path, monkeypatch):

@@ -69,10 +69,12 @@ class Metrics:
         """
         self._bar.update(1)
         self._latest_step = step
-        if self._first is None:  # compiling is over
-            self._begin = time.perf_counter()
-        self._waited += waited
-        self._flops += flops
+        if self._first is None:  # it is done, and took as long as compiling did, which says nothing of the others
+            self._begin = self._clock = time.perf_counter()
+            self._clock_step, self._excluded = step, 0.0
+        else:
+            self._waited += waited
+            self._flops += flops
         self._sign_of_life(step)
         if step % self._settings.log_every and step != self._settings.steps:
             return
@@ -101,9 +103,11 @@ class Metrics:
             return
         step, now, values, waited, flops = self._pending
         self._pending = None
+        before = time.perf_counter()
         scalars = {name: float(value) for name, value in values.items()}  # this waits until the device has computed the step
-        if step == self._latest_step:
-            now = time.perf_counter()
+        read = time.perf_counter()
+        if step == self._latest_step or read - before > 1e-3:  # else it was done long ago
+            now = read
         seconds = max(now - self._clock - self._excluded, 1e-9)
         steps = step - self._clock_step
         self._clock, self._clock_step, self._excluded = now, step, 0.0
@@ -123,11 +127,13 @@ class Metrics:
         if self._terminal:
             self._bar.set_postfix(shown, refresh=False)
         elif self.main:
-            left = (self._settings.steps - step) / rate if rate > 0 else 0
+            left = [(self._settings.steps - step) / rate] if rate > 0 else []
             if self._settings.minutes:
-                left = min(left, max(60 * self._settings.minutes - (now - self._begin), 0))
+                left.append(max(60 * self._settings.minutes - (now - self._begin), 0))
+            if left:
+                shown["left"] = duration(min(left))
             text = "  ".join(f"{k} {v}" for k, v in shown.items())
-            print(f"step {self._step_of(step)}  {text}  left {duration(left)}", file=sys.stderr, flush=True)
+            print(f"step {self._step_of(step)}  {text}", file=sys.stderr, flush=True)
 
     def evaluation(self, step: int, values: dict[str, float], seconds: float) -> None:
         """Record an evaluation; its time does not count in the training rate."""
