@@ -15,9 +15,12 @@ from zett.errors import UserError
 
 
 class Checkpoints:
-    """Checkpoints of one workdir: the latest `keep`, and the one with the lowest "score" among their metrics."""
+    """Checkpoints of one workdir: the latest `keep`, and the one with the lowest "score" among their metrics.
 
-    def __init__(self, folder: Path, keep: int):
+    reading: nothing is changed, so that the run which writes them may go on meanwhile.
+    """
+
+    def __init__(self, folder: Path, keep: int, reading: bool = False):
         import logging
 
         # Failures are raised as exceptions, so the tracebacks that orbax logs as well are not needed.
@@ -31,7 +34,7 @@ class Checkpoints:
         self._checkpointer = ocp.training.Checkpointer(
             folder.absolute(),
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not reading,
         )
 
     def steps(self) -> list[int]:

@@ -21,7 +21,6 @@ from zett.mesh import one_device
 from zett.optim import make_optimizer
 from zett.recipes import recipe_class
 from zett.train.step import abstract_state
-from zett.train.workdir import only_run
 
 
 def export(
@@ -138,20 +137,30 @@ Predicts embedding tables that make a base model work with other tokenizers, zer
 
 
 def write_run(new: Path, workdir: Path, checkpoint: str) -> None:
-    """The parameters of a run's best or latest checkpoint, whether or not the run came to its end."""
+    """The parameters of a run's best or latest checkpoint, whether the run came to its end, was stopped or is going on."""
     record = read_json(workdir / "config.json")
     config = from_dict(record, where=f"{workdir / 'config.json'}: config")
-    with only_run(workdir):
-        checkpoints = Checkpoints(workdir / "checkpoints", config.train.keep)
+    mesh = one_device()
+    recipe = recipe_class(config.recipe).to_export(config, workdir, mesh)
+    state = abstract_state(recipe, make_optimizer(config.optim, config.train.steps), mesh)
+    state = _restored(workdir, config.train.keep, checkpoint, state)
+    recipe.export(jax.tree.map(np.asarray, state.released), new, {"step": int(state.step), "config": record})
+
+
+def _restored(workdir: Path, keep: int, checkpoint: str, state):
+    """The state of that checkpoint, with the structure of `state`."""
+    while True:
+        checkpoints = Checkpoints(workdir / "checkpoints", keep, reading=True)
         try:
             steps = checkpoints.steps()
             if not steps:
                 raise UserError(f"{workdir} has no checkpoint yet")
             best = checkpoints.best() if checkpoint == "best" else None
-            mesh = one_device()
-            recipe = recipe_class(config.recipe).to_export(config, workdir, mesh)
-            state = abstract_state(recipe, make_optimizer(config.optim, config.train.steps), mesh)
-            state = checkpoints.restore(state, steps[-1] if best is None else best)
+            step = steps[-1] if best is None else best
+            return checkpoints.restore(state, step)
+        except UserError:
+            # A run that is going on may have replaced it by a later one meanwhile.
+            if not steps or (workdir / "checkpoints" / str(step)).is_dir():
+                raise
         finally:
             checkpoints.close()
-    recipe.export(jax.tree.map(np.asarray, state.released), new, {"step": int(state.step), "config": record})

@@ -22,6 +22,7 @@ from zett.lms import load_base_model
 from zett.mesh import make_mesh
 from zett.recipes.language_model import LanguageModelRecipe
 from zett.train.run import train
+from zett.train.workdir import only_run
 
 pytestmark = pytest.mark.xdist_group("nshot")
 SMALL = dataclasses.replace(tiny.CONFIG, num_layers=1)
@@ -218,9 +219,16 @@ def test_the_tied_table_alone(corpus, tmp_path):
 
 
 def test_a_runs_checkpoint_is_exported(run, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["export", "--hypernet", str(run[0]), "--checkpoint", "latest", "--output", str(tmp_path / "out")])
+    """While the run goes on, too: what it is writing just then stays."""
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir)
+    being_written = workdir / "checkpoints" / "99.orbax-checkpoint-tmp" / "part"
+    being_written.parent.mkdir()
+    being_written.write_text("")
+    with pytest.raises(SystemExit) as stopped, only_run(workdir):
+        cli.main(["export", "--hypernet", str(workdir), "--checkpoint", "latest", "--output", str(tmp_path / "out")])
     assert stopped.value.code == 0, capsys.readouterr().err
+    assert being_written.exists()
     for path in (run[0] / "export").iterdir():
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), path.name
 

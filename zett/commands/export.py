@@ -9,7 +9,7 @@ DESCRIPTION = "Write a hypernetwork in the form that zett releases."
 EXAMPLES = """\
 examples:
   zett export --hypernet path/to/published/checkpoint --output my-hypernet
-  zett export --hypernet runs/pico --checkpoint latest --output my-hypernet     # of a run that was stopped
+  zett export --hypernet runs/pico --checkpoint latest --output my-hypernet     # of a run, stopped or going on
   zett export --hypernet runs/more --mean-with smollm2 --output my-hypernet     # of a run that started from smollm2
   zett export --hypernet old --base path/to/model --output new      # made before hypernetworks had rows of their base model
 
