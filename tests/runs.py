@@ -78,6 +78,6 @@ def free_port() -> int:
 
 def environment(devices: int, cache: Path | None = None) -> dict:
     """Of a process that has so many simulated devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     own = {} if cache is None else {"ZETT_CACHE": str(cache)}
     return os.environ | own | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +12,11 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from orbax.checkpoint.experimental.v1 import training
+from runs import ROOT, environment
 
 from zett.checkpoint import Checkpoints, checksum
 from zett.errors import UserError
 from zett.mesh import REPLICATED, one_device
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -146,8 +144,7 @@ checkpoints = Checkpoints(Path(sys.argv[1]), 2)
 checkpoints.save(7, jax.device_put(state, where), None)
 checkpoints.close()
 """
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    subprocess.run([sys.executable, "-c", save, str(tmp_path)], cwd=ROOT, env=os.environ | flags, check=True)
+    subprocess.run([sys.executable, "-c", save, str(tmp_path)], cwd=ROOT, env=environment(4), check=True)
     mesh = one_device()
     blank = jax.device_put(jax.tree.map(np.zeros_like, state), NamedSharding(mesh, REPLICATED))
     checkpoints = Checkpoints(tmp_path, 2)

@@ -1,23 +1,20 @@
 """Weights of base models in and out: exact round trips, and one clear error for all that does not fit the config."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import tiny
 from lms.folders import edit_json, shard
+from runs import ROOT, environment
 from safetensors.numpy import load_file, save_file
 
 from zett.errors import UserError
 from zett.files.tensors import stored_tensors
 from zett.lms import load_base_model, weights
 from zett.lms.folder import save_base_model
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def test_round_trip(pristine, tmp_path):
@@ -96,9 +93,8 @@ except UserError as error:
 
 
 def test_loading_onto_a_mesh(pristine):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", ON_A_MESH, str(pristine)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment(8), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "the mesh {'tensor': 3} does not divide these parameters evenly: layers.attention" in done.stdout
 

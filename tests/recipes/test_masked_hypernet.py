@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import types
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from encoders import bases_in, encoder_folder, torch_nats
 from flax import nnx
+from runs import ROOT, environment
 from tiny import tokenizer_folder
 
 from zett.config import Config, from_dict
@@ -240,10 +240,9 @@ print(json.dumps([float(metrics["lm"]), float(metrics["lexical"]), *squares]))
 def test_on_a_mesh(first_step, corpus):
     """Eight devices that share the batch, in two parts one after the other: the loss and gradients of one device."""
     recipe, _, metrics, gradient = first_step
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     done = subprocess.run(
         [sys.executable, "-c", ON_A_MESH, str(recipe.base.folder), str(corpus)],
-        cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, timeout=900,
+        cwd=ROOT, env=environment(8), capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     squares = [np.square(x).sum() for x in jax.tree.leaves(gradient)]
