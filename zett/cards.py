@@ -41,10 +41,13 @@ def transfer_card(title: str, settings: dict, tokenizer: str, made_with: str, re
     trained = method.partition(":")[0] == "hypernet"
     made_by = f"the hypernetwork `{hypernet}`, zero-shot" if trained else f"the training-free method `{method}`"
     found = _row("fitted", settings.get("scaled")) + _row("drafts for", settings.get("drafts"))
+    rest = "All other weights are the base model's, bit for bit."
+    if settings.get("body"):
+        rest = f"Its {settings['body']}: the same changes for every tokenizer, which come with the hypernetwork."
     return f"""{front_matter(base)}# {title}
 
 `{base}` with another tokenizer. The rows of the embedding tables were made by {made_by}; nothing was trained after that.
-All other weights are the base model's, bit for bit.
+{rest}
 
 | | |
 |---|---|
@@ -84,7 +87,7 @@ def _row(name: str, value: str | None) -> str:
     return "" if value is None else f"\n| {name} | {_plain(value)} |"
 
 
-FOUND = ("about", "scale", "scaled", "drafts")  # of what is recorded of a transfer, what was not given
+FOUND = ("about", "scale", "scaled", "drafts", "body")  # of what is recorded of a transfer, what was not given
 
 
 def python_call(settings: dict) -> str:

@@ -236,7 +236,9 @@ class TrainConfig(Checked):
     average: Decay = 0.0
     # Recipe "refinement": beside the rows, a change of this rank of each matrix of the body; 0: the rows alone.
     body_rank: Annotated[int, Within(0, 4096)] = 0
-    body: bool = False  # recipe "refinement": train all of the body, too
+    # Recipe "refinement": train all of the body, too. Recipe "hypernet": train changes of the base's body, too, which serve
+    # all tokenizers; transferred models then have another body than the base model.
+    body: bool = False
     # The most minutes that a run trains, compiling and evaluations not counted; 0: as many as its steps take. In the last half
     # of them the learning rate falls to 0, beside its schedule; an evaluation comes after each eighth.
     minutes: Annotated[float, Within(0, 10**6)] = 0.0

@@ -73,8 +73,11 @@ def _average(new: Path, other: Path) -> None:
             f"{two.config.width}; the mean is taken with one for {one.base.get('name')} itself and of the same config, with "
             f"{one.config.layers} layers of width {one.config.width}"
         )
-    mean = jax.tree.map(lambda a, b: (np.asarray(a, np.float32) + np.asarray(b, np.float32)) / 2, one.params, two.params)
-    write_params(new, dataclasses.replace(one, params=mean))
+    # One that leaves the body as it is changes it by nothing.
+    none = jax.tree.map(np.zeros_like, one.changes or two.changes)
+    both = ((t.params, none if t.changes is None else t.changes) for t in (one, two))
+    params, changes = jax.tree.map(lambda a, b: (np.asarray(a, np.float32) + np.asarray(b, np.float32)) / 2, *both)
+    write_params(new, dataclasses.replace(one, params=params, changes=changes))
     records = [read_json(folder / "training.json") for folder in (new, other)]
     write_json(new / "training.json", records[0] | {"mean_with": records[1]})
     with (new / "README.md").open("a", encoding="utf-8") as card:

@@ -54,8 +54,8 @@ def transfer(
     vocab_size, ids in the configs and the chat template become that model's. map: texts of the base model by tokens of the
     tokenizer that get their rows, or "TOKEN=TEXT" each. text: files and folders, on which bits per byte before and after are
     measured for the card (measure: its old name). push: the name under which the result goes to the Hub, too. made_with: of the
-    settings the text that the card shows as what was run; None: the call of this function. All but the vocabulary's rows is
-    copied byte for byte, and so are the tokenizer's files that `special` leaves alone. Bad input: a UserError, nothing written.
+    settings the text that the card shows as what was run; None: the call of this function. All but rows (and a body that the
+    method changes) is copied byte for byte, and so are the tokenizer's files that `special` leaves alone. Raises UserError.
     """
     check_seed(seed)
     output = folders.output_path(output)
@@ -67,7 +67,7 @@ def transfer(
     inputs = [find_gguf(model) or find_folder(model, revision), tokenizer, hypernet, base, like, *chosen.inputs()]
     folders.check_output(output, overwrite=overwrite, inputs=inputs)
     big = None if like is None else read_like(like)
-    source, chosen = _read_model(model, revision, chosen, instead, body=bool(windows) or chosen.reads_body)
+    source, chosen = _read_model(model, revision, chosen, instead, body=bool(windows))
     given, drafts = _read_tokenizer(tokenizer, source, map, big, special)
     settings = {
         "model": str(model), "revision": revision, "tokenizer": str(tokenizer), **_recorded(method, chosen, source),
@@ -79,13 +79,13 @@ def transfer(
         file = Path(tokenizer).expanduser() if target is given and _is_json(tokenizer) else None
         try_tokenizer(Path(scratch) / "tried", source, target, file)  # before the rows are made, which may take long
         with progress.phase("making the rows"):
-            table = chosen(source, target, seed=seed)
+            table, adapted = chosen(source, target, seed=seed), chosen.adapted(source)
             per_layer = rows_per_layer(chosen, source, target, seed=seed)
             settings |= chosen.record(target)
         with progress.phase(f"writing {output}"):
-            write_model(folder, source, target, table, per_layer=per_layer, tokenizer_file=file, like=big)
+            write_model(folder, source, target, table, adapted.params, per_layer=per_layer, tokenizer_file=file, like=big)
             check_written(folder, source.names, target, ported=source.config is not None, rows=big.rows if big else None)
-        result = _measured(source, target, folder, windows, text) if windows else None
+        result = _measured(source, adapted, folder, windows, text) if windows else None
         made = (made_with or python_call)(settings)
         warnings, advice = _write_card(folder, output.name, source, given, target, settings, made, result)
         folders.mark(folder, "transfer", settings)
@@ -150,7 +150,8 @@ def _read_model(
 ) -> tuple[BaseModel, Method]:
     """The model, and the method settled for it. UserError if it is not for this model: before a body is read, if possible.
 
-    instead: the method if the package has no hypernetwork for the model.
+    instead: the method if the package has no hypernetwork for the model. body: whether it is read even if the method does not
+    need it.
     """
     dtype = product_dtype("auto").name
     with progress.phase(f"reading the base model {model}"):
@@ -161,7 +162,7 @@ def _read_model(
                 check_method(method, source)
         except AnotherModel as error:
             method = _replaced(error, model, instead)
-        if body:
+        if body or method.reads_body:
             source = load_base_model(model, revision=revision, dtype=dtype, vocab=source.vocab)
     check_method(method, source)
     about = method.about(source)
@@ -214,13 +215,16 @@ def choose_method(
     return make_method(method) if isinstance(method, str) else method
 
 
-def _measured(base: BaseModel, target: Vocabulary, folder: Path, windows: list[str], files: Sequence[str | Path]) -> str:
-    """One sentence: (masked) bits per byte of the base model and of the one in `folder`, on what."""
+def _measured(base: BaseModel, adapted: BaseModel, folder: Path, windows: list[str], files: Sequence[str | Path]) -> str:
+    """One sentence: (masked) bits per byte of the base model and of the one in `folder`, on what.
+
+    adapted: the base model with the body of the one in `folder`.
+    """
     with progress.phase(f"measuring on {len(windows)} windows of text, before and after"):
         new = load_base_model(folder, body=False)
         task = reading_task(base, dtype=product_dtype("auto"))
         items = task.items(base, windows)
-        models = (base, base.with_vocabulary(new.table, new.vocab))
+        models = (base, dataclasses.replace(base.with_vocabulary(new.table, new.vocab), params=adapted.params))
         before, after = (items.mean(task.score(model, items)) for model in models)
     size, ratio = sum(len(w.encode()) for w in windows), f"{after / before:.3f} times"
     result = f"{after:.4f} {task.unit}, {before:.4f} before ({ratio}), on all {size:,} bytes of {files_words(files)}"

@@ -126,7 +126,7 @@ def _result(
     clock = time.perf_counter()
     with phase(f"{name}: making rows and comparing them"):
         target = items.big.vocab
-        draft = source if method is None else source.with_vocabulary(method(source, target, seed=seed), target)
+        draft = source if method is None else method.model(source, target, seed=seed)
         seconds = 0.0 if method is None else time.perf_counter() - clock
         found = task.agreement(draft, items)
     return score(name, found, items, draft_tokens, seconds, seed)

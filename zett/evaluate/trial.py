@@ -69,7 +69,7 @@ class Trial:
         )
 
     def _with_rows_of(self, method: Method, target: Vocabulary) -> BaseModel:
-        return self.base.with_vocabulary(method(self.base, target, seed=self.seed), target)
+        return method.model(self.base, target, seed=self.seed)
 
     def _by_token(self, model: BaseModel, tokens: np.ndarray) -> tuple[np.ndarray, Excess]:
         """The scores of a model with a target's vocabulary, and where they are worse than the original's. tokens: see above."""

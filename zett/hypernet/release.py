@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 
 from zett.config import HypernetConfig
 from zett.errors import UserError
@@ -24,6 +25,7 @@ from zett.values import from_dict
 from zett.vocab import Vocabulary
 
 FORMAT = "zett-hypernet-1"
+CHANGES = "body"  # what changes of the base model's body are called among the parameters
 
 
 def save_hypernet(
@@ -62,7 +64,8 @@ def save_hypernet(
 
 def write_params(folder: Path, trained: TrainedHypernet, weights: str | None = None) -> None:
     """Write model.safetensors alone; weights: as in `save_hypernet`."""
-    flat = {".".join(map(_key, path)): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(trained.params)}
+    params = trained.params if trained.changes is None else trained.params | {CHANGES: trained.changes}
+    flat = {".".join(map(_key, path)): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(params)}
     write_tensors(folder / WEIGHTS_FILE, stored(flat, weights), {"format": FORMAT})
 
 
@@ -94,6 +97,7 @@ def load_hypernet(path: str | Path, *, revision: str | None = None) -> TrainedHy
             hint = "; a run's hypernetwork is in its folder export, or made by `zett export`" if run else ""
             raise UserError(f"{folder / 'config.json'} has format {found!r}; expected {FORMAT!r}{hint}")
         flat = restored(load_file(folder / "model.safetensors"))
+        changed = {name: flat.pop(name) for name in list(flat) if name.startswith(f"{CHANGES}.")}
     except FileNotFoundError:
         missing = next(name for name in ("config.json", "model.safetensors") if not (folder / name).exists())
         raise UserError(f"{folder} is not a hypernetwork: {missing} is missing") from None
@@ -116,12 +120,15 @@ def load_hypernet(path: str | Path, *, revision: str | None = None) -> TrainedHy
         if n not in flat or flat[n].shape != leaf.shape or flat[n].dtype not in FLOATS.values()
     ]
     wrong += sorted(set(flat) - set(names))
+    wrong += sorted(name for name, x in changed.items() if x.dtype not in FLOATS.values())
     if wrong:
         raise UserError(
             f"{folder / 'model.safetensors'} does not fit its config: missing, misshapen or unknown: {', '.join(wrong)}"
         )
     params = jax.tree_util.tree_unflatten(structure, [flat[n] for n in names])
-    return TrainedHypernet(config, params, hidden_size, tied, base, folder, read_base_rows(folder, hidden_size, tied))
+    changes = unflatten_dict(changed, sep=".")[CHANGES] if changed else None  # `TrainedHypernet.fit` checks their shapes
+    rows = read_base_rows(folder, hidden_size, tied)
+    return TrainedHypernet(config, params, hidden_size, tied, base, folder, rows, changes)
 
 
 def add_base_rows(folder: str | Path, base: str | Path) -> Path:

@@ -15,6 +15,7 @@ from zett.belongs import AnotherModel
 from zett.config import HypernetConfig
 from zett.errors import UserError
 from zett.files.resolve import SOURCE_TOKENIZER
+from zett.files.tensors import listed
 from zett.hypernet.base_rows import ALIKE, SAME, BaseRows, Fit, how_alike, same_ids
 from zett.hypernet.embed import Embedder
 from zett.hypernet.emission import emitted, side_by_side
@@ -22,7 +23,9 @@ from zett.hypernet.kept import line_ends, towards_own
 from zett.hypernet.network import hypernet_graph, kinds_of_rows, shape_words
 from zett.hypernet.packing import limit_pieces
 from zett.hypernet.scaling import bias_residual, column_stats
-from zett.lms.base import BaseModel, load_base_model
+from zett.lms.base import BaseModel, body_shapes, load_base_model
+from zett.lms.family import family_of
+from zett.lms.weights import flatten
 from zett.mesh import to_host
 from zett.methods.method import Method
 from zett.table import EmbeddingTable
@@ -35,6 +38,7 @@ class TrainedHypernet(Method):
     """A hypernetwork with its parameters: a method like those of zett/methods.
 
     hidden_size, tied: of the base model's rows; a tied one's output rows may be predicted all the same (config.untie).
+    changes: of the base model's body, to be added to it, where that was trained, too; None: its body stays as it is.
     base: name and fingerprint of the base model that it belongs to. Published ones do not know a fingerprint (None); their base
     has "vocab_size" ids, and they bring the tokenizer that tokens are to be decomposed with. base_rows: some rows of that base,
     by which variants of it are known; None: it works with its base alone.
@@ -47,6 +51,7 @@ class TrainedHypernet(Method):
     base: dict
     folder: Path | None = None
     base_rows: BaseRows | None = None
+    changes: dict | None = None
 
     needs: ClassVar[str] = "a hypernetwork trained for the base model"
 
@@ -86,7 +91,15 @@ class TrainedHypernet(Method):
 
     def about(self, base: BaseModel) -> str:
         where = f"hypernetwork {self.folder}" if self.folder is not None else "hypernetwork"
-        return f"{where}: {base.name} is {self.fit(base).words(self.its_base)}"
+        return f"{where}: {base.name} is {self.fit(base).words(self.its_base)}{self.body_words}"
+
+    def record(self, target: Vocabulary) -> dict:
+        return {} if self.changes is None else {"body": "body has been changed, too"}
+
+    @property
+    def body_words(self) -> str:
+        """The end of a sentence about it."""
+        return "" if self.changes is None else "; its body is changed, too"
 
     @property
     def kinds(self) -> int:
@@ -129,11 +142,25 @@ class TrainedHypernet(Method):
         size, own = self.base.get("vocab_size"), int(table.num_valid)
         if size is not None and size != own:
             raise UserError(f"the hypernetwork was made for a base model of {size} tokens; this one has {own}")
+        if self.changes is None:
+            return
+        theirs = {} if base.config is None else body_shapes(family_of(base.hf_config), base.config)
+        ours = {path: np.shape(x) for path, x in flatten(self.changes).items()}
+        if wrong := sorted(path for path in {*ours, *theirs} if ours.get(path) != theirs.get(path)):
+            raise self._another(base, f"it changes a body of other shapes: {listed(wrong)}")
 
     @functools.cached_property
     def _tokens(self) -> tuple[bytes, ...] | None:
         found = self.source_tokenizer()
         return None if found is None else tuple(found.tokens)
+
+    def adapted(self, base: BaseModel) -> BaseModel:
+        """`base` with the changes of its body, if there are any; it has to be there with its body then."""
+        return base if self.changes is None else base.with_changes(self.changes)
+
+    @property
+    def reads_body(self) -> bool:
+        return self.changes is not None
 
     def graphdef(self, dtype):
         return hypernet_graph(self.config, self.hidden_size, self.tied, dtype)

@@ -89,6 +89,12 @@ class BaseModel:
             raise ValueError(f"the table has {int(table.num_valid)} rows for a vocabulary of {len(vocab)}")
         return dataclasses.replace(self, table=table, vocab=vocab, original=self.original or self)
 
+    def with_changes(self, changes: dict) -> "BaseModel":
+        """This model with `changes`, a nested dict of arrays like those of its body, added to these; they become float32."""
+        if self.params is None:
+            raise ValueError(f"{self.name} was read without its body, which is to be changed")
+        return dataclasses.replace(self, params=added(self.params, changes))
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """By what a hypernetwork knows its base model: SHA-256 (hex) of the body's shape and of its rows' values."""
@@ -102,6 +108,11 @@ class BaseModel:
             for start in range(0, len(values), 4096):  # in parts, since a float32 copy of all rows may not fit
                 digest.update(np.ascontiguousarray(values[start : start + 4096], np.float32).view(np.uint8).data)
         return digest.hexdigest()
+
+
+def added(body: dict, changes: dict) -> dict:
+    """A body's parameters with changes of the same shapes added, float32."""
+    return jax.tree.map(lambda x, change: x.astype(jnp.float32) + change, body, changes)
 
 
 def load_base_model(

@@ -45,14 +45,14 @@ from zett.vocab.train import END_OF_TEXT, PAD, save_tokenizer
 
 
 def write_model(
-    folder: Path, base: BaseModel, target: Vocabulary, table: EmbeddingTable, *, per_layer: np.ndarray | None = None,
-    tokenizer_file: Path | None = None, like: Like | None = None,
+    folder: Path, base: BaseModel, target: Vocabulary, table: EmbeddingTable, body: dict | None = None, *,
+    per_layer: np.ndarray | None = None, tokenizer_file: Path | None = None, like: Like | None = None,
 ) -> None:  # fmt: skip
     """Write into `folder` the model `base` with the rows of `table` and the tokenizer `target`, in Hugging Face's format.
 
-    per_layer: the rows of `base.names.per_layer`, if it has any. tokenizer_file: a tokenizer.json that was given alone; None:
-    the tokenizer's files come from `target.folder`. like: the model that it drafts for, whose number of rows, ids and chat
-    template it gets.
+    body: the parameters of its body; None, or `base`'s own: its tensors are copied. per_layer: the rows of
+    `base.names.per_layer`, if it has any. tokenizer_file: a tokenizer.json that was given alone; None: the tokenizer's files
+    come from `target.folder`. like: the model that it drafts for, whose number of rows, ids and chat template it gets.
     """
     size = int(table.num_valid)
     if size != len(target):
@@ -74,7 +74,7 @@ def write_model(
     if (table.output is None) != (base.table.output is None):
         for part in (hf_config, owner):
             part["tie_word_embeddings"] = table.output is None
-    hf_config |= _write_weights(folder, base, table, per_layer, size, hf_config)
+    hf_config |= _write_weights(folder, base, table, body, per_layer, size, hf_config)
     # Without this field, AutoTokenizer would guess the class from model_type, and turn the tokenizer into a Llama's.
     hf_config["tokenizer_class"] = tokenizer_class
     write_json(folder / "config.json", hf_config)
@@ -129,12 +129,7 @@ def write_trained(folder: Path, base: BaseModel, table: EmbeddingTable, body: di
         # Output rows that are added have as many rows as the input rows that they were.
         beyond = read_tensor(stored, name if name in stored else base.names.input[0])[len(rows) :]
         new[name] = np.concatenate([rows, beyond]) if len(beyond) else rows
-    if body is not None:
-        family = _family(base)
-        theirs = spelled(family, stored)
-        dtypes = {name: FLOATS.get(stored[own].dtype) for name, own in theirs.items()}
-        new |= {theirs[name]: x for name, x in body_tensors(body, family, base.config, dtypes).items()}
-    write_shards(folder, base, stored, new)
+    write_shards(folder, base, stored, new | _body_tensors(base, stored, body))
 
 
 def companions(folder: Path) -> list[Path]:
@@ -157,14 +152,15 @@ def companions(folder: Path) -> list[Path]:
     return paths
 
 
-def _write_weights(folder: Path, base, table, per_layer, size: int, hf_config: dict) -> dict:
+def _write_weights(folder: Path, base, table, body, per_layer, size: int, hf_config: dict) -> dict:
     """Write the base's safetensors files, shard by shard, with new vocabulary rows in the dtype of the old ones.
 
     Returns fields of config.json that change with the padding id, if positions count from it.
     """
     stored = stored_tensors(base.folder)
     positions, fields = follow_padding(base, stored, hf_config["pad_token_id"])
-    new = _vocabulary_rows(base, stored, table, size) | dict.fromkeys(base.names.per_layer, per_layer) | positions
+    new = _vocabulary_rows(base, stored, table, size) | dict.fromkeys(base.names.per_layer, per_layer)
+    new |= _body_tensors(base, stored, None if body is base.params else body) | positions
     write_shards(folder, base, stored, new)
     return fields
 
@@ -205,6 +201,16 @@ def _vocabulary_rows(base, stored, table, size: int) -> dict[str, np.ndarray]:
         if base.names.bias and copied == family.bias:
             new[copy] = new[base.names.bias[0]]
     return new
+
+
+def _body_tensors(base: BaseModel, stored, body: dict | None) -> dict[str, np.ndarray]:
+    """The parameters of a body with the names and dtypes of the base's files; none for None."""
+    if body is None:
+        return {}
+    family = _family(base)
+    theirs = spelled(family, stored)
+    dtypes = {name: FLOATS.get(stored[own].dtype) for name, own in theirs.items()}
+    return {theirs[name]: x for name, x in body_tensors(body, family, base.config, dtypes).items()}
 
 
 def becomes_untied(base: BaseModel, table: EmbeddingTable) -> bool:

@@ -81,7 +81,7 @@ class HypernetMethod(Method):
         table = self._predicted(base, target)
         if self.fit_scale is None:
             return table
-        table, self._scales[target] = fit_scale(base, target, table, self.fit_scale)
+        table, self._scales[target] = fit_scale(self.adapted(base), target, table, self.fit_scale)
         return table
 
     def _predicted(self, base: BaseModel, target: Vocabulary) -> EmbeddingTable:
@@ -109,9 +109,12 @@ class HypernetMethod(Method):
             "newlines": self.newlines or None,
         }
 
+    def adapted(self, base: BaseModel) -> BaseModel:
+        return self._trained(base).adapted(base)
+
     @property
     def reads_body(self) -> bool:
-        return self.fit_scale is not None
+        return self.fit_scale is not None or (self.path is not None and self._given.reads_body)
 
     @functools.cached_property
     def _scales(self) -> dict[Vocabulary, ScaleFit]:
@@ -119,8 +122,8 @@ class HypernetMethod(Method):
         return {}
 
     def record(self, target: Vocabulary) -> dict:
-        fit = self._scales.get(target)
-        return {} if fit is None else {"scale": dataclasses.asdict(fit), "scaled": fit.words()}
+        fit, body = self._scales.get(target), {} if self.path is None else self._given.record(target)
+        return body if fit is None else body | {"scale": dataclasses.asdict(fit), "scaled": fit.words()}
 
     def inputs(self) -> tuple[str | Path, ...]:
         return () if self.fit_scale is None else (self.fit_scale,)
@@ -158,9 +161,9 @@ class HypernetMethod(Method):
         said, fit = f"hypernetwork {self._path(base)}: {base.name} is ", self._fits(base)
         kept = "; line ends keep their rows, for its chat template" if self.newlines is None and line_ends(base) else ""
         if self._base is None:
-            return said + fit.words(trained.its_base) + kept
+            return said + fit.words(trained.its_base) + kept + trained.body_words
         own = self._fit_of_base(trained, self._base).words(trained.its_base)
-        return f"{said}{fit.words(str(self.base))}; {self.base} is {own}; rows {VARIANTS[self.way]}{kept}"
+        return f"{said}{fit.words(str(self.base))}; {self.base} is {own}; rows {VARIANTS[self.way]}{kept}{trained.body_words}"
 
     @property
     def way(self) -> str:

@@ -1,5 +1,6 @@
 """What a method is."""
 
+import dataclasses
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -46,8 +47,19 @@ class Method(Protocol):
         """Whether a call needs the model with its body."""
         return False
 
+    def adapted(self, base: BaseModel) -> BaseModel:
+        """The model whose body reads the rows of a call: `base` itself, unless the method changes its body."""
+        return base
+
+    def model(self, base: BaseModel, target: Vocabulary, *, seed: int = 0) -> BaseModel:
+        """`base` with the vocabulary `target`, and the body that goes with its rows."""
+        return dataclasses.replace(
+            base.with_vocabulary(self(base, target, seed=seed), target), params=self.adapted(base).params
+        )
+
     def record(self, target: Vocabulary) -> dict:
-        """What the call for `target` found out: for zett.json, and under "scaled" in words for the card."""
+        """What the call for `target` found out: for zett.json, and under "scaled" and "body" in words for the
+        card."""
         return {}
 
     def about(self, base: BaseModel) -> str | None:

@@ -95,9 +95,10 @@ def body_step(
 def hypernet_step(
     body_shapes: Shapes, body_config: BodyConfig, hypernet_shapes: Shapes,
     *, batch: int, length: int, rows: int, pieces: int, distinct: int | None = None, targets: int | None = None,
+    trained: bool = False,
 ) -> StepFlops:  # fmt: skip
-    """A training step of a hypernetwork that predicts `rows` rows for a frozen body; see `hypernet_forward`, `body_step`."""
-    step = body_step(body_shapes, body_config, batch=batch, length=length, rows=rows, trained=False, targets=targets)
+    """A training step of a hypernetwork that predicts `rows` rows for a body; see `hypernet_forward`, `body_step`."""
+    step = body_step(body_shapes, body_config, batch=batch, length=length, rows=rows, trained=trained, targets=targets)
     hypernet = 3 * hypernet_forward(hypernet_shapes, tokens=rows, positions=pieces, distinct=distinct)
     if distinct is not None:  # source rows are not trained: their projection has one gradient instead of two
         hypernet -= 2.0 * kernels(hypernet_shapes, PIECE) * distinct

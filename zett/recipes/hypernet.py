@@ -1,14 +1,20 @@
-"""The recipe "hypernet": train a hypernetwork for a frozen base model on tokenizers drawn anew at every step."""
+"""The recipe "hypernet": train a hypernetwork for a base model on tokenizers drawn anew at every step.
+
+The base model is frozen, or with config.train.body its body is changed, too: by changes that serve all tokenizers.
+"""
 
 import dataclasses
 import functools
 import math
+import re
 from pathlib import Path
 from typing import ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from zett.config import Config
@@ -31,13 +37,15 @@ from zett.hypernet.network import (
     predict,
     untied_params,
 )
-from zett.hypernet.release import load_hypernet
+from zett.hypernet.release import CHANGES, load_hypernet
 from zett.hypernet.scaling import column_stats, fit_scales, source_rows
 from zett.hypernet.trained import TrainedHypernet
 from zett.lms.attention import attention_by
-from zett.lms.base import BaseModel, load_base_model
+from zett.lms.base import BaseModel, added, body_shapes, load_base_model
 from zett.lms.body import Body
+from zett.lms.family import family_of
 from zett.lms.layers import activation_dtype, product_dtype
+from zett.lms.weights import partition_specs
 from zett.mesh import EVERYWHERE, REPLICATED, Rules, local_rows, paths, place, same_everywhere, sharding
 from zett.objectives import OBJECTIVES, WeightedSum
 from zett.objectives.setting import Setting, loss_positions
@@ -50,9 +58,14 @@ from zett.table import EmbeddingTable
 from zett.vocab.forms import DISTANCE
 from zett.vocab.sampling.sampler import Sampler
 
+OWN = "own tokenizer"  # what an evaluation calls that of the base model
+
 
 class HypernetStep:
-    """What a step computes. It needs no texts and no tokenizers: `HypernetRecipe` brings the batches, benchmarks others."""
+    """What a step computes. It needs no texts and no tokenizers: `HypernetRecipe` brings the batches, benchmarks others.
+
+    Parameters: those of the hypernetwork, and with config.train.body beside them CHANGES, those of the body.
+    """
 
     def __init__(self, config: Config, base: BaseModel, mesh: Mesh):
         self.config, self.base, self.mesh = config, base, mesh
@@ -69,8 +82,9 @@ class HypernetStep:
         stats = column_stats([np.asarray(rows)], len(rows))
         rows = place(rows, sharding(mesh, PartitionSpec(None, ("fsdp", "tensor")), rows.shape))
         setting = Setting(
-            base, mesh, self.dtype, activations, config.train.microbatches or 1,
+            base, mesh, self.dtype, activations, config.train.microbatches or 1, trains_body=config.train.body,
             loss=config.loss, source_rows=rows, positions=loss_positions(config, most_rows(config)),
+            teacher=base if config.train.body else None,
         )  # fmt: skip
         self.objective = WeightedSum.of(OBJECTIVES, config.loss, setting)
         self.batch_specs = {"forms": EVERYWHERE, **self.objective.specs}
@@ -80,7 +94,7 @@ class HypernetStep:
             "stats": place(stats, jax.tree.map(lambda x: sharding(mesh, REPLICATED, x.shape), stats)),
             **self.objective.frozen(),
         }
-        self.rules: Rules = partition_rules(config.hypernet)
+        self.rules = rules_of(config, base)
 
     def init(self) -> dict:
         return fresh_params(self.config, self.base)
@@ -89,8 +103,11 @@ class HypernetStep:
         c = self.config
         if c.start is None:
             # Fitting runs the fresh network on source rows, which `init`, being traced by jit without arguments, does not have.
-            fitted = c.hypernet.rescale == "fitted"
-            return fit_scales(self.graphdef, self.init(), self.frozen["rows"], c.seed) if fitted else None
+            if c.hypernet.rescale != "fitted":
+                return None
+            params, changes = parts_of(self.init())
+            fitted = fit_scales(self.graphdef, params, self.frozen["rows"], c.seed)
+            return fitted if changes is None else fitted | {CHANGES: changes}
         trained = load_hypernet(c.start)
         check_init(c, trained)
         trained.check(self.base)
@@ -103,12 +120,16 @@ class HypernetStep:
             # What it has not read yet changes nothing at first.
             kernel = np.pad(params["features"]["kernel"], ((0, len(DISTANCE)), (0, 0)))
             params = params | {"features": params["features"] | {"kernel": kernel}}
-        return params
+        if not c.train.body:
+            return params
+        return params | {CHANGES: trained.changes or no_changes(self.base)}
 
     def loss(self, params, frozen, batch):
+        params, changes = parts_of(params)
+        body = frozen["body"] if changes is None else added(frozen["body"], changes)
         with attention_by(self.config.train.attention):
             table = self.table(params, frozen, batch)
-            return self.objective(table, Body(self.base.graphdef, frozen["body"]), frozen, batch)
+            return self.objective(table, Body(self.base.graphdef, body), frozen, batch)
 
     def table(self, params, frozen, batch) -> EmbeddingTable:
         """The rows of the step: predicted ones, and the base's own of special tokens where texts are in turns."""
@@ -138,7 +159,7 @@ class HypernetStep:
         read, targets = (data.batch_size, batch["targets"].shape[1]) if "targets" in batch else (0, 0)
         step = hypernet_step(
             *self._shapes, batch=read, length=data.length, rows=valid, pieces=int(lengths.sum()),
-            distinct=len(np.unique(batch["sources"])), targets=read * targets,
+            distinct=len(np.unique(batch["sources"])), targets=read * targets, trained=self.config.train.body,
         )  # fmt: skip
         rows = len(self.base.table.input)
         return step.taught(self.config.loss, self.base.config, positions=read * data.length, rows=rows).total
@@ -207,14 +228,19 @@ class HypernetRecipe(HypernetStep):
             )
 
     def evaluate(self, params) -> dict[str, float]:
-        """Zero-shot bits per byte (masked ones of an encoder) with unseen tokenizers, divided by the original model's."""
+        """Zero-shot bits per byte (masked ones of an encoder) with unseen tokenizers, divided by the original model's.
+
+        Where the body is trained, also (OWN) what the model has become with the tokenizer that it had; the score leaves it out.
+        """
         trained = trained_for(self.base, self.config, params)
+        adapted = trained.adapted(self.base)
         language = 0 if self.config.hypernet.languages else None  # that of the first text
         results = {}
         for spec, target in self._targets.items():
             table = trained(self.base, target, language=language, dtype=self.dtype)
-            results[spec] = self._score(self.base.with_vocabulary(table, target)) / self._original
-        return results | {"score": math.exp(sum(map(math.log, results.values())) / len(results))}
+            results[spec] = self._score(adapted.with_vocabulary(table, target)) / self._original
+        own = {} if adapted is self.base else {OWN: self._score(adapted) / self._original}
+        return results | own | {"score": math.exp(sum(map(math.log, results.values())) / len(results))}
 
     @functools.cached_property
     def _targets(self) -> dict:
@@ -234,7 +260,7 @@ class HypernetRecipe(HypernetStep):
     def to_export(cls, config: Config, workdir: Path, mesh: Mesh) -> Self:
         recipe = cls.__new__(cls)
         recipe.config, recipe.base, recipe.workdir = config, load_base_model(config.base, body=False), workdir
-        recipe.rules = partition_rules(config.hypernet)
+        recipe.rules = rules_of(config, recipe.base)
         return recipe
 
 
@@ -256,13 +282,37 @@ def _text_length(config: Config, base: BaseModel) -> int:
 
 
 def fresh_params(config: Config, base: BaseModel) -> dict:
-    """Fresh parameters of the hypernetwork, float32."""
+    """Fresh parameters of the hypernetwork, float32, and where the body is trained, changes of it that change nothing yet."""
     tied, dtype = base.table.output is None, product_dtype(config.train.dtype)
-    return nnx.to_pure_dict(nnx.split(make_hypernet(config.hypernet, base.table.input.shape[1], tied, dtype, config.seed))[1])
+    network = make_hypernet(config.hypernet, base.table.input.shape[1], tied, dtype, config.seed)
+    params = nnx.to_pure_dict(nnx.split(network)[1])
+    return params | {CHANGES: no_changes(base)} if config.train.body else params
+
+
+def no_changes(base: BaseModel) -> dict:
+    """Zeros in the shapes of its body."""
+    shapes = body_shapes(family_of(base.hf_config), base.config)
+    return unflatten_dict({path: jnp.zeros(shape) for path, shape in shapes.items()}, sep=".")
+
+
+def parts_of(params: dict) -> tuple[dict, dict | None]:
+    """The hypernetwork's parameters, and the changes of the body, if there are any."""
+    return {name: part for name, part in params.items() if name != CHANGES}, params.get(CHANGES)
+
+
+def rules_of(config: Config, base: BaseModel) -> Rules:
+    """How all that is trained lies on a mesh."""
+    rules = partition_rules(config.hypernet)
+    if not config.train.body:
+        return rules
+    specs = partition_specs(family_of(base.hf_config), base.config)
+    body = [(rf"{CHANGES}\.{re.escape(path)}", PartitionSpec(*spec)) for path, spec in specs.items()]
+    return [*((rf"(?!{CHANGES}\.)(?:{rule})", spec) for rule, spec in rules), *body]
 
 
 def trained_for(base: BaseModel, config: Config, params) -> TrainedHypernet:
     """The hypernetwork of a run, for its base model."""
+    params, changes = parts_of(params)
     name = {"name": base.name, "fingerprint": base.fingerprint}
     width, tied = base.table.input.shape[1], base.table.output is None
-    return TrainedHypernet(config.hypernet, params, width, tied, name, base_rows=BaseRows.of(base.table))
+    return TrainedHypernet(config.hypernet, params, width, tied, name, base_rows=BaseRows.of(base.table), changes=changes)

@@ -10,6 +10,7 @@ from typing import Any
 from flax import nnx
 from flax.traverse_util import unflatten_dict
 from jax import numpy as jnp
+from jax.sharding import PartitionSpec
 
 from zett.belongs import check_belongs
 from zett.config import Config
@@ -17,9 +18,10 @@ from zett.errors import UserError
 from zett.evaluate.targets import parse_target
 from zett.hypernet.network import hypernet_graph, hypernet_shapes, kinds_of_rows, num_features, partition_rules
 from zett.hypernet.packing import PackedForms
-from zett.hypernet.release import load_hypernet
+from zett.hypernet.release import CHANGES, load_hypernet
 from zett.hypernet.trained import TrainedHypernet
 from zett.lms.known import hf_config_of
+from zett.lms.weights import partition_specs
 from zett.mesh import match
 from zett.objectives.distillation import check_taught
 from zett.plan.flops import StepFlops, hypernet_step, kernels
@@ -77,6 +79,11 @@ def check_init(config: Config, trained: TrainedHypernet) -> None:
     if trained.base["fingerprint"] is None:
         raise UserError(
             f"config.start, {config.start}, cannot be trained further: its source tokenizer is not the base model's"
+        )
+    if trained.changes is not None and not config.train.body:
+        raise UserError(
+            f"config.start, {config.start}, changes the body of its base model, and config.train.body is False; set it to "
+            "True, so that both are trained further"
         )
     theirs, ours = dataclasses.asdict(trained.config), dataclasses.asdict(config.hypernet)
     for name in ours:
@@ -150,20 +157,24 @@ def shapes_of(config: Config) -> Shapes:
     mean = (s.max_size - s.min_size) / math.log(s.max_size / s.min_size) if s.max_size > s.min_size else s.max_size
     typical = s.rows or (s.max_size if s.sizes == "fixed" else round(mean))
     step = _Step(config, base, most_rows(config))
-    body = BodyStep(config, base, trains=False)
+    body = BodyStep(config, base, trains=config.train.body)
     pieces = round(typical * (PIECES + bool(config.hypernet.languages)))
     work = hypernet_step(
         base.body, base.config, step.hypernet, batch=config.data.batch_size, length=config.data.length, rows=typical,
         pieces=pieces, distinct=min(step.sources, pieces), targets=body.targets,
+        trained=config.train.body,
     )  # fmt: skip
     positions, source = config.data.batch_size * config.data.length, base.table["input"][0]
     work = work.taught(config.loss, base.config, positions=positions, rows=source)
-    specs = match(step.hypernet, partition_rules(config.hypernet))
-    held = trained_bytes(config, step.trained, specs)
+    trained, specs = step.trained, match(step.hypernet, partition_rules(config.hypernet))
+    if config.train.body:
+        trained = trained | {CHANGES: body.params}
+        specs |= {f"{CHANGES}.{p}": PartitionSpec(*spec) for p, spec in partition_specs(base.family, base.config).items()}
+    held = trained_bytes(config, trained, specs)
     parts = functools.partial(_parts, step, body, held)
     costs = functools.partial(_costs, dataclasses.replace(step, rows=typical), body, held, work)
     note = f"{typical:,} rows predicted in a typical step, of {PIECES} source tokens each"
-    return Shapes(base, step.trained, specs, typical, work, parts, costs, (note,))
+    return Shapes(base, trained, specs, typical, work, parts, costs, (note,))
 
 
 def _parts(step: _Step, body: BodyStep, held: Callable, sizes: tuple[int, int, int], how: How) -> list[Part]:
@@ -179,9 +190,9 @@ def _parts(step: _Step, body: BodyStep, held: Callable, sizes: tuple[int, int, i
     columns = base.config.hidden_size * kinds_of_rows(step.config.hypernet, "output" not in base.table)
     predicted = 4.0 * step.rows * (2 * columns + 1.5 * base.config.hidden_size)
     return [
-        Part("frozen body", body.bytes(mesh)),
+        Part("frozen body", dataclasses.replace(body, trains=False).bytes(mesh)),
         Part("source rows", sharded_rows((base.table["input"][0], base.columns), mesh)),
-        Part("hypernetwork", parameters),
+        Part("hypernetwork, and changes of the body" if body.trains else "hypernetwork", parameters),
         Part("moments of the optimizer", moments),
         *averaged(step.config, parameters),
         # Products use whole kernels and give whole gradients, which are summed and cut afterwards.
@@ -192,6 +203,7 @@ def _parts(step: _Step, body: BodyStep, held: Callable, sizes: tuple[int, int, i
         *body.parts(sizes, how, step.rows),
         *body.taught(sizes),
         Part("gradient of the hypernetwork", nbytes(step.trained), (TRAINED,)),
+        *([Part("changed body and its gradient", 2 * body.bytes(mesh), (BODY, TRAINED))] if body.trains else []),
         Part("gradient and updates", 2 * parameters, (UPDATE,)),
     ]
 
