@@ -30,7 +30,7 @@ from zett.evaluate.windows import measured_windows
 from zett.files.jsonfile import read_json, write_json
 from zett.files.provenance import environment
 from zett.lms.base import BaseModel, load_base_model
-from zett.methods import make_method
+from zett.methods import Method, make_method
 from zett.progress import say, shown
 from zett.table import EmbeddingTable
 from zett.vocab import Vocabulary, surface_forms
@@ -58,18 +58,19 @@ class Bench:
     def cell(self, spec: str, target: Vocabulary) -> dict:
         """One method on one target: bits of each window, ratio to the original's, seconds and memory of making the table."""
         trim()
-        made, table = with_memory(lambda: self.table(spec, target))
-        bits = self.task.score(self.base.with_vocabulary(table, target), self.items)
+        made, (method, table) = with_memory(lambda: self.table(spec, target))
+        model = dataclasses.replace(self.base.with_vocabulary(table, target), params=method.adapted(self.base).params)
+        bits = self.task.score(model, self.items)
         draws = bootstrap_draws(len(self.items), SEED)
         score = compared({"it": bits}, self.original, self.items, draws, {"it": 0.0})["it"]
         return {"ratio": score.ratio, "ratio_error": score.ratio_error, **made, "bits": numbers(bits)}
 
-    def table(self, spec: str, target: Vocabulary) -> EmbeddingTable:
+    def table(self, spec: str, target: Vocabulary) -> tuple[Method, EmbeddingTable]:
         method = make_method(spec)
         method.precheck(self.base.folder)
         method = method.settled(self.base)
         method.check(self.base)
-        return method(self.base, target, seed=SEED)
+        return method, method(self.base, target, seed=SEED)
 
     def about(self, target: Vocabulary) -> dict:
         """A target without its cells."""

@@ -50,6 +50,9 @@ def test_int8_is_right_to_half_a_step_of_its_column():
     assert back.keys() == {"a.kernel", "a.bias", "fallback"} and back["a.kernel"].dtype == np.float32
     assert (np.abs(back["a.kernel"] - kernel) <= np.abs(kernel).max(0) / 254 + 1e-9).all()
     np.testing.assert_allclose(back["fallback"].astype(np.float32), kernel, rtol=2**-8)
+    layers = np.stack([kernel, 100 * kernel[::-1], 0 * kernel])  # each has scales of its own
+    again = restored(stored({"a.kernel": layers}, "int8"))["a.kernel"]
+    assert (np.abs(again - layers) <= np.abs(layers).max(1, keepdims=True) / 254 + 1e-9).all()
 
 
 @pytest.mark.parametrize(
