@@ -8,8 +8,8 @@
 Each run is `train.py` with a config (--config, pico's by default), shortened by PROTOCOL, and one change. What is compared are
 ratios to the original's bits per byte on the same held-out windows, by target and as their geometric mean, over steps; the cost
 is processor time, which hardly grows where others use the machine. Results are added to --output, so a run that is there is not
-done again; remove its entry to repeat it. --set changes all runs: `--set start=pico train.body=true train.steps=300` goes on from
-the shipped hypernetwork, `--config FILE --set base=MODEL` takes another model.
+done again; remove its entry to repeat it. --set changes all runs: `--set start=pico train.body=true train.steps=300` goes on
+from the shipped hypernetwork, `--config FILE --set base=MODEL` takes another model.
 """
 
 import argparse
