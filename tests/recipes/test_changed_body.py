@@ -1,13 +1,12 @@
 """The recipe "hypernet" with config.train.body: changes of the body that serve all tokenizers, from training to a folder."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
 import pytest
-import tiny
-from recipes.test_hypernet import recipe_for, settings_for
+from recipes.test_hypernet import prepared, recipe_for, settings_for
+from recipes.test_untied import graded, moved
 from runs import interrupted_after
 from safetensors.numpy import load_file
 
@@ -24,20 +23,13 @@ from zett.recipes.hypernet_plan import check_init, shapes_of
 from zett.train.run import train
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
-from zett.vocab.train import save_tokenizer
 
 pytestmark = pytest.mark.xdist_group("changed_body")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, corpus):
-    folder = tmp_path_factory.mktemp("changed")
-    (folder / "text").symlink_to(corpus)
-    tiny.base_folder(folder / "base", dtype="float32")
-    save_tokenizer(tiny.tokenizer("unigram", 330), folder / "target")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZETT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield folder
+    yield from prepared(tmp_path_factory, corpus)
 
 
 def settings(folder, *, body: bool = True, **changes):
@@ -56,27 +48,13 @@ def frozen(folder, recipe):
     return HypernetStep(settings(folder, body=False), recipe.base, recipe.mesh)
 
 
-@functools.cache
-def graded(step):
-    return jax.jit(jax.value_and_grad(step.loss, has_aux=True))
-
-
-def moved(params, by=0.1):
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: np.asarray(x + by * rng.normal(size=x.shape), np.float32), params)
-
-
-def flat(params) -> dict:
-    return dict(paths(params))
-
-
 def test_at_first_nothing_is_changed(recipe, frozen, tmp_path):
     """A run that starts from a hypernetwork for the body as it is has its loss, and its gradient for what that has, too."""
     params, batch = moved(frozen.init()), recipe.batch(1)
     save_hypernet(tmp_path, trained_for(frozen.base, frozen.config, params), frozen.base.vocab, {})
     go_on = HypernetStep(dataclasses.replace(recipe.config, start=str(tmp_path)), recipe.base, recipe.mesh)
     found = go_on.start()
-    assert {p: np.shape(x) for p, x in flat(found).items()} == {p: np.shape(x) for p, x in flat(recipe.init()).items()}
+    assert {p: np.shape(x) for p, x in paths(found).items()} == {p: np.shape(x) for p, x in paths(recipe.init()).items()}
     assert not any(np.any(x) for x in jax.tree.leaves(found[CHANGES]))
     (loss, _), gradient = graded(go_on)(found, go_on.frozen, batch)
     (expected, _), one = graded(frozen)(params, frozen.frozen, batch)
@@ -131,8 +109,8 @@ def test_a_run_from_training_to_a_folder(folder, tmp_path):
     assert trained.fit(base).exact and trained.changes is not None
     assert "changes of its body" in (trained.folder / "README.md").read_text()
     small = load_hypernet(export(trained.folder, tmp_path / "small", weights="int8"))
-    for path, x in flat(small.changes).items():
-        there = flat(trained.changes)[path]
+    for path, x in paths(small.changes).items():
+        there = paths(trained.changes)[path]
         np.testing.assert_allclose(x.astype(np.float32), there, atol=0.01 * np.abs(there).max())
 
     kept = dataclasses.replace(trained, changes=None)
@@ -142,17 +120,15 @@ def test_a_run_from_training_to_a_folder(folder, tmp_path):
 
     output = transfer(folder / "base", folder / "target", tmp_path / "out", hypernet=trained.folder, text=[folder / "text"])
     model, adapted = load_base_model(output), trained.adapted(base)
-    for path, x in flat(model.params).items():
-        np.testing.assert_allclose(x, flat(adapted.params)[path], rtol=1e-6, err_msg=path)
-        assert not np.array_equal(x, flat(base.params)[path]), path
+    for path, x in paths(model.params).items():
+        np.testing.assert_allclose(x, paths(adapted.params)[path], rtol=1e-6, err_msg=path)
+        assert not np.array_equal(x, paths(base.params)[path]), path
     assert "Its body has been changed, too: the same changes for every tokenizer" in (output / "README.md").read_text()
     windows = [text.read_text()[:400] for text in sorted((folder / "text").iterdir())[:3]]
     task = reading_task(base)
     items = task.items(base, windows)
     target = load_tokenizer(folder / "target")
-    np.testing.assert_allclose(
-        task.score(model, items), task.score(trained.model(base, target), items), rtol=1e-5
-    )  # fmt: skip
+    np.testing.assert_allclose(task.score(model, items), task.score(trained.model(base, target), items), rtol=1e-5)
     assert trained.model(base, target).original is base
 
 
@@ -169,6 +145,8 @@ def test_changes_of_another_body_are_refused(recipe, tmp_path):
     norm = {"norm": {"scale": np.zeros(7, np.float32)}}
     with pytest.raises(AnotherModel, match=r"it changes a body of other shapes: norm\.scale"):
         dataclasses.replace(trained, changes=trained.changes | norm).fit(recipe.base)
+    with pytest.raises(AnotherModel, match="that of this one cannot be read here"):  # one that is quantised, or not ported
+        trained.fit(dataclasses.replace(recipe.base, config=None))
     save_hypernet(tmp_path, dataclasses.replace(trained, changes={"norm": {"scale": np.zeros(4, np.int8)}}), None, {})
     with pytest.raises(UserError, match=r"does not fit its config: .*body\.norm\.scale"):
         load_hypernet(tmp_path)
@@ -176,8 +154,8 @@ def test_changes_of_another_body_are_refused(recipe, tmp_path):
 
 def test_a_plan_counts_the_body(folder, recipe, frozen):
     two, one = (shapes_of(step.config) for step in (recipe, frozen))
-    assert {p: x.shape for p, x in flat(two.trained).items()} == {p: np.shape(x) for p, x in flat(recipe.init()).items()}
-    assert two.specs == match({p: np.shape(x) for p, x in flat(recipe.init()).items()}, recipe.rules)
+    assert {p: x.shape for p, x in paths(two.trained).items()} == {p: np.shape(x) for p, x in paths(recipe.init()).items()}
+    assert two.specs == match({p: np.shape(x) for p, x in paths(recipe.init()).items()}, recipe.rules)
     more = 4 * sum(np.prod(np.shape(x)) for x in jax.tree.leaves(recipe.frozen["body"]))
     sums = [{part.name: part.bytes for part in shapes.parts((1, 1, 1), How())} for shapes in (two, one)]
     assert sums[0]["hypernetwork, and changes of the body"] - sums[1]["hypernetwork"] == more

@@ -60,9 +60,14 @@ def settings_for(folder, **changes) -> Config:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, corpus):
+    yield from prepared(tmp_path_factory, corpus)
+
+
+def prepared(tmp_path_factory, corpus, **base):
+    """A folder with a base model, a text and a target, and a cache of its own while it is in use."""
     folder = tmp_path_factory.mktemp("hypernet")
     (folder / "text").symlink_to(corpus)
-    tiny.base_folder(folder / "base", dtype="float32")
+    tiny.base_folder(folder / "base", dtype="float32", **base)
     save_tokenizer(tiny.tokenizer("unigram", 330), folder / "target")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZETT_CACHE", str(tmp_path_factory.mktemp("cache")))

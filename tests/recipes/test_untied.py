@@ -6,8 +6,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-import tiny
-from recipes.test_hypernet import recipe_for, settings_for
+from recipes.test_hypernet import prepared, recipe_for, settings_for
 from safetensors.numpy import load_file
 
 from zett.errors import UserError
@@ -21,20 +20,13 @@ from zett.recipes.hypernet_plan import check_init, shapes_of
 from zett.train.run import train
 from zett.transfer import transfer
 from zett.vocab import load_tokenizer
-from zett.vocab.train import save_tokenizer
 
 pytestmark = pytest.mark.xdist_group("untied")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, corpus):
-    folder = tmp_path_factory.mktemp("untied")
-    (folder / "text").symlink_to(corpus)
-    tiny.base_folder(folder / "base", dtype="float32", tied=True)
-    save_tokenizer(tiny.tokenizer("unigram", 330), folder / "target")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZETT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield folder
+    yield from prepared(tmp_path_factory, corpus, tied=True)
 
 
 def settings(folder, *, untie: bool = True, **changes):
@@ -58,9 +50,9 @@ def graded(step):
     return jax.jit(jax.value_and_grad(step.loss, has_aux=True))
 
 
-def moved(params):
+def moved(params, by=0.1):
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: np.asarray(x + 0.1 * rng.normal(size=x.shape), np.float32), params)
+    return jax.tree.map(lambda x: np.asarray(x + by * rng.normal(size=x.shape), np.float32), params)
 
 
 def test_training_starts_where_a_tied_hypernetwork_ended(recipe, tied, tmp_path):
@@ -116,7 +108,6 @@ def test_gradients_and_microbatches(folder, recipe):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), gradient, other)
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_run_from_training_to_a_folder(folder, tmp_path):
     """Trained, exported, as int8, transferred: the model that is written computes what was evaluated."""

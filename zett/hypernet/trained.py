@@ -144,7 +144,9 @@ class TrainedHypernet(Method):
             raise UserError(f"the hypernetwork was made for a base model of {size} tokens; this one has {own}")
         if self.changes is None:
             return
-        theirs = {} if base.config is None else body_shapes(family_of(base.hf_config), base.config)
+        if base.config is None:
+            raise self._another(base, "it changes the body of its base model, and that of this one cannot be read here")
+        theirs = body_shapes(family_of(base.hf_config), base.config)
         ours = {path: np.shape(x) for path, x in flatten(self.changes).items()}
         if wrong := sorted(path for path in {*ours, *theirs} if ours.get(path) != theirs.get(path)):
             raise self._another(base, f"it changes a body of other shapes: {listed(wrong)}")
